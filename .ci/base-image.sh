@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes the images' base, Debian 12 with its Python 3.11, where no image registry is reachable,
+# and prints its name. The name carries a version: raise it when the list of packages changes.
+set -euo pipefail
+
+name=espalier-base:bookworm-1
+docker=${DOCKER:-/usr/bin/docker}
+
+if "$docker" image inspect "$name" >/dev/null 2>&1; then
+  echo "$name"
+  exit
+fi
+
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+debootstrap --variant=minbase \
+  --include=ca-certificates,procps,python3,python3-venv \
+  bookworm "$root" >&2
+# The official Python images call it python too.
+ln -s python3 "$root/usr/bin/python"
+rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,locale,man}
+# Device nodes are the engine's business.
+tar --directory "$root" --exclude './dev/*' --create . |
+  "$docker" import --change 'CMD ["bash"]' - "$name" >&2
+echo "$name"

@@ -1,0 +1,25 @@
+"""The failures a user can meet, each with the exit code it ends in."""
+
+
+class EspalierError(Exception):
+    """A failure told in one sentence: what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class InputError(EspalierError):
+    """A bad parameter or input."""
+
+    exit_code = 2
+
+
+class EnvironmentFailure(EspalierError):
+    """The machine, the disk, the engine or the network is not as needed."""
+
+    exit_code = 3
+
+
+class Interrupted(EspalierError):
+    """Stopped by a signal; the same command goes on where it stopped."""
+
+    exit_code = 75

@@ -1,0 +1,97 @@
+"""Validated stage parameters, given on the command line as upper-case KEY=value."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from espalier.errors import InputError
+from espalier.pattern import Pattern
+
+
+def _unset_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="random seed")]
+Optional = BeforeValidator(_unset_if_empty)
+
+
+class Parameters(BaseModel):
+    """Base of every stage's parameters: immutable, no unknown names, upper-case on the outside."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
+    )
+
+    @classmethod
+    def from_assignments(cls, assignments: dict[str, str]) -> "Parameters":
+        """Validate `{"SPARSITY": "0.5"}`.
+
+        Raises:
+            InputError: one sentence naming each parameter that does not hold.
+        """
+        try:
+            return cls.model_validate(assignments)
+        except ValidationError as error:
+            raise InputError(_sentence(error, cls)) from None
+
+
+class CalibrationParameters(Parameters):
+    """Which tokens a method sees. `samples` and `seqlen` of a ready .safetensors are its own."""
+
+    samples: Annotated[int, Field(ge=1, description="calibration sequences")] = 128
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Optional,
+        Field(description="tokens a sequence; default min(model's positions, 2048)"),
+    ] = None
+    seed: Seed = 0
+
+
+class SparsityParameters(Parameters):
+    """How much is removed, and in which pattern."""
+
+    sparsity: Annotated[float, Field(gt=0, lt=1, description="fraction removed")] = 0.5
+    pattern: Annotated[str, Field(description="unstructured or N:M (N of M zeroed)")] = (
+        "unstructured"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sparsity_follows_pattern(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        text = values.get("PATTERN", values.get("pattern", "unstructured"))
+        pattern = Pattern.parse(text)
+        given = values.get("SPARSITY", values.get("sparsity"))
+        if pattern.structured:
+            if given is not None and abs(float(given) - pattern.sparsity) > 1e-9:
+                raise InputError(
+                    f"SPARSITY={given} contradicts PATTERN={pattern}, which removes "
+                    f"{pattern.sparsity:g}; leave SPARSITY out."
+                )
+            values = {k: v for k, v in values.items() if k.lower() != "sparsity"}
+            values["SPARSITY"] = pattern.sparsity
+        return values
+
+    @property
+    def mask_pattern(self) -> Pattern:
+        return Pattern.parse(self.pattern)
+
+
+Device = Literal["cpu", "cuda"]
+
+
+def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    known = ", ".join(sorted(name.upper() for name in model.model_fields))
+    parts = []
+    for problem in error.errors():
+        name = str(problem["loc"][0]).upper() if problem["loc"] else ""
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"{name} is not a parameter here (known: {known})")
+        elif problem["type"] == "missing":
+            parts.append(f"{name} is needed")
+        else:
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            parts.append(f"{name}={problem['input']} {message}")
+    return "; ".join(parts) + "."

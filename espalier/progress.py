@@ -1,0 +1,100 @@
+"""Progress for people (a bar on a terminal, plain lines elsewhere) and metrics as JSON lines."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+PLAIN_LINE_SECONDS = 5.0
+
+
+class Progress:
+    """Reports to stderr, and every step to a `metrics.jsonl`."""
+
+    def __init__(self, metrics: Path | None = None) -> None:
+        self._metrics = metrics
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One plain line for the user."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def steps(self, title: str, total: int, done: int = 0) -> Iterator["Steps"]:
+        """Follow `total` steps, `done` of which an earlier run has made."""
+        with Steps(title, total, done, self._console, self._metrics) as steps:
+            yield steps
+
+
+@dataclass
+class _Clock:
+    started: float
+    last_line: float
+
+
+class Steps:
+    """One counted piece of work."""
+
+    def __init__(
+        self, title: str, total: int, done: int, console: Console, metrics: Path | None
+    ) -> None:
+        self._title, self._total, self._done, self._first = title, total, done, done
+        self._console, self._metrics = console, metrics
+        now = time.monotonic()
+        self._clock = _Clock(now, now)
+        self._bar: Bar | None = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+            )
+            self._bar = Bar(*columns, console=console)
+            self._task = self._bar.add_task(title, total=total, completed=done, values="")
+
+    def __enter__(self) -> "Steps":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, **values: Any) -> None:
+        """One more step is done; `values` are its metrics (numbers or short strings)."""
+        self._done += 1
+        now = time.monotonic()
+        elapsed = now - self._clock.started
+        shown = " ".join(f"{k} {_short(v)}" for k, v in values.items())
+        if self._bar:
+            self._bar.update(self._task, advance=1, values=shown)
+        elif now - self._clock.last_line > PLAIN_LINE_SECONDS or self._done == self._total:
+            left = elapsed / (self._done - self._first) * (self._total - self._done)
+            line = f"{self._title} {self._done}/{self._total} {shown} eta {left:.0f} s"
+            self._console.print(line, markup=False, soft_wrap=True)
+            self._clock.last_line = now
+        if self._metrics:
+            row = {"task": self._title, "step": self._done, "elapsed_s": round(elapsed, 3)}
+            with self._metrics.open("a") as file:
+                file.write(json.dumps({**row, **values}) + "\n")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

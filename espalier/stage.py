@@ -1,0 +1,83 @@
+"""What a stage is: an image, a fixed command, validated parameters, named inputs, one output."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from espalier.parameters import Parameters
+from espalier.progress import Progress
+
+Section = Literal["models", "data", "checkpoints", "evals"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to need: peak memory and disk in bytes, time in seconds."""
+
+    memory: int
+    disk: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the host sees it; importing one needs no torch.
+
+    Attributes:
+        name: how it is called, also the method's name.
+        verb: `prune`, `grow`, `fetch`, `corpus`, `eval`.
+        section: where on the store its output is published.
+        image: the image it runs in.
+        parameters: the class that validates its parameters.
+        entry: `package.module:function`, imported inside the image only; called as
+            `function(context, parameters) -> Outcome`.
+        inputs: the roles of its read-only inputs; True where the input must be given.
+        estimate: from parameters and the parent's config.json to what the run needs.
+        network: whether it may use the network (fetch only).
+    """
+
+    name: str
+    verb: str
+    section: Section
+    image: str
+    parameters: type[Parameters]
+    entry: str
+    summary: str
+    inputs: Mapping[str, bool] = field(default_factory=dict)
+    estimate: Callable[[Any, Mapping[str, Any]], Estimate] | None = None
+    network: bool = False
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a running stage is given. It writes below `output` and nowhere else.
+
+    `output` may hold files of an earlier, interrupted run with the same fingerprint: a stage that
+    can resume uses them. SIGINT and SIGTERM raise `Interrupted` in the main thread at any point, so
+    every file is written under a temporary name and renamed.
+
+    Attributes:
+        inputs: role to read-only path.
+        output: the directory that will be published.
+        scratch: a private folder inside the partial result that is removed before publishing
+            (resume state, caches); it survives an interruption.
+        device: `cpu` or `cuda`.
+        progress: where steps and metrics are reported.
+    """
+
+    inputs: Mapping[str, Path]
+    output: Path
+    scratch: Path
+    device: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage tells the manifest, by the manifest's own section names."""
+
+    pruning: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    checks: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
