@@ -1,6 +1,6 @@
 """Validated stage parameters, given on the command line as upper-case KEY=value."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,8 +23,12 @@ class Parameters(BaseModel):
         frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
     )
 
+    def label(self) -> str:
+        """What the default name of a result says of its parameters."""
+        return ""
+
     @classmethod
-    def from_assignments(cls, assignments: dict[str, str]) -> "Parameters":
+    def from_assignments(cls, assignments: dict[str, str]) -> Self:
         """Validate `{"SPARSITY": "0.5"}`.
 
         Raises:
@@ -33,7 +37,7 @@ class Parameters(BaseModel):
         try:
             return cls.model_validate(assignments)
         except ValidationError as error:
-            raise InputError(_sentence(error, cls)) from None
+            raise InputError(sentence(error, cls)) from None
 
 
 class CalibrationParameters(Parameters):
@@ -74,6 +78,10 @@ class SparsityParameters(Parameters):
             values["SPARSITY"] = pattern.sparsity
         return values
 
+    def label(self) -> str:
+        """`0.5`, or `2of4` for an N:M pattern."""
+        return self.pattern.replace(":", "of") if ":" in self.pattern else f"{self.sparsity:g}"
+
     @property
     def mask_pattern(self) -> Pattern:
         return Pattern.parse(self.pattern)
@@ -82,7 +90,8 @@ class SparsityParameters(Parameters):
 Device = Literal["cpu", "cuda"]
 
 
-def _sentence(error: ValidationError, model: type[BaseModel]) -> str:
+def sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    """What a validation found, as one sentence for the user."""
     known = ", ".join(sorted(name.upper() for name in model.model_fields))
     parts = []
     for problem in error.errors():

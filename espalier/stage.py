@@ -35,6 +35,8 @@ class Stage:
         inputs: the roles of its read-only inputs; True where the input must be given.
         estimate: from parameters and the parent's config.json to what the run needs.
         network: whether it may use the network (fetch only).
+        report: `package.module:function`, imported on the host; called as `function(before, after)`
+            with two of the stage's results, it gives a rich renderable.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Stage:
     inputs: Mapping[str, bool] = field(default_factory=dict)
     estimate: Callable[[Any, Mapping[str, Any]], Estimate] | None = None
     network: bool = False
+    report: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Chains stages through the store: what a model or a text needs is made or fetched first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from espalier.discovery import method_named, stage_named
+from espalier.errors import InputError
+from espalier.execution import Executor, Request
+from espalier.lineage import descends_from
+from espalier.model_aliases import model_aliases, resolve_model
+from espalier.parameters import Parameters
+from espalier.settings import Settings
+from espalier.stage import Stage
+
+GROWN_TEXT = "pydoc"
+"""The text that CPython ships: what `sapling` grows on, is calibrated with and is tested on."""
+PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
+SUITES_WITHOUT_TASKS = "quick"
+
+
+@dataclass
+class Chain:
+    """Makes artifacts in order, or only shows what would be made (DRY_RUN=1)."""
+
+    executor: Executor
+    settings: Settings
+    previews: list[dict[str, str]] = field(default_factory=list)
+
+    def make(
+        self, stage: Stage, parameters: Mapping[str, str], inputs: Mapping[str, Path], name: str
+    ) -> Path:
+        """One stage's published directory; where it will be, when only shown."""
+        validated = stage.parameters.from_assignments(dict(parameters))
+        request = Request(stage, validated, inputs, name)
+        if not self.settings.dry_run:
+            return self.executor.execute(request)
+        self.previews.append(self.executor.preview(request))
+        return self.executor.store.path(stage.section, name)
+
+    def model(self, name: str, revision: str | None = None) -> Path:
+        """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.
+
+        Raises:
+            InputError: none of these.
+        """
+        if path := _existing_path(name, want="config.json"):
+            return path
+        if not name.startswith((".", "/", "~")):
+            if found := self.executor.store.find(name, ("models", "checkpoints")):
+                return found
+            source = resolve_model(name, revision)
+            if source.grown:
+                text = self.text(GROWN_TEXT)
+                return self.make(stage_named("grow"), {}, {"data": text}, source.name)
+            wanted = {"MODEL": name, "REVISION": source.revision}
+            return self.make(stage_named("fetch"), wanted, {}, source.name)
+        raise InputError(
+            f"MODEL={name} holds no config.json; give a Hugging Face directory, a name on the "
+            f"store, a hub id or one of {', '.join(model_aliases())}."
+        )
+
+    def text(self, name: str) -> Path:
+        """The file or data set that CALIBRATION= or DATA= means.
+
+        Raises:
+            InputError: no such file, set or name.
+        """
+        if path := _existing_path(name):
+            return path
+        if found := self.executor.store.find(name, ("data",)):
+            return found
+        if name == GROWN_TEXT:
+            return self.make(stage_named("corpus"), {}, {}, GROWN_TEXT)
+        if name.startswith((".", "/", "~")) or Path(name).suffix:
+            raise InputError(f"{name} does not exist; give an existing file or data set.")
+        return self.make(stage_named("fetch-data"), {"DATA": name}, {}, name)
+
+    def prune(self, method: str, given: Mapping[str, str]) -> tuple[Path, Path]:
+        """The parent and the pruned checkpoint; `given` are the assignments but for settings."""
+        stage, rest = method_named(method), dict(given)
+        rest.pop("METHOD", None)
+        parent_name = rest.pop("MODEL", None) or rest.pop("CKPT", None) or "sapling"
+        calibration, name = rest.pop("CALIBRATION", None), rest.pop("NAME", None)
+        revision = rest.pop("REVISION", None)
+        parameters = stage.parameters.from_assignments(rest)
+        if name:
+            self.executor.store.path(stage.section, name)
+        if calibration and "calibration" not in stage.inputs:
+            raise InputError(f"{method} uses no calibration; leave CALIBRATION out.")
+        parent = self.model(parent_name, revision)
+        inputs = {"model": parent}
+        if "calibration" in stage.inputs:
+            inputs["calibration"] = self.text(calibration or self.default_text(parent, prune=True))
+        pruned = self.make(stage, rest, inputs, name or default_name(parent, stage, parameters))
+        return parent, pruned
+
+    def evaluate(self, checkpoint: Path, given: Mapping[str, str]) -> Path:
+        """The evaluation's directory; LEGACY=1 takes the method's own pinned harness."""
+        rest = dict(given)
+        legacy = rest.pop("LEGACY", "0") not in ("0", "false")
+        stage = stage_named("eval-legacy" if legacy else "eval")
+        inputs = {"model": checkpoint}
+        data, tasks = rest.pop("DATA", None), rest.pop("TASK_DATA", None)
+        suite = rest.get("SUITE", SUITES_WITHOUT_TASKS)
+        if data or "data" in stage.inputs and suite in ("quick", "perplexity"):
+            inputs["data"] = self.text(data or self.default_text(checkpoint, prune=False))
+        if tasks:
+            inputs["tasks"] = self.text(tasks)
+        label = rest.pop("NAME", None) or ("legacy-" if legacy else "") + suite
+        return self.make(stage, rest, inputs, f"{checkpoint.resolve().name}/{label}")
+
+    def default_text(self, model: Path, prune: bool) -> str:
+        """What a model is calibrated with and tested on where nothing else is asked."""
+        if model.name == "sapling" or descends_from(model, "grow"):
+            return GROWN_TEXT
+        return PUBLISHED_CALIBRATION if prune else PUBLISHED_TEXT
+
+
+def default_name(parent: Path, stage: Stage, parameters: Parameters) -> str:
+    """`<parent>-<method>-<what the parameters say>`."""
+    return "-".join(filter(None, (parent.resolve().name, stage.name, parameters.label())))
+
+
+def _existing_path(name: str, want: str | None = None) -> Path | None:
+    path = Path(name).expanduser()
+    looks_like_path = "/" in name or path.suffix in (".txt", ".jsonl", ".gz", ".safetensors")
+    if not looks_like_path or not path.exists():
+        return None
+    return path if not want or (path / want).is_file() else None

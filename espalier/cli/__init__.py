@@ -1,0 +1,30 @@
+"""The commands behind the Makefile's targets."""
+
+import sys
+
+import typer
+
+from espalier.cli import build, inspect, run
+from espalier.errors import EspalierError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+for group in (run, inspect, build):
+    group.register(app)
+
+
+def main() -> None:
+    """Run a command; a failure is one sentence and its exit code."""
+    try:
+        app(standalone_mode=False)
+    except EspalierError as error:
+        if str(error):
+            print(f"espalier: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("espalier: interrupted.", file=sys.stderr)  # noqa: T201
+        sys.exit(75)
+    except (typer.Exit, SystemExit) as ending:
+        sys.exit(getattr(ending, "exit_code", getattr(ending, "code", 0)))
+    except typer._click.exceptions.ClickException as error:  # noqa: SLF001
+        print(f"espalier: {error.format_message()}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

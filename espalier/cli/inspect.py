@@ -1,0 +1,143 @@
+"""Commands that look at the store or tidy it: list, show, verify, gc, list-models."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from espalier.artifact_lock import is_held
+from espalier.cli.session import Assignments, store_of
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.lineage import lineage
+from espalier.manifest import Manifest, file_sha256, read_manifest
+from espalier.model_aliases import model_aliases
+from espalier.resources import show_size, show_time
+from espalier.store import SECTIONS, Store
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("list")(list_artifacts)
+    app.command("list-models")(list_models)
+    for command in (show, verify, gc):
+        app.command(command.__name__)(command)
+
+
+def list_artifacts(assignments: Assignments = None) -> None:
+    """List what is published on the store."""
+    store, _ = store_of(assignments)
+    table = Table("name", "made by", "size", "parameters", "non-zero", box=None)
+    for section, name, directory in store.artifacts():
+        manifest = read_manifest(directory)
+        model = manifest.model or {}
+        total, nonzero = model.get("parameters"), model.get("nonzero")
+        table.add_row(
+            f"{section}/{name}",
+            manifest.stage,
+            show_size(sum(file.size for file in manifest.files)),
+            f"{total:,}" if total else "",
+            f"{nonzero:,}" if nonzero else "",
+        )
+    _print(table)
+
+
+def list_models(assignments: Assignments = None) -> None:
+    """List the aliases that MODEL= understands."""
+    table = Table("alias", "hub id", "revision", box=None)
+    for name, source in model_aliases().items():
+        where = "grown here" if source.grown else source.hub_id
+        table.add_row(name, where, source.revision if source.hub_id else "")
+    _print(table)
+
+
+def show(assignments: Assignments = None) -> None:
+    """Show CKPT's lineage: parents, parameters, sparsity, and who made it with what."""
+    store, rest = store_of(assignments)
+    directory = _checkpoint(store, rest)
+    trees: list[Tree] = []
+    for depth, name, manifest in lineage(directory, store.root):
+        text = f"[bold]{name}[/bold]" + (_described(manifest) if manifest else "  (a plain path)")
+        if depth == 0:
+            trees = [Tree(text, highlight=False)]
+        else:
+            trees = [*trees[:depth], trees[depth - 1].add(text)]
+    _print(trees[0])
+
+
+def _described(manifest: Manifest) -> str:
+    image, model, pruning = manifest.image, manifest.model or {}, manifest.pruning or {}
+    given = " ".join(f"{k.upper()}={v}" for k, v in manifest.parameters.items() if v is not None)
+    packages = manifest.environment.get("packages", {})
+    lines = [
+        f"made by {manifest.stage} {given}",
+        f"in {image.digest or f'image {image.name}, lock {image.lock[:12]}'}"
+        f" by {manifest.environment.get('runtime')}, code {(manifest.code.revision or '?')[:12]}",
+        "with " + ", ".join(f"{name} {version}" for name, version in packages.items()),
+        f"on {manifest.timing['started']} in {show_time(manifest.timing['seconds'])}, "
+        f"peak memory {show_size(manifest.peak_memory_bytes or 0)}",
+    ]
+    if model:
+        lines.append(f"{model['parameters']:,} parameters, {model['nonzero']:,} not zero")
+    if pruning:
+        lines.append(_sparsity(pruning))
+    return "".join(f"\n{line}" for line in lines)
+
+
+def _sparsity(pruning: dict[str, Any]) -> str:
+    return f"sparsity {pruning['achieved']:.4f} achieved, pattern {pruning['pattern']}"
+
+
+def verify(assignments: Assignments = None) -> None:
+    """Hash CKPT's files again and compare them with its manifest."""
+    store, rest = store_of(assignments)
+    directory = _checkpoint(store, rest)
+    manifest = read_manifest(directory)
+    for file in manifest.files:
+        path = directory / file.path
+        if not path.is_file():
+            raise InputError(f"{path} is missing; make it again with FORCE=1.")
+        if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
+            raise InputError(f"{path} is not what was published; make it again with FORCE=1.")
+    sys.stdout.write(f"{directory}: {len(manifest.files)} files are as published\n")
+
+
+def gc(assignments: Assignments = None) -> None:
+    """Remove partial results that no run is working on."""
+    store, _ = store_of(assignments)
+    freed = 0
+    for _, directory in store.leftovers():
+        size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+        if is_held(store.lock_file(store.target_of(directory))):
+            sys.stderr.write(f"{directory} is being worked on; kept\n")
+            continue
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise EnvironmentFailure(f"{directory} cannot be removed: {error.strerror}.") from None
+        freed += size
+        sys.stderr.write(f"removed {directory}\n")
+    sys.stdout.write(f"{show_size(freed)} freed\n")
+
+
+def _checkpoint(store: Store, rest: dict[str, str]) -> Path:
+    name = rest.get("CKPT") or rest.get("MODEL")
+    if not name:
+        raise InputError("give CKPT=<name on the store or path>.")
+    path = Path(name)
+    if "/" in name and path.is_dir():
+        return path
+    section, _, rest_of_name = name.partition("/")
+    if section in SECTIONS and rest_of_name and (found := store.published(section, rest_of_name)):
+        return found
+    if found := store.find(name, ("checkpoints", "models", "data")):
+        return found
+    raise InputError(f"CKPT={name} is not on the store; see make list.")
+
+
+def _print(renderable: Any) -> None:
+    Console(highlight=False).print(renderable)

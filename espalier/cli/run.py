@@ -1,0 +1,137 @@
+"""Commands that run stages: prune-<method>, pipeline, eval, fetch, grow."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from espalier.chain import GROWN_TEXT, default_name
+from espalier.cli.session import Assignments, Session, console
+from espalier.discovery import method_named, methods, stage_named
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.stage import Stage
+
+EVALUATION = ("SUITE", "DATA", "TASKS", "TASK_DATA", "LIMIT", "LEGACY")
+"""Assignments of a pipeline that go to its evaluations, not to its method."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for name, stage in methods().items():
+        app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
+    for command in (pipeline, evaluate, fetch, fetch_data, grow, adopt):
+        name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
+        app.command(name)(command)
+
+
+def _prune_command(method: str) -> Callable[[Assignments], None]:
+    def prune(assignments: Assignments = None) -> None:
+        _pipeline(method, Session.of(assignments))
+
+    return prune
+
+
+def pipeline(assignments: Assignments = None) -> None:
+    """Fetch or grow MODEL, prune it with METHOD and evaluate before and after (SUITE)."""
+    session = Session.of(assignments)
+    method = session.rest.pop("METHOD", "wanda")
+    method_named(method)
+    _pipeline(method, session)
+
+
+def _pipeline(method: str, session: Session) -> None:
+    chain, rest = session.chain, dict(session.rest)
+    evaluation = {key: rest.pop(key) for key in EVALUATION if key in rest}
+    asked = "SUITE" in evaluation
+    if evaluation.get("SUITE") == "none":
+        _, pruned = chain.prune(method, rest)
+        session.finish(pruned)
+        return
+    if "DATA" in evaluation:
+        chain.text(evaluation["DATA"])  # a text that is not to be had is best known before pruning
+    parent, pruned = chain.prune(method, rest)
+    try:
+        before = chain.evaluate(parent, evaluation)
+        after = chain.evaluate(pruned, evaluation)
+    except EnvironmentFailure as error:
+        if asked or session.settings.dry_run:
+            raise
+        console.print(f"Not evaluated: {error} Try make eval CKPT={pruned.name} DATA=<a text>.")
+    else:
+        if not session.settings.dry_run:
+            report(stage_named("eval"), before, after)
+    session.finish(pruned)
+
+
+def evaluate(assignments: Assignments = None) -> None:
+    """Evaluate CKPT (a name on the store, a path or a model) with SUITE on DATA."""
+    session = Session.of(assignments)
+    rest = session.rest
+    name = rest.pop("CKPT", None) or rest.pop("MODEL", None)
+    if method := rest.pop("METHOD", None):
+        name = pruned_name(session, method, name or "sapling")
+    checkpoint = session.chain.model(name or "sapling", rest.pop("REVISION", None))
+    result = session.chain.evaluate(checkpoint, rest)
+    if not session.settings.dry_run:
+        report(stage_named("eval"), result, result)
+    session.finish(result)
+
+
+def pruned_name(session: Session, method: str, parent: str) -> str:
+    """The default name of METHOD's result on a parent; takes the method's parameters from `rest`."""
+    stage = method_named(method)
+    names = {name.upper() for name in stage.parameters.model_fields} - set(EVALUATION)
+    given = {key: session.rest.pop(key) for key in list(session.rest) if key in names}
+    return default_name(Path(parent), stage, stage.parameters.from_assignments(given))
+
+
+def fetch(assignments: Assignments = None) -> None:
+    """Put MODEL (an alias or a hub id) on the store; `sapling` is grown."""
+    session = Session.of(assignments)
+    model, revision = session.rest.pop("MODEL", "sapling"), session.rest.pop("REVISION", None)
+    _refuse(session.rest, "MODEL, REVISION")
+    session.finish(session.chain.model(model, revision))
+
+
+def fetch_data(assignments: Assignments = None) -> None:
+    """Put the text DATA (c4, wikitext2, pg19, bookcorpus or pydoc) on the store."""
+    session = Session.of(assignments)
+    data = session.rest.pop("DATA", GROWN_TEXT)
+    _refuse(session.rest, "DATA")
+    session.finish(session.chain.text(data))
+
+
+def grow(assignments: Assignments = None) -> None:
+    """Grow `sapling`, the small model that needs no download."""
+    session = Session.of(assignments)
+    name = session.rest.pop("NAME", "sapling")
+    text = session.chain.text(session.rest.pop("DATA", GROWN_TEXT))
+    session.finish(session.chain.make(stage_named("grow"), session.rest, {"data": text}, name))
+
+
+def adopt(assignments: Assignments = None) -> None:
+    """Copy a Hugging Face directory FROM= into the store as models/NAME, through the gates."""
+    session = Session.of(assignments)
+    source, name = session.rest.pop("FROM", None), session.rest.pop("NAME", None)
+    _refuse(session.rest, "FROM, NAME")
+    if not source or not name:
+        raise InputError("give FROM=<Hugging Face directory> and NAME=<name on the store>.")
+    path = Path(source).expanduser()
+    if not (path / "config.json").is_file():
+        raise InputError(f"FROM={source} holds no config.json; give a Hugging Face directory.")
+    session.finish(session.chain.make(stage_named("adopt"), {}, {"source": path}, name))
+
+
+def report(stage: Stage, before: Path, after: Path) -> None:
+    """Print the stage's own table of two of its results to stderr."""
+    if stage.report:
+        module, _, function = stage.report.partition(":")
+        table: Any = getattr(importlib.import_module(module), function)(before, after)
+        console.print(table)
+
+
+def _refuse(rest: dict[str, str], known: str) -> None:
+    if rest:
+        raise InputError(f"{', '.join(rest)} is not a parameter here (known: {known}).")

@@ -1,0 +1,61 @@
+"""From a command's words to settings, a chain on a store, and what is printed in the end."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from espalier.chain import Chain
+from espalier.execution import Executor
+from espalier.runtimes.choice import choose_runtime
+from espalier.settings import Settings, read_settings, split_assignments
+from espalier.store import Store
+
+Assignments = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME=value]...", help="settings and parameters")
+]
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass
+class Session:
+    """One command's settings, chain and remaining assignments."""
+
+    settings: Settings
+    chain: Chain
+    rest: dict[str, str]
+
+    @classmethod
+    def of(cls, words: list[str] | None) -> "Session":
+        """Read the words; no runtime is prepared yet."""
+        settings, rest = read_settings(split_assignments(words or []))
+        executor = Executor(Store(settings.store), choose_runtime(settings.runtime), settings)
+        return cls(settings, Chain(executor, settings), rest)
+
+    def finish(self, published: Path) -> None:
+        """Print the published path as the last line on stdout, or what would have run."""
+        if self.settings.dry_run:
+            for preview in self.chain.previews:
+                print_rows(preview)
+        sys.stdout.write(f"{published}\n")
+
+
+def print_rows(rows: dict[str, str]) -> None:
+    """Two columns on stdout."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in rows.items():
+        table.add_row(key, value)
+    Console(highlight=False, soft_wrap=False).print(table)
+
+
+def store_of(words: list[str] | None) -> tuple[Store, dict[str, str]]:
+    """The store and the remaining assignments, for commands that start no stage."""
+    settings, rest = read_settings(split_assignments(words or []))
+    return Store(settings.store), rest

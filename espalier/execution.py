@@ -1,0 +1,213 @@
+"""Runs one stage: skip what is done, refuse what cannot fit, lock, resume, publish."""
+
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.artifact_lock import artifact_lock
+from espalier.errors import EspalierError, InputError
+from espalier.fingerprint import code_hash, identify
+from espalier.images import load_image
+from espalier.manifest import (
+    MANIFEST,
+    RUN_FOLDER,
+    CodeRecord,
+    ImageRecord,
+    InputRecord,
+    Recipe,
+    RunSpec,
+    read_manifest,
+    write_synced,
+)
+from espalier.parameters import Parameters
+from espalier.plan import Plan
+from espalier.revision import code_revision
+from espalier.runtimes.base import Launch, Limits, Runtime
+from espalier.secrets import hub_environment, hub_token
+from espalier.settings import Settings
+from espalier.stage import Stage
+from espalier.store import Store
+
+RESUMABLE = {75, 130, 137, 143}
+"""Exit codes after which the partial result is kept: interrupted, or killed by a signal."""
+
+
+class StageFailed(EspalierError):
+    """A stage ended badly and has said why itself."""
+
+    def __init__(self, code: int) -> None:
+        killed = code > 128 and code - 128 == signal.SIGKILL
+        super().__init__(
+            "the stage was killed, for want of memory perhaps; the same command goes on from there."
+            if killed
+            else ""
+        )
+        self.exit_code = code if code in (2, 3, 75) else 75 if code in RESUMABLE else 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """A stage to run: its parameters, its inputs by role, and the name of its result."""
+
+    stage: Stage
+    parameters: Parameters
+    inputs: Mapping[str, Path]
+    name: str
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Runs requests on a store with a runtime."""
+
+    store: Store
+    runtime: Runtime
+    settings: Settings
+
+    def execute(self, request: Request) -> Path:
+        """Run the request unless its result is there; give the published directory.
+
+        Raises:
+            InputError: another result has the name.
+            EnvironmentFailure: the store, the engine, memory or disk is not as needed.
+            StageFailed: the stage failed.
+        """
+        recipe, records = self._recipe(request)
+        target = self.store.path(request.stage.section, request.name)
+        if self._is_done(target, recipe):
+            self._say(f"{request.stage.name}: {target} is done already.")
+            return target
+        plan = Plan.of(request.stage, request.parameters, request.inputs)
+        if not self.settings.force:
+            plan.check_fits(self.store.root, self.settings.memory)
+        self.store.create(target.parent)
+        lock_file = self.store.lock_file(target)
+        self.store.create(lock_file.parent)
+        with artifact_lock(lock_file, self.settings.wait, self._say):
+            if self._is_done(target, recipe):
+                return target
+            image = self.runtime.image(request.stage.image, self.settings.accel, build=True)
+            partial = self.store.partial(
+                request.stage.section, request.name, recipe.fingerprint
+            )
+            self.store.create(partial / RUN_FOLDER)
+            spec = self._spec(request, recipe, records, image, partial)
+            write_synced(partial / RUN_FOLDER / "run.json", spec.model_dump_json(indent=1))
+            with hub_token(request.stage) as secrets:
+                self._run(self.launch(request, partial, secrets), partial)
+            shutil.rmtree(partial / RUN_FOLDER)
+            self.store.publish(partial, target)
+        return target
+
+    def launch(
+        self, request: Request, partial: Path, secrets: Mapping[str, Path] | None = None
+    ) -> Launch:
+        """How the request is started with `partial` as its output."""
+        run_id = f"{request.name.replace('/', '-')}-{partial.name.rpartition('-')[2]}"
+        threads = self.settings.threads
+        pinned = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+        return Launch(
+            image=request.stage.image,
+            device=self.settings.accel,
+            run_id=run_id,
+            inputs=request.inputs,
+            output=partial,
+            network=request.stage.network,
+            secrets=secrets or {},
+            environment={**hub_environment(request.stage), **pinned},
+            limits=Limits(self.settings.memory, self.settings.cpus),
+        )
+
+    def _spec(
+        self,
+        request: Request,
+        recipe: Recipe,
+        records: dict[str, InputRecord],
+        image: ImageRecord,
+        partial: Path,
+    ) -> RunSpec:
+        return RunSpec(
+            stage=request.stage.name,
+            name=request.name,
+            parameters=request.parameters.model_dump(mode="json"),
+            inputs={
+                role: self.runtime.seen_path(role, path) for role, path in request.inputs.items()
+            },
+            input_records=records,
+            recipe=recipe,
+            image=image,
+            code=CodeRecord(sha256=recipe.code, revision=code_revision()),
+            command=self.runtime.argv(self.launch(request, partial)),
+            runtime=self.runtime.name,
+            device=self.settings.accel,
+        )
+
+    def preview(self, request: Request) -> dict[str, str]:
+        """What `execute` would do, for DRY_RUN=1; nothing is built, made or written."""
+        target = self.store.path(request.stage.section, request.name)
+        missing = [path for path in request.inputs.values() if not path.exists()]
+        fingerprint = "0" * 64
+        state = "waits for " + ", ".join(map(str, missing)) if missing else "would run"
+        if not missing:
+            recipe, _ = self._recipe(request)
+            fingerprint = recipe.fingerprint
+            state = "done already" if self._is_done(target, recipe) else state
+        partial = self.store.partial(request.stage.section, request.name, fingerprint)
+        image = self.runtime.image(request.stage.image, self.settings.accel, build=False)
+        plan = Plan.of(request.stage, request.parameters, request.inputs)
+        return {
+            "stage": f"{request.stage.name} ({state})",
+            "image": image.reference or f"{image.name}, lock {image.lock[:12]}",
+            "parameters": " ".join(
+                f"{k.upper()}={v}" for k, v in request.parameters.model_dump().items()
+            ),
+            **{f"input {role}": str(path) for role, path in request.inputs.items()},
+            "output": str(target),
+            **plan.rows(self.store.root, self.settings.memory),
+            "command": shlex.join(self.runtime.argv(self.launch(request, partial))),
+        }
+
+    def _recipe(self, request: Request) -> tuple[Recipe, dict[str, InputRecord]]:
+        cache = self.store.root / "cache" / "hashes"
+        records = {
+            role: identify(self._name_of(path), path, cache)
+            for role, path in request.inputs.items()
+        }
+        recipe = Recipe(
+            stage=request.stage.name,
+            code=code_hash(request.stage.entry.partition(":")[0]),
+            lock=load_image(request.stage.image).lock_hash(self.settings.accel),
+            parameters=request.parameters.model_dump(mode="json"),
+            inputs={role: record.content for role, record in records.items()},
+        )
+        return recipe, records
+
+    def _name_of(self, path: Path) -> str:
+        resolved, root = path.resolve(), self.store.root.resolve()
+        return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else path.name
+
+    def _is_done(self, target: Path, recipe: Recipe) -> bool:
+        if not (target / MANIFEST).is_file():
+            return False
+        made = read_manifest(target).recipe
+        differences = recipe.differences(made)
+        if differences and not self.settings.force:
+            raise InputError(
+                f"{target} was made otherwise: {'; '.join(differences)}. Choose another NAME=, "
+                "or replace it with FORCE=1."
+            )
+        return not differences
+
+    def _run(self, launch: Launch, partial: Path) -> None:
+        code = self.runtime.run(launch)
+        if code == 0 and (partial / MANIFEST).is_file():
+            return
+        if code not in RESUMABLE:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise StageFailed(code)
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201

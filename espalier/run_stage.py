@@ -1,0 +1,180 @@
+"""The fixed command of every stage, run inside its image: `python -m espalier.run_stage DIR`.
+
+DIR is the partial artifact; `.run/run.json` in it says what to do. The stage's code runs, the
+gates are checked and the manifest is written last: then DIR is complete and the host names it.
+"""
+
+import ctypes
+import errno
+import fcntl
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from espalier.discovery import stage_named
+from espalier.errors import EnvironmentFailure, EspalierError, Interrupted
+from espalier.manifest import (
+    METRICS,
+    RUN_FOLDER,
+    Manifest,
+    RunSpec,
+    content_digest,
+    record_files,
+    write_manifest,
+)
+from espalier.progress import Progress
+from espalier.resources import peak_memory
+from espalier.stage import Outcome, Stage, StageContext
+
+
+def main() -> None:
+    """Run the stage of the directory named on the command line and exit with its code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        run(Path(sys.argv[1]))
+    except EspalierError as error:
+        fail(error)
+    except MemoryError:
+        fail(EnvironmentFailure("memory ran out; lower BATCH or SAMPLES, or free some."))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        fail(EnvironmentFailure(f"the store cannot be written: {os.strerror(error.errno)}."))
+
+
+def fail(error: EspalierError) -> None:
+    """Say one sentence and exit with the error's code."""
+    print(f"espalier: {error}", file=sys.stderr, flush=True)  # noqa: T201
+    raise SystemExit(error.exit_code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough: let the clean-up finish
+    raise Interrupted("interrupted; the same command goes on from here.")
+
+
+def run(output: Path) -> None:
+    """Run the stage described in `output` until `output` is complete, manifest included."""
+    began, clock = datetime.now(UTC), time.monotonic()
+    folder = output / RUN_FOLDER
+    spec = RunSpec.model_validate_json((folder / "run.json").read_bytes())
+    stage = stage_named(spec.stage)
+    if spec.runtime in ("local", "inside"):
+        _end_with_parent()
+    with _sole_worker(folder / "worker.lock"):
+        scratch = folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        progress = Progress(output / METRICS)
+        inputs = {role: Path(path) for role, path in spec.inputs.items()}
+        context = StageContext(inputs, output, scratch, spec.device, progress)
+        parameters = stage.parameters.model_validate(spec.parameters)
+        module, _, function = stage.entry.partition(":")
+        outcome: Outcome = getattr(importlib.import_module(module), function)(context, parameters)
+        model, checks = _gate(stage, context, outcome)
+        shutil.rmtree(scratch)
+        files = record_files(output)
+        manifest = Manifest(
+            stage=stage.name,
+            verb=stage.verb,
+            name=spec.name,
+            parameters=parameters.model_dump(),
+            seed=getattr(parameters, "seed", None),
+            inputs=spec.input_records,
+            parents=[record.name for record in spec.input_records.values()],
+            image=spec.image,
+            code=spec.code,
+            command=spec.command,
+            fingerprint=spec.recipe.fingerprint,
+            recipe=spec.recipe,
+            content=content_digest(files),
+            files=files,
+            model=model,
+            pruning=outcome.pruning,
+            data=outcome.data,
+            checks={**outcome.checks, **checks},
+            notes=outcome.notes,
+            environment=_environment(spec),
+            timing={
+                "started": began.isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - clock, 3),
+            },
+            peak_memory_bytes=peak_memory(),
+        )
+    write_manifest(output, manifest)
+
+
+def _gate(
+    stage: Stage, context: StageContext, outcome: Outcome
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The model's description and the checks passed, for artifacts that are models."""
+    if stage.section not in ("models", "checkpoints"):
+        return None, {}
+    from espalier.gates import check_checkpoint, describe_model
+
+    checks = check_checkpoint(context.output, pruning=outcome.pruning)
+    return describe_model(context.output, parent=context.inputs.get("model")), checks
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the host process dies, as an engine would stop a container."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+@contextmanager
+def _sole_worker(path: Path) -> Iterator[None]:
+    """Keep a stage whose host died from working on the same directory as its successor."""
+    with path.open("w") as file:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise EnvironmentFailure(
+                        f"another process still works in {path.parent.parent.name}; stop it first."
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+def _environment(spec: RunSpec) -> dict[str, Any]:
+    packages = {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "transformers", "tokenizers", "safetensors", "datasets", "lm_eval")
+        if _installed(name)
+    }
+    return {
+        "runtime": spec.runtime,
+        "device": spec.device,
+        "python": platform.python_version(),
+        "packages": packages,
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How a stage is started. Stages don't know which of these it was."""

@@ -1,0 +1,113 @@
+"""What a runtime is given, and what it must be able to do."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from espalier.fingerprint import ROOT
+from espalier.manifest import ImageRecord
+
+COMMAND = ("python", "-m", "espalier.run_stage")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Passed on to the engine; bytes and cores."""
+
+    memory: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of a stage.
+
+    Attributes:
+        run_id: unique to the artifact and recipe, so that a stale container can be found.
+        inputs: role to host path, mounted read-only.
+        output: the partial artifact on the host, the only place that is writable.
+        secrets: environment name of the file's place to host file, for fetch stages only.
+    """
+
+    image: str
+    device: str
+    run_id: str
+    inputs: Mapping[str, Path]
+    output: Path
+    network: bool = False
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = Limits()
+
+
+class Runtime(Protocol):
+    """A way to start a stage's command."""
+
+    name: str
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        """The image by digest, or the lock; made ready first where `build` is asked."""
+
+    def seen_path(self, role: str, path: Path) -> str:
+        """Where the stage finds the input of that role."""
+
+    def argv(self, launch: Launch) -> list[str]:
+        """The whole command, as it is printed and run."""
+
+    def run(self, launch: Launch) -> int:
+        """Run it to its end and give the exit code; signals are handed to the stage."""
+
+
+def quiet_environment(launch: Launch) -> dict[str, str]:
+    """Variables that every stage gets, whatever starts it."""
+    offline = {} if launch.network else {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    terminal = {"ESPALIER_TERMINAL": "1"} if sys.stderr.isatty() else {}
+    online = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"} if launch.network else {}
+    return {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **offline,
+        **online,
+        **terminal,
+        **launch.environment,
+    }
+
+
+def run_to_end(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+    """Run a child, hand it SIGINT and SIGTERM, and give its exit code (128 + n when killed).
+
+    The child has a session of its own, so that Ctrl-C reaches it once, from here. What it prints
+    on stdout goes to stderr: the last line on stdout is the published path alone.
+    """
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def hand_over(number: int, frame: FrameType | None) -> None:
+        early.append(number)
+        for child in children:
+            child.send_signal(number)
+
+    before = {n: signal.signal(n, hand_over) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        child = subprocess.Popen(
+            argv,
+            env=dict(environment) if environment is not None else None,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+        children.append(child)
+        for number in early:
+            child.send_signal(number)
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,72 @@
+"""Stages without an engine: a virtual environment from the image's own lock, or this process's."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.fingerprint import ROOT
+from espalier.images import load_image
+from espalier.manifest import ImageRecord
+from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
+from espalier.venv import ensure_venv
+
+ENVIRONMENTS = ROOT / ".espalier" / "venvs"
+
+
+@dataclass(frozen=True)
+class HostRuntime:
+    """Runs the stage on the host itself; paths are the host's."""
+
+    name: str
+
+    def seen_path(self, role: str, path: Path) -> str:
+        return str(path.resolve())
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        """The caller's environment without what would leak into the stage's packages."""
+        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "HF_TOKEN")}
+        secrets = {variable: str(path) for variable, path in launch.secrets.items()}
+        own = {"PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}
+        return {**kept, **quiet_environment(launch), **secrets, **own}
+
+    def python(self, launch: Launch) -> str:
+        raise NotImplementedError
+
+    def argv(self, launch: Launch) -> list[str]:
+        return [self.python(launch), *COMMAND[1:], str(launch.output.resolve())]
+
+    def run(self, launch: Launch) -> int:
+        return run_to_end(self.argv(launch), self.environment(launch))
+
+
+@dataclass(frozen=True)
+class LocalRuntime(HostRuntime):
+    """A virtual environment an image, with the same pins."""
+
+    name: str = "local"
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        if build:
+            ensure_venv(name, device, ENVIRONMENTS)
+        return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
+
+    def python(self, launch: Launch) -> str:
+        return str(ensure_venv(launch.image, launch.device, ENVIRONMENTS))
+
+
+@dataclass(frozen=True)
+class InsideRuntime(HostRuntime):
+    """Inside an image already, as compose's services are: this interpreter runs the stage."""
+
+    name: str = "inside"
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        return ImageRecord(
+            name=name,
+            lock=load_image(name).lock_hash(device),
+            reference=os.environ.get("ESPALIER_IMAGE"),
+        )
+
+    def python(self, launch: Launch) -> str:
+        return sys.executable

@@ -1,0 +1,58 @@
+"""A virtual environment built from an image's own locks, for running its stages without an engine."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from espalier.errors import EnvironmentFailure
+from espalier.images.definition import Image, load_image
+from espalier.images.lock import PYTHON_VERSION, cpu_torch_options, find_uv, run_uv
+
+COMPLETE = ".complete"  # written last: a virtual environment can't be built elsewhere and moved
+
+
+def ensure_venv(name: str, accel: str, root: Path) -> Path:
+    """The python of the environment for these locks, which is built where it isn't there yet."""
+    image = load_image(name)
+    lock_hash = image.lock_hash(accel)
+    folder = root.resolve() / f"{name}-{accel}-{lock_hash[:12]}"
+    python = folder / "bin" / "python"
+    if (folder / COMPLETE).is_file():
+        return python
+    _create_root(root)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / COMPLETE).is_file():  # another process may have built it meanwhile
+            _build(image, accel, folder, python)
+            (folder / COMPLETE).write_text(f"{lock_hash}\n")
+    return python
+
+
+def _create_root(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"The virtual environments' folder {root} can't be made: {error.strerror}."
+        ) from error
+
+
+def _build(image: Image, accel: str, folder: Path, python: Path) -> None:
+    uv = find_uv()
+    print(f"Building the virtual environment {folder.name}", file=sys.stderr)
+    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted build left
+    run_uv(
+        [uv, "venv", "--quiet", "--no-project", "--python", PYTHON_VERSION, str(folder)],
+        f"The stages need Python {PYTHON_VERSION} on this machine, or a container engine",
+    )
+    install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+    install += ["--python", str(python), "--build-constraints", str(image.installer_lock)]
+    if accel == "cpu":
+        install += cpu_torch_options()
+    install += [str(lock) for lock in image.lock_files(accel)]
+    run_uv(install, f"The packages of image {image.name} could not be installed")
+    run_uv(
+        [uv, "pip", "check", "--quiet", "--python", str(python)],
+        f"The packages of image {image.name} do not fit together",
+    )
