@@ -19,62 +19,86 @@ quote = '$(subst ','\'',$(1))'
 given = $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $v)),$(call quote,$v=$($v))))
 ARGUMENTS = $(filter-out 'PYTHON=%,$(given))
 
-##@ Prune
-$(addprefix prune-,$(METHODS)): prune-%: $(VENV)/.ready ## Prune MODEL, evaluate before and after
+#: make <target> [NAME=value ...]
+#:
+#: Prune
+#:   prune-<method>   prune MODEL (default sapling), evaluate before and after, print the table
+#:   pipeline         fetch MODEL, prune it with METHOD, evaluate it with SUITE
+$(addprefix prune-,$(METHODS)): prune-%: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
-pipeline: $(VENV)/.ready ## Fetch MODEL, prune it with METHOD, evaluate with SUITE
+pipeline: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
-##@ Models, data and evaluation
-fetch fetch-data grow adopt eval: $(VENV)/.ready ## Fetch MODEL or DATA; grow sapling; adopt FROM as NAME; evaluate CKPT
+#:
+#: Models, data and evaluation
+#:   fetch            put MODEL (an alias or a hub id) on the store
+#:   fetch-data       put the text DATA (c4, wikitext2, pg19, bookcorpus, pydoc) on the store
+#:   grow             grow sapling, the small model that needs no download
+#:   adopt            copy the Hugging Face directory FROM into the store as NAME
+#:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot), LEGACY=1
+fetch fetch-data grow adopt eval: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
-##@ The store
-list list-models show verify gc: $(VENV)/.ready ## List artifacts or aliases; show or verify CKPT; remove partials
+#:
+#: The store
+#:   list             what is published
+#:   list-models      the aliases that MODEL understands
+#:   show             CKPT's lineage: parents, parameters, sparsity, made by whom with what
+#:   verify           hash CKPT's files again
+#:   gc               remove partial results that no run is working on
+list list-models show verify gc: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
-##@ Images and locks
-images: $(VENV)/.ready ## Build every image for ACCEL
+#:
+#: Images and locks
+#:   images           build every image for ACCEL
+#:   image-<name>     build one, run its checks, record its packages and size
+#:   save-<name>      write an image as an archive for machines without a registry (TO)
+#:   lock-<name>      write a hash-locked package list again; locks: all of them
+#:   lock-check       fail when a lock is stale
+images: $(VENV)/.ready
 	@$(ESPALIER) image all $(ARGUMENTS)
 
-$(addprefix image-,$(IMAGES)): image-%: $(VENV)/.ready ## Build one image, run its checks, record its packages
+$(addprefix image-,$(IMAGES)): image-%: $(VENV)/.ready
 	@$(ESPALIER) image $* $(ARGUMENTS)
 
-$(addprefix save-,$(IMAGES)): save-%: $(VENV)/.ready ## Write an image as an archive (TO=)
+$(addprefix save-,$(IMAGES)): save-%: $(VENV)/.ready
 	@$(ESPALIER) save $* $(ARGUMENTS)
 
-$(addprefix lock-,$(LOCKS)): lock-%: $(VENV)/.ready ## Write a hash-locked package list again
+$(addprefix lock-,$(LOCKS)): lock-%: $(VENV)/.ready
 	@$(ESPALIER) lock $*
 
-locks lock-check: $(VENV)/.ready ## Write all locks again; fail when one is stale
+locks lock-check: $(VENV)/.ready
 	@$(ESPALIER) $(if $(filter locks,$@),lock all,$@)
 
-##@ Development
-setup: $(VENV)/.ready ## Install the host tool into .venv (every target does it when needed)
+#:
+#: Development
+#:   setup            install the host tool into .venv (every target does it when needed)
+#:   doctor           say what this machine can run
+#:   test             run the tests (TESTS); container tests with ESPALIER_CONTAINER_TESTS=1
+#:   lint             ruff, mypy, hadolint, shellcheck
+#:   bench            time and memory of the methods beside a plain implementation
+#:
+#: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local),
+#: ACCEL (cpu, cuda), MEMORY, CPUS, THREADS; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
+setup: $(VENV)/.ready
 
-doctor: $(VENV)/.ready ## Say what this machine can run
+doctor: $(VENV)/.ready
 	@$(ESPALIER) doctor $(ARGUMENTS)
 
-test: $(VENV)/.ready ## Run the tests (TESTS= picks some; container tests with ESPALIER_CONTAINER_TESTS=1)
+test: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.run $(TESTS)
 
-lint: $(VENV)/.ready ## Ruff, mypy, hadolint and shellcheck
+lint: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.lint
 
-bench: $(VENV)/.ready ## Time and memory of the methods beside a plain implementation
+bench: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.run --bench $(BENCH)
 
 help:
-	@awk 'BEGIN {FS = ":.*## "; print "make <target> [NAME=value ...]"} \
-	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z$$].*:.*## / {names = $$1; gsub(/: [a-z]+-%/, "", names); \
-	    gsub(/\$$\(addprefix |\)/, "", names); \
-	    gsub(/prune-,\$$\(METHODS/, "$(addprefix prune-,$(METHODS))", names); \
-	    gsub(/image-,\$$\(IMAGES/, "image-<name>", names); gsub(/save-,\$$\(IMAGES/, "save-<name>", names); \
-	    gsub(/lock-,\$$\(LOCKS/, "lock-<name>", names); \
-	    printf "  \033[1m%s\033[0m\n      %s\n", names, $$2}' $(MAKEFILE_LIST)
-	@printf '\nSettings: STORE RUNTIME (auto docker podman local) ACCEL (cpu cuda) DRY_RUN FORCE NAME MEMORY CPUS WAIT\n'
+	@awk '/^#:/ {print substr($$0, 4)}' $(MAKEFILE_LIST)
+	@printf '\n methods: %s\n' '$(METHODS)'
 
 $(VENV)/.ready: images/host/requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -1,0 +1,27 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from espalier.fingerprint import ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference models and outputs, which is not part of the project."""
+    folder = Path(os.environ.get("ESPALIER_SHARED", ROOT.parent / "shared"))
+    if not (folder / "models" / "stories260k").is_dir():
+        pytest.skip(f"no reference data at {folder}")
+    return folder
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Container tests run when asked for, one at a time."""
+    asked = os.environ.get("ESPALIER_CONTAINER_TESTS") == "1"
+    for item in items:
+        if item.get_closest_marker("containers"):
+            item.add_marker(pytest.mark.xdist_group("containers"))
+            if not asked:
+                item.add_marker(pytest.mark.skip(reason="ESPALIER_CONTAINER_TESTS=1 is not set"))
