@@ -1,4 +1,4 @@
-"""A virtual environment built from an image's own locks, for running its stages without an engine."""
+"""Virtual environments built from the images' own locks, to run stages without an engine."""
 
 import shutil
 import sys
@@ -40,13 +40,13 @@ def _create_root(root: Path) -> None:
 
 def _build(image: Image, accel: str, folder: Path, python: Path) -> None:
     uv = find_uv()
-    print(f"Building the virtual environment {folder.name}", file=sys.stderr)
+    sys.stderr.write(f"Building the virtual environment {folder.name}\n")
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted build left
     run_uv(
         [uv, "venv", "--quiet", "--no-project", "--python", PYTHON_VERSION, str(folder)],
         f"The stages need Python {PYTHON_VERSION} on this machine, or a container engine",
     )
-    install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+    install = [uv, "pip", "sync", "--quiet", "--require-hashes"]
     install += ["--python", str(python), "--build-constraints", str(image.installer_lock)]
     if accel == "cpu":
         install += cpu_torch_options()

@@ -1,0 +1,142 @@
+"""Writes the hash-locked lists of packages, and says whether they are up to date.
+
+Locks are compiled for Linux on x86-64 and Python 3.11, what the images are, except those of
+the host's own tools, which run anywhere. A lock names no index: where packages come from is
+the business of whoever installs.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.images.definition import IMAGES, SHARED, locked_lines
+
+PYTHON_VERSION = "3.11"
+HOST_TOOLS = ("host", "dev")
+IMAGE_PLATFORM = "x86_64-manylinux_2_28"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """One lock, the list it is compiled from, and how."""
+
+    source: Path
+    target: Path
+    options: list[str] = field(default_factory=list)
+    shared: Path | None = None  # a lock whose pins hold here too, and are not repeated
+
+    def command(self, output: Path) -> list[str]:
+        command = [
+            *(find_uv(), "pip", "compile", "--quiet", "--generate-hashes"),
+            *("--python-version", PYTHON_VERSION, "--no-emit-index-url", "--no-emit-find-links"),
+            *("--custom-compile-command", f"make lock-{self.source.parent.name}"),
+            *self.options,
+        ]
+        if self.shared:
+            command += ["--constraints", os.path.relpath(self.shared, self.source.parent)]
+            for name in locked_names(self.shared):
+                command += ["--no-emit-package", name]
+        return [*command, "--output-file", str(output), self.source.name]
+
+
+def locked_names(lock: Path) -> list[str]:
+    return [line.split("==")[0] for line in locked_lines(lock) if "==" in line]
+
+
+def locks_of(name: str, images: Path = IMAGES) -> Iterator[Lock]:
+    """The locks in images/<name>, in the order in which they have to be compiled."""
+    folder = images / name
+    requirements = folder / "requirements.in"
+    if not requirements.is_file():
+        known = ", ".join(sorted(path.parent.name for path in images.glob("*/requirements.in")))
+        raise InputError(f"There is no lock {name}; known locks: {known}.")
+    for_images = ["--python-platform", IMAGE_PLATFORM]
+    if name == "host":
+        yield Lock(requirements, folder / "requirements.lock", ["--universal"])
+    elif name == "dev":
+        agree = ["--constraints", "../host/requirements.lock"]
+        yield Lock(requirements, folder / "requirements.lock", ["--universal", *agree])
+    elif name == SHARED:
+        yield Lock(folder / "installer.in", folder / "installer.lock", for_images)
+        cuda = folder / "requirements-cuda.lock"
+        yield Lock(requirements, cuda, for_images)
+        # The same packages at the same versions, but for torch's build and CUDA's libraries.
+        agree = [
+            option
+            for line in locked_lines(cuda)
+            if "==" in line and not line.startswith(("torch==", "nvidia-", "cuda-", "triton=="))
+            for option in ("--upgrade-package", line.split()[0])
+        ]
+        options = [*for_images, *cpu_torch_options(), *agree]
+        yield Lock(requirements, folder / "requirements-cpu.lock", options)
+    else:
+        # What the CUDA build needs contains what the CPU build needs: one lock serves both.
+        shared = images / SHARED / "requirements-cuda.lock"
+        yield Lock(requirements, folder / "requirements.lock", for_images, shared)
+
+
+def compile_lock(name: str, *, check: bool = False, images: Path = IMAGES) -> bool:
+    """Compiles the locks in images/<name>; true when they were up to date.
+
+    Pins that are still allowed stay as they are, so that a new upstream release alone does not
+    make a lock stale; delete a lock to have everything renewed. With check nothing is written.
+    """
+    up_to_date = True
+    for lock in locks_of(name, images):
+        with tempfile.TemporaryDirectory() as scratch:
+            output = Path(scratch) / lock.target.name
+            if lock.target.is_file():
+                shutil.copy(lock.target, output)
+            failure = f"{lock.target.name} of {name} could not be compiled"
+            # In its folder, so that the comments in the lock name no path of this machine.
+            run_uv(lock.command(output), failure, lock.source.parent)
+            if not lock.target.is_file() or locked_lines(output) != locked_lines(lock.target):
+                up_to_date = False
+            if not check:
+                temporary = lock.target.with_suffix(".partial")
+                shutil.copyfile(output, temporary)
+                temporary.replace(lock.target)
+    return up_to_date
+
+
+def cpu_torch_options() -> list[str]:
+    """Where uv finds the CPU build of torch: in the folder WHEELS, or on torch's own index."""
+    wheels = os.environ.get("WHEELS")
+    if not wheels:
+        return ["--torch-backend", "cpu"]
+    if not Path(wheels).is_dir():
+        raise EnvironmentFailure(f"WHEELS={wheels} is no folder: give the one that holds torch.")
+    return ["--find-links", wheels]
+
+
+def find_uv() -> str:
+    beside = shutil.which("uv", path=str(Path(sys.executable).parent))
+    found = beside or shutil.which("uv")
+    if not found:
+        raise EnvironmentFailure("uv is missing: run `make setup`, which installs it.")
+    return found
+
+
+def run_uv(command: list[str], failure: str, folder: Path | None = None) -> None:
+    environment = dict(os.environ, UV_PYTHON_DOWNLOADS="never")
+    if bundle := os.environ.get("CA_BUNDLE"):
+        environment["SSL_CERT_FILE"] = bundle
+    done = subprocess.run(
+        command,
+        check=False,
+        cwd=folder,
+        env=environment,
+        stdout=sys.stderr,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        reason = " ".join(done.stderr.split("\n", 1)[0].split())
+        raise EnvironmentFailure(f"{failure}; uv says: {reason}")

@@ -1,0 +1,41 @@
+"""Run inside an image after it is built: its packages must import and fit together.
+
+Prints what the image holds as one JSON object; fails with Python's own message otherwise.
+"""
+
+import importlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+IMAGE = Path(__file__).parent
+
+
+def main() -> None:
+    # Hard imports: a package that only installs is no proof that it works beside this torch.
+    names = [
+        name
+        for listing in sorted((IMAGE / "imports").glob("*.txt"))
+        for name in listing.read_text().split()
+    ]
+    for name in names:
+        importlib.import_module(name)
+
+    command = ["uv", "pip", "check", "--quiet", "--python", sys.executable]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+    installed = importlib.metadata.distributions()
+    packages = {found.metadata["Name"]: found.version for found in installed}
+    record = {
+        "python": platform.python_version(),
+        "imports": names,
+        "packages": dict(sorted(packages.items(), key=lambda pair: pair[0].lower())),
+    }
+    sys.stdout.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
