@@ -32,12 +32,13 @@ pipeline: $(VENV)/.ready
 
 #:
 #: Models, data and evaluation
+#:   prepare          put on the store all that pruning and evaluating MODEL needs
 #:   fetch            put MODEL (an alias or a hub id) on the store
 #:   fetch-data       put the text DATA (c4, wikitext2, pg19, bookcorpus, pydoc) on the store
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy the Hugging Face directory FROM into the store as NAME
 #:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot), LEGACY=1
-fetch fetch-data grow adopt eval: $(VENV)/.ready
+prepare fetch fetch-data grow adopt eval: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -109,6 +110,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: help setup doctor test lint bench images locks lock-check pipeline fetch fetch-data grow adopt eval \
+.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data grow adopt eval \
   list list-models show verify gc $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     for name, stage in methods().items():
         app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
-    for command in (pipeline, evaluate, fetch, fetch_data, grow, adopt):
+    for command in (pipeline, evaluate, prepare, fetch, fetch_data, grow, adopt):
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
 
@@ -68,23 +68,40 @@ def _pipeline(method: str, session: Session) -> None:
 def evaluate(assignments: Assignments = None) -> None:
     """Evaluate CKPT (a name on the store, a path or a model) with SUITE on DATA."""
     session = Session.of(assignments)
-    rest = session.rest
-    name = rest.pop("CKPT", None) or rest.pop("MODEL", None)
+    chain, rest = session.chain, session.rest
+    parent = chain.model(
+        rest.pop("CKPT", None) or rest.pop("MODEL", "sapling"), rest.pop("REVISION", None)
+    )
+    checkpoint = parent
     if method := rest.pop("METHOD", None):
-        name = pruned_name(session, method, name or "sapling")
-    checkpoint = session.chain.model(name or "sapling", rest.pop("REVISION", None))
-    result = session.chain.evaluate(checkpoint, rest)
+        name = rest.pop("NAME", None) or _pruned_name(rest, method, parent)
+        checkpoint = chain.model(name)
+    before = after = chain.evaluate(parent, rest)
+    if checkpoint != parent:
+        after = chain.evaluate(checkpoint, rest)
     if not session.settings.dry_run:
-        report(stage_named("eval"), result, result)
-    session.finish(result)
+        report(stage_named("eval"), before, after)
+    session.finish(after)
 
 
-def pruned_name(session: Session, method: str, parent: str) -> str:
+def prepare(assignments: Assignments = None) -> None:
+    """Put on the store all that pruning MODEL and evaluating it needs, for a run without network."""
+    session = Session.of(assignments)
+    chain, rest = session.chain, session.rest
+    model = chain.model(rest.pop("MODEL", "sapling"), rest.pop("REVISION", None))
+    chain.text(rest.pop("CALIBRATION", None) or chain.default_text(model, prune=True))
+    if rest.pop("SUITE", "quick") != "none":
+        chain.text(rest.pop("DATA", None) or chain.default_text(model, prune=False))
+    _refuse(rest, "MODEL, REVISION, CALIBRATION, SUITE, DATA")
+    session.finish(model)
+
+
+def _pruned_name(rest: dict[str, str], method: str, parent: Path) -> str:
     """The default name of METHOD's result on a parent; takes the method's parameters from `rest`."""
     stage = method_named(method)
     names = {name.upper() for name in stage.parameters.model_fields} - set(EVALUATION)
-    given = {key: session.rest.pop(key) for key in list(session.rest) if key in names}
-    return default_name(Path(parent), stage, stage.parameters.from_assignments(given))
+    given = {key: rest.pop(key) for key in list(rest) if key in names}
+    return default_name(parent, stage, stage.parameters.from_assignments(given))
 
 
 def fetch(assignments: Assignments = None) -> None:
