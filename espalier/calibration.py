@@ -1,9 +1,9 @@
 """Calibration windows: the tokens a pruning method sees, drawn as the published recipes draw them.
 
-Documents (C4's rule): draw documents until one has more than `seqlen` tokens, then one offset in it.
-Streams (WikiText's rule): all documents are one string; one offset a window. Both draw from Python's
-own generator, seeded once, so the same seed gives the windows of the reference implementations
-(locuslab/wanda, lib/data.py); as there, a document's last token never enters a window.
+Documents (C4's rule): draw documents until one has more than `seqlen` tokens, then one offset in
+it. Streams (WikiText's rule): all documents are one string; one offset a window. Both draw from
+Python's own generator, seeded once, so the same seed gives the windows of the reference
+implementations (locuslab/wanda, lib/data.py); as there, a document's last token enters no window.
 """
 
 import random
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Tokenize = Callable[[str], list[int]]
 
 FEW_DOCUMENTS = 20_000
-"""Up to here every document is measured before the first draw, so that a hopeless draw never starts."""
+"""Up to here every document is measured first, so that a hopeless draw never starts."""
 MAX_REJECTIONS = 50_000
 """Draws in a row without a long enough document, in a larger set."""
 SPECIAL_TOKENS = 16
@@ -131,7 +131,7 @@ def stream_windows(
     return [list(stream[start : start + seqlen]) for start in offsets]
 
 
-def document_windows(
+def document_windows(  # noqa: PLR0917 - as stream_windows, and how to tokenise
     documents: Sequence[str],
     tokenize: Tokenize,
     samples: int,
@@ -155,9 +155,8 @@ def document_windows(
             known[index] = tokens if len(tokens) > seqlen else []
         return known[index]
 
-    if len(documents) <= FEW_DOCUMENTS and not any(
-        [tokens_of(index) for index in range(len(documents))]
-    ):
+    few = len(documents) <= FEW_DOCUMENTS
+    if few and not any(tokens_of(index) for index in range(len(documents))):
         raise _too_short(source, seqlen, _longest(documents, tokenize), "its longest document has")
     windows: list[list[int]] = []
     rejected = 0

@@ -1,8 +1,8 @@
 """Text on the store and beside it: what a source is, and how its documents are read.
 
-A text data set is a directory `data/<name>` of `{train,validation,test}.jsonl`, one `{"text": …}` a
-line (`.jsonl.gz` is read too), and `dataset.json`, which says how the set is used: which split gives
-calibration windows and perplexity, and how its documents are joined.
+A text data set is a directory `data/<name>` of `{train,validation,test}.jsonl`, one
+`{"text": …}` a line (`.jsonl.gz` is read too), and `dataset.json`, which says how the set is used:
+which split gives calibration windows and perplexity, and how its documents are joined.
 """
 
 import gzip

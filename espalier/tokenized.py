@@ -75,7 +75,7 @@ def read_input_ids(path: Path) -> "torch.Tensor":
         ) from None
     if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.numel() == 0:
         raise InputError(
-            f"{path}: input_ids is {ids.dtype} {list(ids.shape)}; it has to be int [samples, tokens]."
+            f"{path}: input_ids is {ids.dtype} {list(ids.shape)}; give int [samples, tokens]."
         )
     return ids.to(torch.int64).contiguous()
 

@@ -1,0 +1,1 @@
+"""Sapling: a small Llama grown from the text that ships inside CPython, without any network."""
