@@ -11,7 +11,6 @@ from pathlib import Path
 from espalier.artifact_lock import artifact_lock
 from espalier.errors import EspalierError, InputError
 from espalier.fingerprint import code_hash, identify
-from espalier.images import load_image
 from espalier.manifest import (
     MANIFEST,
     RUN_FOLDER,
@@ -179,7 +178,9 @@ class Executor:
         recipe = Recipe(
             stage=request.stage.name,
             code=code_hash(request.stage.entry.partition(":")[0]),
-            lock=load_image(request.stage.image).lock_hash(self.settings.accel),
+            lock=self.runtime.image(
+                request.stage.image, self.settings.accel, build=False
+            ).lock,
             parameters=request.parameters.model_dump(mode="json"),
             inputs={role: record.content for role, record in records.items()},
         )

@@ -102,5 +102,5 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
             parts.append(f"{name} is needed")
         else:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            parts.append(f"{name}={problem['input']} {message}")
+            parts.append(f"{name}={problem['input']} {message}" if name else message)
     return "; ".join(parts) + "."

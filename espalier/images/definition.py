@@ -30,6 +30,11 @@ def locked_lines(lock: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def hash_locks(locks: Iterable[Path]) -> str:
+    """The sha256 of what locks say, in their order."""
+    return digest("\n".join(locked_lines(lock)).encode() for lock in locks)
+
+
 def require_accelerator(accel: str) -> None:
     if accel not in get_args(Accelerator):
         known = " or ".join(get_args(Accelerator))
@@ -58,7 +63,7 @@ class Image:
 
     def lock_hash(self, accel: str) -> str:
         """Says which packages the image holds; a comment or a moved file does not change it."""
-        return digest("\n".join(locked_lines(lock)).encode() for lock in self.lock_files(accel))
+        return hash_locks(self.lock_files(accel))
 
     def environment_hash(self, accel: str, base: str) -> str:
         """Says what the image holds but for the project's code."""

@@ -5,12 +5,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.errors import EnvironmentFailure
 from espalier.fingerprint import ROOT
 from espalier.images import load_image
+from espalier.images.definition import hash_locks
 from espalier.manifest import ImageRecord
 from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 from espalier.venv import ensure_venv
 
+BUILT_FROM = Path("/opt/image/locks")
+"""Where an image keeps the locks that it was built from."""
 ENVIRONMENTS = ROOT / ".espalier" / "venvs"
 
 
@@ -62,11 +66,18 @@ class InsideRuntime(HostRuntime):
     name: str = "inside"
 
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
-        return ImageRecord(
-            name=name,
-            lock=load_image(name).lock_hash(device),
-            reference=os.environ.get("ESPALIER_IMAGE"),
-        )
+        """The lock that this image was built from.
+
+        Raises:
+            EnvironmentFailure: this is another image.
+        """
+        reference = os.environ.get("ESPALIER_IMAGE")
+        if not BUILT_FROM.is_dir():  # not in an image at all, as in the project's own tests
+            return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
+        locks = [BUILT_FROM / "torch.lock", BUILT_FROM / f"{name}.lock"]
+        if not locks[1].is_file():
+            raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
+        return ImageRecord(name=name, lock=hash_locks(locks), reference=reference)
 
     def python(self, launch: Launch) -> str:
         return sys.executable
