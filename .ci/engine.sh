@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts and stops a Docker engine of CI's own, for machines where none runs.
-#   engine.sh start   starts it unless it answers, and prints its DOCKER_HOST
-#   engine.sh stop    stops it
+#   engine.sh start     starts it unless it answers, and prints its DOCKER_HOST
+#   engine.sh running   prints its DOCKER_HOST, or fails where it does not answer
+#   engine.sh stop      stops it
 # Its images live in the CI cache, outside the clone, so that the next run is warm.
 set -euo pipefail
 
@@ -21,7 +22,7 @@ start() {
     return
   fi
   mkdir -p "$cache/docker" "$run"
-  rm -f "$pidfile" "$socket" # left by an engine that was killed
+  rm -rf "$pidfile" "$socket" "$run/exec" # left by an engine that was killed
   # setsid: Ctrl-C in the terminal must not end the engine before the containers are gone.
   setsid dockerd \
     --data-root "$cache/docker" --exec-root "$run/exec" \
@@ -53,9 +54,10 @@ stop() {
 
 case ${1:-} in
   start) start ;;
+  running) answers && echo "unix://$socket" ;;
   stop) stop ;;
   *)
-    echo "usage: engine.sh start|stop" >&2
+    echo "usage: engine.sh start|running|stop" >&2
     exit 2
     ;;
 esac

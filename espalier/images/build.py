@@ -94,23 +94,25 @@ def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
     for proxy in PROXIES:  # predefined arguments: they stay in no layer and no history
         if os.environ.get(proxy):
             words += ["--build-arg", proxy]
-    for label, value in _labels(image, accel).items():
+    for label, value in _labels(image, engine, accel).items():
         words += ["--label", f"{label}={value}"]
     _run_build([*words, str(ROOT)], engine, f"image {image.name}")
 
 
-def _labels(image: Image, accel: str) -> dict[str, str]:
+def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
     """What changes from build to build; the constant labels are in the Dockerfile.
 
     They are given on the command line, so that a new commit does not rebuild a layer.
     """
     base = base_image(image.folder.parent)
     name, _, base_digest = base.partition("@")
+    held_base = engine.inspect(base)
     labels = {
         "org.opencontainers.image.version": __version__,
         "org.opencontainers.image.revision": _git("rev-parse", "HEAD"),
         "org.opencontainers.image.base.name": name,
         "org.opencontainers.image.base.digest": base_digest,
+        "org.espalier.base": held_base.digest if held_base else "",
         "org.espalier.accel": accel,
         "org.espalier.lock": image.lock_hash(accel),
         ENVIRONMENT_LABEL: image.environment_hash(accel, base),
