@@ -1,0 +1,1 @@
+"""The decoder families that can be streamed a layer at a time."""

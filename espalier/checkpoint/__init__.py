@@ -1,0 +1,1 @@
+"""Hugging Face checkpoints on disk: safetensors read and written a tensor at a time."""

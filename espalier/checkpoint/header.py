@@ -1,0 +1,90 @@
+"""The header of a safetensors file: which tensor lies where. Needs no torch.
+
+Format: 8 bytes little-endian header length, that many bytes of JSON, then the tensors' bytes
+(https://huggingface.co/docs/safetensors, "Format").
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier.errors import InputError
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 100_000_000
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor's place: `nbytes` bytes from byte `offset` of `file`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+
+def read_header(file: Path) -> dict[str, TensorEntry]:
+    """Read and check the header of a safetensors file.
+
+    Raises:
+        InputError: the file is absent, truncated or not safetensors.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+            if not 0 < length <= min(MAX_HEADER_BYTES, size - LENGTH_BYTES):
+                raise InputError(
+                    f"{file} is truncated or not a safetensors file: its header cannot be read; "
+                    "fetch it again."
+                )
+            header = json.loads(stream.read(length))
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist; fetch the checkpoint again.") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise InputError(f"{file} is corrupt: its header is not JSON; fetch it again.") from None
+    start = LENGTH_BYTES + length
+    try:
+        entries = {
+            name: _entry(name, value, file, start)
+            for name, value in header.items()
+            if name != "__metadata__"
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(
+            f"{file} is corrupt: its header does not describe tensors; fetch it again."
+        ) from None
+    promised = max((e.offset + e.nbytes for e in entries.values()), default=start)
+    if promised != size:
+        raise InputError(
+            f"{file} is truncated or corrupt: its header promises {promised} bytes and it has "
+            f"{size}; fetch it again."
+        )
+    return entries
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The free-form strings of a file whose header `read_header` accepts."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+        return dict(json.loads(stream.read(length)).get("__metadata__", {}))
+
+
+def _entry(name: str, value: dict[str, Any], file: Path, start: int) -> TensorEntry:
+    first, end = value["data_offsets"]
+    shape = tuple(int(extent) for extent in value["shape"])
+    nbytes = end - first
+    if first < 0 or nbytes != math.prod(shape) * ITEM_BYTES[value["dtype"]]:
+        raise ValueError(name)
+    return TensorEntry(name, value["dtype"], shape, file, start + first, nbytes)

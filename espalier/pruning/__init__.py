@@ -1,0 +1,1 @@
+"""Pruning a checkpoint a decoder layer at a time."""

@@ -1,0 +1,81 @@
+"""What pruning a checkpoint needs, from its shapes alone. Needs no torch."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from espalier.architectures.shapes import Shapes
+from espalier.parameters import CalibrationParameters
+from espalier.stage import Estimate
+
+PROCESS_BYTES = 420 << 20
+"""Python, torch and transformers before any weight is read."""
+BATCH_TOKENS = 2048
+DEFAULT_POSITIONS = 2048
+PRODUCT_FLOPS = 80e9
+"""Products of float32 matrices on two server cores; a 16-bit unit or a GPU is faster."""
+DISK_BYTES_PER_SECOND = 250e6
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Calibration as estimated: samples of `length` tokens, `batch` tokens at a time."""
+
+    samples: int
+    length: int
+    batch: int
+
+    @classmethod
+    def of(cls, parameters: CalibrationParameters, batch: int | None, shapes: Shapes) -> "Tokens":
+        length = parameters.seqlen or min(shapes.positions, DEFAULT_POSITIONS)
+        samples = batch or max(1, BATCH_TOKENS // length)
+        return cls(parameters.samples, length, min(samples, parameters.samples) * length)
+
+    @property
+    def count(self) -> int:
+        return self.samples * self.length
+
+
+def estimate_weights_only(config: Mapping[str, Any]) -> Estimate:
+    """A method that reads, decides and writes: three layers are in flight."""
+    shapes = Shapes.of(config)
+    layer = shapes.layer_parameters * shapes.item_bytes
+    checkpoint = shapes.parameters * shapes.item_bytes
+    return Estimate(
+        memory=PROCESS_BYTES + 3 * layer,
+        disk=checkpoint,
+        seconds=10 + 3 * checkpoint / DISK_BYTES_PER_SECOND,
+    )
+
+
+def estimate_streamed(
+    config: Mapping[str, Any], tokens: Tokens, statistic_bytes: int = 0, method_flops: float = 0
+) -> Estimate:
+    """A method that passes calibration tokens through every layer.
+
+    Args:
+        config: the parent's config.json.
+        tokens: the calibration.
+        statistic_bytes: what the method holds beside weights and activations, at its peak.
+        method_flops: what it computes in a layer beside the two passes.
+    """
+    shapes = Shapes.of(config)
+    layer = shapes.layer_parameters * shapes.item_bytes
+    checkpoint = shapes.parameters * shapes.item_bytes
+    hidden = tokens.count * shapes.hidden * shapes.item_bytes
+    widest = max(rows * columns for rows, columns in shapes.matrices.values())
+    # One product at a time: operands and result in float32, the batch's activations beside them.
+    activations = tokens.batch * (6 * shapes.hidden + 4 * shapes.intermediate) * 4
+    product = 4 * widest if shapes.item_bytes < 4 else 0
+    last = shapes.hidden * shapes.intermediate
+    passes = 2 * tokens.count * (2 * shapes.layer_parameters - last)
+    attention = 8 * tokens.count * tokens.length * shapes.heads * shapes.head_dim
+    flops = shapes.layers * (passes + attention + method_flops)
+    return Estimate(
+        memory=math.ceil(
+            PROCESS_BYTES + 2 * layer + hidden + max(activations + product, 0) + statistic_bytes
+        ),
+        disk=checkpoint + hidden,
+        seconds=15 + flops / PRODUCT_FLOPS + 3 * checkpoint / DISK_BYTES_PER_SECOND,
+    )

@@ -1,0 +1,17 @@
+"""Parameters that every method with calibration has. Needs no torch."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from espalier.parameters import CalibrationParameters, Optional, SparsityParameters
+
+
+class CalibratedPruning(SparsityParameters, CalibrationParameters):
+    """Sparsity, calibration, and how many samples a forward pass takes."""
+
+    batch: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Optional,
+        Field(description="samples a pass; default 2048 tokens' worth; decides speed only"),
+    ] = None

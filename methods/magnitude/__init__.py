@@ -1,0 +1,1 @@
+"""Magnitude pruning: the smallest weights of each matrix."""

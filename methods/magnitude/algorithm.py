@@ -1,0 +1,62 @@
+"""Magnitude pruning (Han et al. 2015, "Learning both Weights and Connections", §3).
+
+Score of a weight: its absolute value, in its own dtype.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from espalier.pattern import Pattern
+from espalier.pruning.blocks import row_blocks
+from espalier.pruning.selection import (
+    kth_smallest_magnitude,
+    smallest_in_groups,
+    zeroed_in_row,
+)
+from espalier.pruning.statistics import NoStatistic, Statistic
+
+
+class Magnitude:
+    """Prunes a matrix by its values alone."""
+
+    uses_activations = False
+
+    def __init__(self, pattern: Pattern) -> None:
+        self._pattern = pattern
+
+    def statistic(self, features: int, device: str) -> Statistic:
+        """None is needed."""
+        return NoStatistic()
+
+    def prune(
+        self, weights: Mapping[str, Tensor], statistic: Statistic, sparsity: float
+    ) -> dict[str, Any]:
+        """Zero in place the smallest magnitudes of each matrix [rows, columns]."""
+        for weight in weights.values():
+            if self._pattern.structured:
+                zero_smallest_in_groups(weight, self._pattern)
+            else:
+                zero_smallest(weight, sparsity)
+        return {}
+
+    def attainable(self, rows: int, columns: int, sparsity: float) -> int:
+        """Weights zeroed; equals at the threshold, which go too, are not counted."""
+        if self._pattern.structured:
+            return rows * zeroed_in_row(columns, self._pattern)
+        return int(rows * columns * sparsity)
+
+
+def zero_smallest(weight: Tensor, sparsity: float) -> None:
+    """Zero where |W| <= t, t the value at index int(numel * sparsity) of the sorted |W|."""
+    index = min(int(weight.numel() * sparsity), weight.numel() - 1)
+    threshold = kth_smallest_magnitude(weight, index)
+    for rows in row_blocks(weight):
+        rows.masked_fill_(rows.abs() <= threshold, 0)
+
+
+def zero_smallest_in_groups(weight: Tensor, pattern: Pattern) -> None:
+    """Zero N of every M consecutive inputs."""
+    for rows in row_blocks(weight):
+        rows.masked_fill_(smallest_in_groups(rows.abs(), pattern), 0)

@@ -1,0 +1,19 @@
+"""Magnitude pruning as a stage."""
+
+from espalier.gates import check_parent
+from espalier.parameters import SparsityParameters
+from espalier.pruning.stream import Job, prune_checkpoint
+from espalier.stage import Outcome, StageContext
+from methods.magnitude.algorithm import Magnitude
+
+
+def run(context: StageContext, parameters: SparsityParameters) -> Outcome:
+    """Prune the input `model`.
+
+    Raises:
+        InputError: the model or the pattern does not fit.
+    """
+    check_parent(context.inputs["model"])
+    pattern = parameters.mask_pattern
+    job = Job(Magnitude(pattern), pattern, parameters.sparsity)
+    return Outcome(pruning=prune_checkpoint(context, job))

@@ -1,0 +1,1 @@
+"""SparseGPT: pruning by layer-wise second-order reconstruction."""
