@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     for name, stage in methods().items():
         app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
-    for command in (pipeline, evaluate, prepare, fetch, fetch_data, grow, adopt):
+    for command in (pipeline, evaluate, prepare, fetch, fetch_data, corpus, grow, adopt):
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
 
@@ -118,6 +118,13 @@ def fetch_data(assignments: Assignments = None) -> None:
     data = session.rest.pop("DATA", GROWN_TEXT)
     _refuse(session.rest, "DATA")
     session.finish(session.chain.text(data))
+
+
+def corpus(assignments: Assignments = None) -> None:
+    """Write CPython's documentation as the text `pydoc`."""
+    session = Session.of(assignments)
+    name = session.rest.pop("NAME", GROWN_TEXT)
+    session.finish(session.chain.make(stage_named("corpus"), session.rest, {}, name))
 
 
 def grow(assignments: Assignments = None) -> None:

@@ -1,0 +1,53 @@
+"""Runs the command line as a user's shell would, with stages in this very environment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from espalier.fingerprint import ROOT
+
+
+def espalier(
+    store: Path, *words: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python -m espalier WORDS RUNTIME=inside STORE=store`, its output captured."""
+    return subprocess.run(
+        command(store, *words),
+        cwd=ROOT,
+        env=quiet_environment() | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def command(store: Path, *words: str) -> list[str]:
+    """The words of that command; a RUNTIME among them wins."""
+    runtime = () if any(word.startswith("RUNTIME=") for word in words) else ("RUNTIME=inside",)
+    return [sys.executable, "-m", "espalier", *words, *runtime, f"STORE={store}"]
+
+
+def quiet_environment() -> dict[str, str]:
+    """The caller's environment, on one thread, since tests run in parallel."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:
+    """The command ended in `code` with one sentence that says `says`, and no traceback."""
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("espalier: ")]
+    assert done.returncode == code, done.stderr
+    assert len(sentences) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for text in says:
+        assert text in sentences[0]
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, but for the notes of locks and hashes."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.relative_to(directory).parts[0] not in (".locks", "cache")
+    }

@@ -1,0 +1,180 @@
+"""The contract around a stage, with the quickest one: `corpus`, which writes CPython's texts."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from espalier.manifest import CONTRACT, read_manifest
+from tests.contract.command import command, espalier, quiet_environment, refused, tree
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    done = espalier(store, "fetch-data", "DATA=pydoc")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{store}/data/pydoc\n"
+    return store
+
+
+def test_a_published_directory_is_described(made: Path) -> None:
+    manifest = read_manifest(made / "data" / "pydoc")
+    assert (manifest.contract, manifest.stage, manifest.name) == (CONTRACT, "corpus", "pydoc")
+    assert {file.path for file in manifest.files} >= {"train.jsonl", "validation.jsonl"}
+    assert manifest.peak_memory_bytes
+    assert not list(made.glob("**/.run"))
+
+
+def test_the_same_again_is_skipped(made: Path) -> None:
+    before = tree(made)
+    done = espalier(made, "fetch-data", "DATA=pydoc")
+    assert (done.returncode, tree(made)) == (0, before)
+
+
+def test_equal_runs_have_equal_content(made: Path, tmp_path: Path) -> None:
+    assert espalier(tmp_path, "fetch-data").returncode == 0
+    one, other = (read_manifest(store / "data" / "pydoc") for store in (made, tmp_path))
+    assert (one.fingerprint, one.content) == (other.fingerprint, other.content)
+
+
+def test_another_recipe_under_the_same_name_is_an_error(made: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", made, store], check=True)
+    path = store / "data" / "pydoc" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["recipe"]["code"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    # `fetch-data` takes what has the name; only asking for the stage itself compares recipes.
+    done = espalier(store, "corpus")
+    refused(done, 2, "was made otherwise", "code 000000000000 there", "FORCE=1")
+    assert espalier(store, "corpus", "FORCE=1").returncode == 0
+    assert read_manifest(store / "data" / "pydoc").recipe.code != "0" * 64
+
+
+def test_verify_finds_a_changed_file(made: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", made, store], check=True)
+    assert espalier(store, "verify", "CKPT=pydoc").returncode == 0
+    path = store / "data" / "pydoc" / "train.jsonl"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    refused(espalier(store, "verify", "CKPT=pydoc"), 2, "train.jsonl is not what was published")
+
+
+def test_dry_run_touches_nothing(tmp_path: Path) -> None:
+    done = espalier(tmp_path / "store", "fetch-data", "DRY_RUN=1")
+    assert done.returncode == 0
+    assert not (tmp_path / "store").exists()
+    for text in ("corpus (would run)", "espalier.run_stage", "at hand", "output"):
+        assert text in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_75_and_the_same_command_goes_on(
+    tmp_path: Path, made: Path, number: int
+) -> None:
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", made, store], check=True)
+    process = subprocess.Popen(
+        command(store, "grow", "STEPS=100000"),
+        env=quiet_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(store, "models/sapling.partial-*/metrics.jsonl", process)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert "Traceback" not in stderr
+    assert not (store / "models" / "sapling").exists()
+    assert len(list(store.glob("models/sapling.partial-*"))) == 1
+    assert espalier(store, "gc").returncode == 0
+    assert not list(store.glob("models/*"))
+
+
+def test_two_runs_of_one_name(tmp_path: Path, made: Path) -> None:
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", made, store], check=True)
+    first = subprocess.Popen(
+        command(store, "grow", "STEPS=100000"), env=quiet_environment(), stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(store, "models/sapling.partial-*/metrics.jsonl", first)
+        refused(
+            espalier(store, "grow", "STEPS=100000", "WAIT=0"),
+            3,
+            f"models__sapling is being made by process {first.pid}",
+        )
+        kept = espalier(store, "gc")
+        assert "is being worked on; kept" in kept.stderr
+    finally:
+        first.send_signal(signal.SIGTERM)
+        first.wait(timeout=60)
+
+
+def test_the_host_dying_stops_the_stage(tmp_path: Path, made: Path) -> None:
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", made, store], check=True)
+    host = subprocess.Popen(
+        command(store, "grow", "STEPS=100000"), env=quiet_environment(), stderr=subprocess.DEVNULL
+    )
+    wait_for(store, "models/sapling.partial-*/metrics.jsonl", host)
+    host.kill()
+    host.wait()
+    metrics = next(store.glob("models/sapling.partial-*/metrics.jsonl"))
+    wait_until(lambda: not _grows(metrics))
+
+
+def _grows(path: Path) -> bool:
+    before = path.stat().st_size
+    time.sleep(1)
+    return path.stat().st_size > before
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
+
+
+def wait_for(store: Path, pattern: str, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """Until the process has made a file that matches."""
+
+    def made_it() -> bool:
+        assert process.poll() is None, "the process ended early"
+        return any(store.glob(pattern))
+
+    wait_until(made_it, 120)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("fetch", "MODEL=llama9-7b"), 2, "MODEL=llama9-7b is not known"),
+        (("fetch", "MODELL=x"), 2, "MODELL is not a parameter here"),
+        (("fetch", "MODEL=./nowhere"), 2, "holds no config.json"),
+        (("show", "CKPT=nothing"), 2, "is not on the store"),
+        (("pipeline", "METHOD=prayer"), 2, "METHOD=prayer is not known"),
+        (("prune-wanda", "NAME=../../x"), 2, "NAME=../../x cannot name an artifact"),
+        (("fetch", "RUNTIME=kubernetes"), 2, "RUNTIME=kubernetes is not known"),
+        (("adopt", "FROM=/nowhere", "NAME=x"), 2, "holds no config.json"),
+        (("no-such-command",), 2, "No such command"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_told_in_a_sentence(
+    tmp_path: Path, words: tuple[str, ...], code: int, says: str
+) -> None:
+    store = tmp_path / "store"
+    refused(espalier(store, *words), code, says)
+    assert not store.exists()
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file")
+    refused(espalier(tmp_path / "store", "fetch-data"), 3, "cannot be written")
