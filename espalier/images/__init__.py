@@ -1,7 +1,7 @@
 """The images: what is in them, the engines that hold them, and building them."""
 
 from espalier.images.archive import save
-from espalier.images.build import build, ensure_built
+from espalier.images.building import build, ensure_built
 from espalier.images.definition import Image, known_images, load_image
 from espalier.images.engine import Engine, ImageReference, find_engine
 from espalier.images.lock import compile_lock

@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from espalier.errors import EnvironmentFailure
-from espalier.images.build import ensure_built
+from espalier.images.building import ensure_built
 from espalier.images.engine import Engine
 
 

@@ -1,0 +1,167 @@
+"""What is asked of an engine, seen by a stand-in for its client."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.images import build, building, engine, ensure_built, find_engine, save
+from espalier.images.definition import load_image
+from espalier.images.engine import CONTEXT_LABEL, ENVIRONMENT_LABEL
+
+CLIENT = """#!/usr/bin/env python3
+import json, os, sys
+from pathlib import Path
+state = Path(os.environ["FAKE_STATE"])
+words = sys.argv[1:]
+with (state / "calls").open("a") as calls:
+    calls.write(json.dumps(words) + "\\n")
+if "build" in words:
+    if (state / "fails").exists():
+        sys.exit((state / "fails").read_text())
+    tag = words[words.index("--tag") + 1]
+    labels = [words[i + 1] for i, word in enumerate(words) if word == "--label"]
+    image = {"Id": "sha256:1", "Size": 7,
+             "Config": {"Labels": dict(label.split("=", 1) for label in labels)}}
+    (state / tag.replace("/", "+")).write_text(json.dumps([image]))
+elif "inspect" in words:
+    held = state / words[-1].replace("/", "+")
+    if not held.exists():
+        sys.exit(1)
+    print(held.read_text())
+elif "run" in words:
+    if (state / "broken").exists():
+        sys.exit("ModuleNotFoundError: No module named 'torch'")
+    print(json.dumps({"python": "3.11.2", "packages": {}, "imports": []}))
+elif "save" in words:
+    sys.stdout.write("archive")
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine that answers and keeps what it is told in this folder."""
+    client = tmp_path / "client"
+    client.write_text(CLIENT)
+    client.chmod(0o755)
+    monkeypatch.setattr(building, "RECORDS", tmp_path / "records")
+    for name in ("CA_BUNDLE", "WHEELS", "DOCKER_RUN_FLAGS", "DOCKER_BUILD_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER", str(client))
+    monkeypatch.setenv("DOCKER_FLAGS", "--context 'my engine'")
+    monkeypatch.setenv("BASE_IMAGE", "base:1")
+    state = tmp_path / "state"
+    state.mkdir()
+    monkeypatch.setenv("FAKE_STATE", str(state))
+    return state
+
+
+def answering() -> engine.Engine:
+    found = find_engine("docker")
+    assert found
+    return found
+
+
+def calls(state: Path, verb: str) -> list[list[str]]:
+    lines = (state / "calls").read_text().splitlines()
+    return [words for words in map(json.loads, lines) if verb in words]
+
+
+def test_no_client_is_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER", str(tmp_path / "absent"))
+    assert find_engine("docker") is None
+
+
+def test_a_client_without_an_engine_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER", "false")
+    assert find_engine("docker") is None
+
+
+def test_flags_go_before_the_command(state: Path) -> None:
+    assert answering().flags == ("--context", "my engine")
+    assert calls(state, "version") == [["--context", "my engine", "version"]]
+
+
+def test_an_image_is_built_after_its_parent_and_only_once(state: Path) -> None:
+    first = ensure_built("wanda", answering(), "cpu")
+    assert first == engine.ImageReference("espalier/wanda:cpu", "sha256:1")
+    files = [words[words.index("--file") + 1] for words in calls(state, "build")]
+    assert [Path(file).parent.name for file in files] == ["torch", "wanda"]
+    assert "PARENT=espalier/torch:cpu" in calls(state, "build")[1]
+    assert "BASE_IMAGE=base:1" in calls(state, "build")[0]
+    assert ensure_built("wanda", answering(), "cpu") == first
+    assert len(calls(state, "build")) == 2
+
+
+def test_another_base_makes_it_stale(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure_built("torch", answering(), "cpu")
+    monkeypatch.setenv("BASE_IMAGE", "base:2")
+    ensure_built("torch", answering(), "cpu")
+    assert len(calls(state, "build")) == 2
+
+
+def test_a_new_image_is_run_and_recorded(state: Path) -> None:
+    ensure_built("torch", answering(), "cpu")
+    record = json.loads((building.RECORDS / "torch-cpu.json").read_text())
+    assert record["size"] == 7
+    assert record["contents"]["python"] == "3.11.2"
+    context = load_image("torch").context_hash("cpu", "base:1")
+    assert record["labels"][CONTEXT_LABEL] == record["labels"][ENVIRONMENT_LABEL] == context
+    (run,) = calls(state, "run")
+    assert {"--read-only", "--cap-drop=ALL", "--network=none"} <= set(run)
+    build("torch", answering(), "cpu")
+    assert len(calls(state, "run")) == 1  # the same packages need no second look
+
+
+def test_an_image_that_does_not_work_is_said_so(state: Path) -> None:
+    (state / "broken").touch()
+    with pytest.raises(EnvironmentFailure, match="torch does not work: ModuleNotFoundError"):
+        ensure_built("torch", answering(), "cpu")
+
+
+def test_the_certificates_are_a_secret(
+    state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "ca.crt"
+    monkeypatch.setenv("CA_BUNDLE", str(bundle))
+    with pytest.raises(InputError, match=r"CA_BUNDLE=.* is no file"):
+        ensure_built("torch", answering(), "cpu")
+    bundle.write_text("certificate")
+    ensure_built("torch", answering(), "cpu")
+    assert f"id=ca,src={bundle}" in calls(state, "build")[-1]
+
+
+def test_wheels_are_given_as_an_image(
+    state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WHEELS", str(tmp_path))
+    with pytest.raises(InputError, match="holds no torch"):
+        ensure_built("torch", answering(), "cpu")
+    (tmp_path / "torch-2.13.0+cpu.whl").touch()
+    ensure_built("torch", answering(), "cpu")
+    wheels, torch = calls(state, "build")
+    assert wheels[-1] == str(tmp_path)
+    assert f"WHEELS_IMAGE={wheels[wheels.index('--tag') + 1]}" in torch
+
+
+def test_a_client_that_cannot_build_is_named(state: Path) -> None:
+    (state / "fails").write_text("ERROR: BuildKit is enabled but the buildx component is missing")
+    with pytest.raises(EnvironmentFailure, match=r"lacks buildx: .* DOCKER=<path>"):
+        ensure_built("torch", answering(), "cpu")
+
+
+def test_a_failed_build_gives_the_engines_last_word(state: Path) -> None:
+    (state / "fails").write_text("no space left on device")
+    with pytest.raises(EnvironmentFailure, match="docker says: no space left on device"):
+        ensure_built("torch", answering(), "cpu")
+
+
+def test_an_archive_is_whole_or_absent(state: Path, tmp_path: Path) -> None:
+    archive = save("torch", answering(), "cpu", tmp_path / "out" / "torch.tar")
+    assert archive.read_text() == "archive"
+    (tmp_path / "out" / "other.tar").mkdir()
+    with pytest.raises(EnvironmentFailure, match=r"cannot be written: .*; give another TO"):
+        save("torch", answering(), "cpu", tmp_path / "out" / "other.tar")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["other.tar", "torch.tar"]

@@ -1,0 +1,107 @@
+"""The locks: every package by version and hash, one torch for all, and no word of any machine."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.images import compile_lock
+from espalier.images.definition import IMAGES, locked_lines
+from espalier.images.lock import cpu_torch_options, locked_names, locks_of
+
+LOCKS = sorted(IMAGES.glob("*/*.lock"))
+CUDA_ONLY = re.compile(r"(nvidia-|cuda-|triton)")
+
+
+def pins(lock: Path) -> dict[str, str]:
+    lines = (line.split(" ")[0] for line in locked_lines(lock) if "==" in line)
+    return dict(line.split("==") for line in lines)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_package_has_a_version_and_a_hash(lock: Path) -> None:
+    lines = locked_lines(lock)
+    assert "==" in lines[0]
+    for line, following in zip(lines, [*lines[1:], "end==0"], strict=True):
+        if line.startswith("--hash="):
+            assert re.fullmatch(r"--hash=sha256:[0-9a-f]{64}( \\)?", line)
+        else:
+            assert re.fullmatch(r"[a-z0-9.-]+==\S+( ; .+?)? \\", line)
+            assert following.startswith("--hash=")
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_no_lock_names_an_index_or_a_path(lock: Path) -> None:
+    text = lock.read_text()
+    assert not re.search(r"https?://|--(extra-)?index|--find-links|(?<![\w.])/\w", text)
+
+
+def test_all_images_share_one_torch() -> None:
+    cpu, cuda = (pins(IMAGES / "torch" / f"requirements-{accel}.lock") for accel in ("cpu", "cuda"))
+    assert cpu.pop("torch") == "2.13.0+cpu"
+    assert cuda.pop("torch") == "2.13.0"
+    assert cpu == {name: pin for name, pin in cuda.items() if not CUDA_ONLY.match(name)}
+    for name in ("wanda", "eval"):
+        own = pins(IMAGES / name / "requirements.lock")
+        assert not set(own) & {"torch", *cpu, *cuda}
+        assert "torch==2.13.0" in (IMAGES / name / "requirements.in").read_text()
+
+
+def test_the_harnesses_and_transformers() -> None:
+    wanda, modern = (pins(IMAGES / name / "requirements.lock") for name in ("wanda", "eval"))
+    assert wanda["lm-eval"] == "0.3.0"
+    assert modern["lm-eval"] == "0.4.13"
+    assert wanda["transformers"].startswith("5.")
+    assert modern["transformers"].startswith("5.")
+
+
+def test_the_developers_tools_agree_with_the_host_tool() -> None:
+    dev = pins(IMAGES / "dev" / "requirements.lock")
+    assert pins(IMAGES / "host" / "requirements.lock").items() <= dev.items()
+
+
+def test_a_lock_is_compiled_by_hash_and_leaves_torch_to_the_shared_image() -> None:
+    (lock,) = locks_of("wanda")
+    command = lock.command(lock.target)
+    assert "--generate-hashes" in command
+    assert "../torch/requirements-cuda.lock" in command
+    for name in ("torch", "triton", "nvidia-cublas"):
+        assert name in locked_names(IMAGES / "torch" / "requirements-cuda.lock")
+        assert command[command.index(name) - 1] == "--no-emit-package"
+
+
+def test_unknown_locks_are_told_the_known_ones() -> None:
+    with pytest.raises(InputError, match="no lock nothing; known locks: dev, eval, host, torch"):
+        compile_lock("nothing")
+
+
+def test_the_cpu_build_of_torch_comes_from_a_folder_or_from_torchs_index(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("WHEELS", str(tmp_path))
+    assert cpu_torch_options() == ["--find-links", str(tmp_path)]
+    monkeypatch.setenv("WHEELS", str(tmp_path / "absent"))
+    with pytest.raises(EnvironmentFailure, match="is no folder"):
+        cpu_torch_options()
+    monkeypatch.setenv("WHEELS", "")
+    assert cpu_torch_options() == ["--torch-backend", "cpu"]
+
+
+def test_a_stale_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
+    """Needs the package index, as installing anything does."""
+    shutil.copytree(IMAGES / "host", tmp_path / "host")
+    lock = tmp_path / "host" / "requirements.lock"
+    try:
+        assert compile_lock("host", check=True, images=tmp_path)
+    except EnvironmentFailure as failure:
+        pytest.skip(f"no package index: {failure}")
+    requirements = tmp_path / "host" / "requirements.in"
+    requirements.write_text(requirements.read_text().replace("psutil\n", ""))
+    before = lock.read_text()
+    assert not compile_lock("host", check=True, images=tmp_path)
+    assert lock.read_text() == before
+    assert not compile_lock("host", images=tmp_path)
+    assert compile_lock("host", check=True, images=tmp_path)
+    assert "psutil" not in lock.read_text()

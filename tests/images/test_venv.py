@@ -1,0 +1,89 @@
+"""The virtual environments that stand for images where there is no engine."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from espalier import venv
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.images.definition import load_image
+from espalier.images.lock import run_uv
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What uv would have been asked, without doing it."""
+    asked: list[list[str]] = []
+
+    def record(command: list[str], failure: str) -> None:
+        asked.append(command)
+        if command[1] == "venv":
+            Path(command[-1]).mkdir()
+
+    monkeypatch.setattr(venv, "run_uv", record)
+    return asked
+
+
+def test_it_is_built_from_the_images_own_locks(commands: list[list[str]], tmp_path: Path) -> None:
+    python = venv.ensure_venv("wanda", "cpu", tmp_path)
+    image = load_image("wanda")
+    assert python == tmp_path / f"wanda-cpu-{image.lock_hash('cpu')[:12]}" / "bin" / "python"
+    sync = commands[1]
+    assert "--require-hashes" in sync
+    assert sync[-2:] == [str(lock) for lock in image.lock_files("cpu")]
+
+
+def test_a_complete_one_is_known_by_a_look(commands: list[list[str]], tmp_path: Path) -> None:
+    first = venv.ensure_venv("wanda", "cpu", tmp_path)
+    asked = len(commands)
+    started = time.perf_counter()
+    assert venv.ensure_venv("wanda", "cpu", tmp_path) == first
+    assert time.perf_counter() - started < 0.1
+    assert len(commands) == asked
+
+
+def test_an_interrupted_one_is_built_again(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = venv.ensure_venv("wanda", "cpu", tmp_path).parent.parent
+    (folder / venv.COMPLETE).unlink()
+    (folder / "half").touch()
+    commands.clear()
+    venv.ensure_venv("wanda", "cpu", tmp_path)
+    assert commands
+    assert not (folder / "half").exists()
+
+
+def test_a_failure_leaves_it_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(command: list[str], failure: str) -> None:
+        raise EnvironmentFailure(failure)
+
+    monkeypatch.setattr(venv, "run_uv", fail)
+    with pytest.raises(EnvironmentFailure, match=r"need Python 3\.11 on this machine, or a contai"):
+        venv.ensure_venv("wanda", "cpu", tmp_path)
+    assert not list(tmp_path.glob(f"*/{venv.COMPLETE}"))
+
+
+def test_uvs_own_words_become_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(EnvironmentFailure, match=r"^It failed; uv says: no such thing$"):
+        run_uv(["sh", "-c", "echo no such thing >&2; echo hint >&2; exit 2"], "It failed")
+    assert "hint" in capfd.readouterr().err
+
+
+def test_unknown_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="known images"):
+        venv.ensure_venv("nothing", "cpu", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_environment_holds_what_the_lock_says(tmp_path: Path) -> None:
+    """A real one: the tests themselves run in it, or build it here."""
+    from espalier.runtimes.local import ENVIRONMENTS
+
+    python = venv.ensure_venv("wanda", "cpu", ENVIRONMENTS)
+    words = "import lm_eval.base, lm_eval.tasks, lm_eval.evaluator, transformers, torch; "
+    words += "print(torch.__version__)"
+    done = subprocess.run([python, "-c", words], check=True, capture_output=True, text=True)
+    assert done.stdout.split()[-1] == "2.13.0+cpu"
