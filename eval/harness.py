@@ -1,0 +1,33 @@
+"""lm-eval 0.4, in this process and without a network."""
+
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.models.huggingface import HFLM
+
+from espalier.tokenized import load_tokenizer
+from eval.tasks import harness_task
+
+
+def run_tasks(
+    model: Any, checkpoint: Path, files: dict[str, Path], batch: int, limit: int | None
+) -> dict[str, Any]:
+    """Results of tasks in lm-eval's schema, without samples.
+
+    Args:
+        model: loaded by `load_model`.
+        checkpoint: its directory, which has its tokenizer.
+        files: task to the file of its rows.
+        batch: sequences at a time.
+        limit: at most so many rows a task.
+
+    Raises:
+        InputError: a task or a row file is not usable.
+    """
+    tasks = [harness_task(name, path) for name, path in files.items()]
+    lm = HFLM(pretrained=model, tokenizer=load_tokenizer(checkpoint), batch_size=batch)
+    results: dict[str, Any] = lm_eval.simple_evaluate(
+        model=lm, tasks=tasks, limit=limit, log_samples=False, bootstrap_iters=1000
+    )
+    return results

@@ -1,0 +1,78 @@
+"""`results.json`, in the schema of lm-eval: perplexity stands in it as a task of its own."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from espalier.errors import EnvironmentFailure
+from eval.perplexity import Perplexity
+
+RESULTS = "results.json"
+PER_TASK = (
+    *("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples"),
+    "task_hashes",
+)
+"""The keys of the schema that map a task's name to something."""
+
+
+def perplexity_results(
+    name: str, measured: Perplexity, record: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The part of the schema that one perplexity fills."""
+    task = f"perplexity/{name}"
+    return {
+        "results": {
+            task: {
+                "alias": task,
+                "ppl,none": measured.value,
+                "ppl_stderr,none": measured.stderr,
+                "sample_len": measured.windows,
+            }
+        },
+        "configs": {task: {"task": task, "metric": "ppl,none", "metadata": dict(record)}},
+        "versions": {task: 1},
+        "n-shot": {task: 0},
+        "higher_is_better": {task: {"ppl": False}},
+        "n-samples": {
+            task: {
+                "original": record.get("windows_available", measured.windows),
+                "effective": measured.windows,
+            }
+        },
+        "task_hashes": {task: record.get("sha256", "")},
+    }
+
+
+def merged(parts: list[dict[str, Any]], **about: Any) -> dict[str, Any]:
+    """One result of several; `about` are the schema's keys that hold for all of it."""
+    whole: dict[str, Any] = {key: {} for key in PER_TASK}
+    for part in parts:
+        for key, value in part.items():
+            if key in PER_TASK:
+                whole[key].update(value)
+            else:
+                whole[key] = value
+    return whole | about
+
+
+def write_results(results: Mapping[str, Any], directory: Path) -> Path:
+    """Write `results.json` and see that it is there and can be read.
+
+    Raises:
+        EnvironmentFailure: it is not.
+    """
+    path, temporary = directory / RESULTS, directory / f"{RESULTS}.tmp"
+    text = json.dumps(results, indent=2, default=_plain, ensure_ascii=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.rename(path)
+    if not json.loads(path.read_text(encoding="utf-8")).get("results"):
+        raise EnvironmentFailure(f"{path} was not written whole; run the same command again.")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of numpy and torch as numbers, everything else (functions, paths) by its name."""
+    if hasattr(value, "item"):
+        return value.item()
+    return getattr(value, "__qualname__", None) or str(value)

@@ -1,0 +1,118 @@
+"""From a text source to the windows whose perplexity is measured, and what is recorded of them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from espalier.errors import InputError
+from espalier.text import (
+    Description,
+    Documents,
+    Reading,
+    kind_of,
+    read_text,
+    sha256_of_file,
+    split_file,
+)
+from espalier.tokenized import Limits, check_ids, load_tokenizer, read_input_ids, sha256_of_ids
+from eval.perplexity import cut_windows
+
+MAX_SEQLEN = 8192
+"""The reference's cap: 2048 for Llama-1, 4096 for Llama-2, 8192 for Llama-3.1."""
+
+
+@dataclass(frozen=True)
+class TestText:
+    """Windows int64 [windows, seqlen] and the record that makes their perplexity comparable."""
+
+    __test__ = False  # not a test, whatever its name
+
+    name: str
+    windows: torch.Tensor
+    record: dict[str, Any]
+
+
+def load_windows(
+    source: Path, model: Path, seqlen: int | None, split: str | None, limit: int | None
+) -> TestText:
+    """Read `source` as one stream of the model's tokens and cut it.
+
+    A .safetensors' rows of `input_ids` are windows as they are.
+
+    Args:
+        source: .safetensors, .txt, .jsonl or a data set's directory.
+        model: a Hugging Face directory: its tokenizer, positions and vocabulary.
+        seqlen: tokens a window; None: min(model's positions, 8192), or the rows' own width.
+        split: of a data set; None: the one its description names.
+        limit: at most so many windows.
+
+    Raises:
+        InputError: the source cannot be read, or gives no window.
+    """
+    limits = Limits.of(model)
+    if kind_of(source) == "tokens":
+        rows = read_input_ids(source)
+        width = limits.window(seqlen or rows.shape[1])
+        if width > rows.shape[1]:
+            raise InputError(
+                f"{source} has rows of {rows.shape[1]} tokens; give SEQLEN={rows.shape[1]} or less."
+            )
+        windows, name = rows[:, :width], source.stem
+        record: dict[str, Any] = {"source": source.name, "join": "rows as they are"}
+    else:
+        width = limits.window(seqlen or min(limits.positions, MAX_SEQLEN))
+        text, record = _text(source, split)
+        name = str(record["name"])
+        stream = torch.tensor(load_tokenizer(model)(text)["input_ids"], dtype=torch.int64)
+        windows = cut_windows(stream, width)
+        record["stream_tokens"] = len(stream)
+        if len(windows) == 0:
+            raise InputError(
+                f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; "
+                f"give SEQLEN={len(stream)} or less."
+            )
+    check_ids(windows, limits, source)
+    available = min(len(windows), record.pop("windows", None) or len(windows))
+    wanted = min(available, limit or available)
+    windows = windows[:wanted].contiguous()
+    record |= {
+        "seqlen": width,
+        "windows": wanted,
+        "windows_available": available,
+        "tokens": wanted * (width - 1),
+        "sha256": sha256_of_ids(windows),
+    }
+    return TestText(name, windows, record)
+
+
+def _text(source: Path, split: str | None) -> tuple[str, dict[str, Any]]:
+    kind = kind_of(source)
+    if kind == "text":
+        name = source.stem
+        return read_text(source), _file_record(name, source) | {"join": "one text"}
+    if kind == "documents":
+        reading = Reading(source.stem, "stream")
+        name = source.name.split(".")[0]
+        return _joined(source, reading), _file_record(name, source) | {"join": reading.join}
+    about = Description.read(source)
+    reading = replace(about.perplexity, split=split) if split else about.perplexity
+    record = {
+        "name": about.name,
+        "source": about.source or source.name,
+        "revision": about.revision,
+        "split": reading.split,
+        "join": reading.join,
+        "documents": reading.documents,
+        "windows": reading.windows,
+    }
+    return _joined(split_file(source, reading.split), reading), record
+
+
+def _joined(path: Path, reading: Reading) -> str:
+    return reading.join.join(Documents(path)[: reading.documents])
+
+
+def _file_record(name: str, source: Path) -> dict[str, Any]:
+    return {"name": name, "source": source.name, "revision": f"sha256:{sha256_of_file(source)}"}

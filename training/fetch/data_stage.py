@@ -1,0 +1,93 @@
+"""Fetch a text data set and write it as the store keeps texts: `{split}.jsonl` and dataset.json."""
+
+import fnmatch
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyarrow import parquet  # type: ignore[import-untyped]
+
+from espalier.errors import InputError
+from espalier.parameters import Parameters
+from espalier.stage import Outcome, StageContext
+from espalier.text import Description, sha256_of_file
+from training.fetch.datasets import text_source
+from training.fetch.hub import download, inspect
+from training.fetch.spec import FetchDataParameters
+
+ROWS = 1024
+
+
+def run(context: StageContext, parameters: Parameters) -> Outcome:
+    """Fetch each split's files into scratch, then write its documents; finished splits are kept."""
+    assert isinstance(parameters, FetchDataParameters)  # noqa: S101
+    source = text_source(parameters.data)
+    revision = parameters.revision or source.revision
+    repository = inspect(source.hub_id, "dataset", revision)
+    counts = {}
+    for split, pattern in source.splits.items():
+        files = fnmatch.filter(repository.files, pattern)[: source.files]
+        if not files:
+            raise InputError(
+                f"{source.hub_id}@{revision} has no {pattern}; give another revision with "
+                "REVISION=."
+            )
+        target = context.output / f"{split}.jsonl"
+        if not target.exists():
+            context.progress.say(f"fetching {source.hub_id}@{repository.commit}: {split}")
+            download(repository, files, context.scratch / "hub")
+            write_documents(
+                [context.scratch / "hub" / name for name in files], target, source.column
+            )
+        with target.open("rb") as lines:
+            counts[split] = sum(1 for _ in lines)
+    description = Description(
+        name=parameters.data,
+        source=source.hub_id,
+        revision=repository.commit,
+        calibration=source.calibration,
+        perplexity=source.perplexity,
+        remark=source.remark,
+    )
+    description.write(context.output)
+    hashes = {split: sha256_of_file(context.output / f"{split}.jsonl") for split in counts}
+    return Outcome(
+        data={
+            "name": parameters.data,
+            "source": source.hub_id,
+            "revision": repository.commit,
+            "documents": counts,
+            "sha256": hashes,
+        },
+        notes={"remark": source.remark} if source.remark else {},
+    )
+
+
+def write_documents(files: list[Path], target: Path, column: str) -> None:
+    """Write the texts of `files`, in order, one `{"text": …}` a line."""
+    temporary = target.with_name(target.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as lines:
+        for file in files:
+            for text in texts_of(file, column):
+                lines.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+    temporary.rename(target)
+
+
+def texts_of(file: Path, column: str) -> Iterator[str]:
+    """The texts in a .parquet, or a .json/.jsonl with or without .gz.
+
+    Raises:
+        InputError: the file has no such column.
+    """
+    try:
+        if file.suffix == ".parquet":
+            for batch in parquet.ParquetFile(file).iter_batches(ROWS, columns=[column]):
+                yield from batch.column(0).to_pylist()
+        else:
+            open_text = gzip.open if file.suffix == ".gz" else open
+            with open_text(file, "rt", encoding="utf-8") as lines:
+                for line in lines:
+                    yield json.loads(line)[column]
+    except (KeyError, IndexError):
+        raise InputError(f"{file.name} has no column {column}.") from None
