@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -140,7 +140,7 @@ def plain_errors(hub_id: str, revision: str) -> Iterator[None]:
         raise EnvironmentFailure(
             f"{hub_id} cannot be fetched while HF_HUB_OFFLINE is set; unset it."
         ) from None
-    except (httpx.HTTPError, ConnectionError, TimeoutError) as error:
+    except (HTTPError, ConnectionError, TimeoutError) as error:
         raise _unreachable(hub_id, error) from None
 
 

@@ -1,7 +1,7 @@
 """Muon: momentum whose matrices are made orthogonal before the step.
 
-Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. torch's own runs its products
-in bfloat16, which costs more than the model itself on a CPU without it, and one matrix at a time.
+Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. torch's own multiplies in
+bfloat16, one matrix at a time: on a CPU without it that costs more than the model itself.
 """
 
 from collections import defaultdict
