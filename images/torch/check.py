@@ -28,11 +28,13 @@ def main() -> None:
     subprocess.run(command, check=True, stdout=sys.stderr)
 
     installed = importlib.metadata.distributions()
-    packages = {found.metadata["Name"]: found.version for found in installed}
+    packages = {
+        found.metadata["Name"].lower().replace("_", "-"): found.version for found in installed
+    }
     record = {
         "python": platform.python_version(),
         "imports": names,
-        "packages": dict(sorted(packages.items(), key=lambda pair: pair[0].lower())),
+        "packages": dict(sorted(packages.items())),
     }
     sys.stdout.write(json.dumps(record) + "\n")
 
