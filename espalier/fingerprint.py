@@ -22,6 +22,8 @@ from espalier.manifest import (
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("espalier", "methods", "training", "eval")
+WORTH_CACHING = 64 << 20
+"""Files smaller than this many bytes are hashed again each time."""
 CANNOT_DECIDE = {
     "espalier",
     "espalier.errors",
@@ -128,6 +130,8 @@ def identify(name: str, path: Path, cache: Path) -> InputRecord:
 
 def _cached_sha256(file: Path, cache: Path) -> str:
     status = file.stat()
+    if status.st_size < WORTH_CACHING:
+        return file_sha256(file)
     key = [str(file.resolve()), status.st_size, status.st_mtime_ns]
     entry = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
     try:

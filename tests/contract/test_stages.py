@@ -4,13 +4,13 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from espalier.manifest import CONTRACT, read_manifest
 from tests.contract.command import command, espalier, quiet_environment, refused, tree
+from tests.contract.waiting import wait_for, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -134,23 +134,6 @@ def _grows(path: Path) -> bool:
     before = path.stat().st_size
     time.sleep(1)
     return path.stat().st_size > before
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)
-
-
-def wait_for(store: Path, pattern: str, process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
-    """Until the process has made a file that matches."""
-
-    def made_it() -> bool:
-        assert process.poll() is None, "the process ended early"
-        return any(store.glob(pattern))
-
-    wait_until(made_it, 120)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""docker-compose.yml and the Makefile offer the same stages with the same variables."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from espalier.cli.run import EVALUATION
+from espalier.discovery import methods, stage_named
+from espalier.fingerprint import ROOT
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+
+
+def variables(service: dict[str, Any]) -> set[str]:
+    """Upper-case names that a service's command sets; each is taken from compose's own variable."""
+    words = service["command"][4:]
+    for word in words:
+        name, _, value = word.partition("=")
+        fixed = name in ("METHOD", "SUITE") and not value.startswith("$")
+        assert fixed or re.fullmatch(rf"\$\{{{name}:-[a-z]*\}}", value), word
+    return {word.partition("=")[0] for word in words}
+
+
+@pytest.mark.parametrize("method", methods())
+def test_each_method_is_a_profile_that_prunes_and_then_evaluates(method: str) -> None:
+    stage, prune, evaluation = methods()[method], SERVICES[method], SERVICES[f"eval-{method}"]
+    assert prune["image"] == f"espalier/{stage.image}:${{ACCEL:-cpu}}"
+    assert prune["command"][:4] == ["python", "-m", "espalier", f"prune-{method}"]
+    parameters = {name.upper() for name in stage.parameters.model_fields}
+    calibration = {"CALIBRATION"} if "calibration" in stage.inputs else set()
+    assert variables(prune) == parameters | calibration | {"MODEL", "NAME", "SUITE"}
+    assert "SUITE=none" in prune["command"]
+
+    assert evaluation["image"] == f"espalier/{stage_named('eval').image}:${{ACCEL:-cpu}}"
+    assert evaluation["command"][3:5] == ["eval", f"METHOD={method}"]
+    needed = parameters | {"METHOD", "MODEL", "NAME", "SUITE", "DATA"}
+    assert variables(evaluation) == needed - (set(EVALUATION) - {"SUITE", "DATA"})
+
+    chain = {f"eval-{method}": method, method: "prepare"}
+    for later, earlier in chain.items():
+        assert SERVICES[later]["depends_on"] == {
+            earlier: {"condition": "service_completed_successfully"}
+        }
+    for name in (method, f"eval-{method}", "prepare"):
+        assert method in SERVICES[name]["profiles"]
+
+
+def test_no_service_is_without_a_method() -> None:
+    expected = {"prepare", *methods(), *(f"eval-{name}" for name in methods())}
+    assert set(SERVICES) == expected
+    assert set(GPU["services"]) == expected
+
+
+def test_only_prepare_has_the_network_and_the_token() -> None:
+    for name, service in SERVICES.items():
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
+        assert (service["network_mode"] == "none") is (name != "prepare")
+        assert ("secrets" in service) is (name == "prepare")
+
+
+def test_the_makefile_has_a_target_for_each_command() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z -]*):", makefile, re.MULTILINE))
+    named = {name for line in targets for name in line.split()}
+    commands = {service["command"][3] for service in SERVICES.values()}
+    assert {name for name in commands if not name.startswith("prune-")} <= named
+    assert "$(addprefix prune-,$(METHODS))" in makefile
