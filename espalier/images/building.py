@@ -172,8 +172,11 @@ def _load_from_docker(image: Image, engine: Engine, accel: str, no_cache: bool) 
     if engine.name != "podman" or no_cache:
         return False
     docker = find_engine("docker")
-    if not docker or not _held_fresh(image, docker, accel):
+    built = docker and _held_fresh(image, docker, accel)
+    if not docker or not built:
         return False
+    if built == _held_fresh(image, engine, accel):
+        return True
     reference = image.reference(accel)
     sys.stderr.write(f"Loading image {image.name} from docker into podman\n")
     with subprocess.Popen(docker.command("save", reference), stdout=subprocess.PIPE) as saving:

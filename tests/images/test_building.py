@@ -157,6 +157,17 @@ def test_a_failed_build_gives_the_engines_last_word(state: Path) -> None:
         ensure_built("torch", answering(), "cpu")
 
 
+def test_podman_takes_over_what_docker_built(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stand-ins keep their images in one place here, so there is nothing left to load."""
+    ensure_built("torch", answering(), "cpu")
+    monkeypatch.setenv("PODMAN", str(state.parent / "client"))
+    podman = find_engine("podman")
+    assert podman
+    assert build("torch", podman, "cpu").digest == "sha256:1"
+    assert len(calls(state, "build")) == 1
+    assert not calls(state, "load")
+
+
 def test_an_archive_is_whole_or_absent(state: Path, tmp_path: Path) -> None:
     archive = save("torch", answering(), "cpu", tmp_path / "out" / "torch.tar")
     assert archive.read_text() == "archive"
