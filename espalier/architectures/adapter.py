@@ -61,9 +61,13 @@ class Architecture:
         self.shapes = Shapes.of(raw)
         self.num_layers = self.shapes.layers
         self.config = _stock_config(raw)
-        with torch.device("meta"):
-            self._skeleton = _stock_model(self.config).eval()
-        self._miniature = _stock_model(_miniature_config(self.config, self.shapes)).model.eval()
+        small = _miniature_config(self.config, self.shapes)
+        try:
+            with torch.device("meta"):
+                self._skeleton = _stock_model(self.config).eval()
+            self._miniature = _stock_model(small).model.eval()
+        except Exception as error:  # noqa: BLE001 - a stock model checks its config by failing
+            raise InputError(f"config.json is refused by transformers: {error}") from None
 
     @classmethod
     def of(cls, directory: Path) -> "Architecture":
