@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from espalier.discovery import method_named, stage_named
 from espalier.errors import InputError
@@ -25,18 +26,22 @@ class Chain:
 
     executor: Executor
     settings: Settings
-    previews: list[dict[str, str]] = field(default_factory=list)
+    previews: dict[Path, dict[str, str]] = field(default_factory=dict)
+    _shapes: dict[Path, Mapping[str, Any]] = field(default_factory=dict)
 
     def make(
         self, stage: Stage, parameters: Mapping[str, str], inputs: Mapping[str, Path], name: str
     ) -> Path:
         """One stage's published directory; where it will be, when only shown."""
         validated = stage.parameters.from_assignments(dict(parameters))
-        request = Request(stage, validated, inputs, name)
+        target = self.executor.store.path(stage.section, name)
+        shape = self._shapes.get(inputs.get("model", target), {})
+        request = Request(stage, validated, inputs, name, shape)
         if not self.settings.dry_run:
             return self.executor.execute(request)
-        self.previews.append(self.executor.preview(request))
-        return self.executor.store.path(stage.section, name)
+        self._shapes[target] = shape
+        self.previews[target] = self.executor.preview(request)
+        return target
 
     def model(self, name: str, revision: str | None = None) -> Path:
         """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.
@@ -54,6 +59,7 @@ class Chain:
                 text = self.text(GROWN_TEXT)
                 return self.make(stage_named("grow"), {}, {"data": text}, source.name)
             wanted = {"MODEL": name, "REVISION": source.revision}
+            self._shapes[self.executor.store.path("models", source.name)] = source.shape
             return self.make(stage_named("fetch"), wanted, {}, source.name)
         raise InputError(
             f"MODEL={name} holds no config.json; give a Hugging Face directory, a name on the "

@@ -5,8 +5,9 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from espalier.artifact_lock import artifact_lock
 from espalier.errors import EspalierError, InputError
@@ -50,12 +51,23 @@ class StageFailed(EspalierError):
 
 @dataclass(frozen=True)
 class Request:
-    """A stage to run: its parameters, its inputs by role, and the name of its result."""
+    """A stage to run.
+
+    Attributes:
+        inputs: role to path.
+        name: of its result.
+        listed: what models.toml says of the model's shape, where its config is not at hand yet.
+    """
 
     stage: Stage
     parameters: Parameters
     inputs: Mapping[str, Path]
     name: str
+    listed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        return Plan.of(self.stage, self.parameters, self.inputs, self.listed)
 
 
 @dataclass(frozen=True)
@@ -79,9 +91,8 @@ class Executor:
         if self._is_done(target, recipe):
             self._say(f"{request.stage.name}: {target} is done already.")
             return target
-        plan = Plan.of(request.stage, request.parameters, request.inputs)
         if not self.settings.force:
-            plan.check_fits(self.store.root, self.settings.memory)
+            request.plan.check_fits(self.store.root, self.settings.memory)
         self.store.create(target.parent)
         lock_file = self.store.lock_file(target)
         self.store.create(lock_file.parent)
@@ -156,16 +167,17 @@ class Executor:
             state = "done already" if self._is_done(target, recipe) else state
         partial = self.store.partial(request.stage.section, request.name, fingerprint)
         image = self.runtime.image(request.stage.image, self.settings.accel, build=False)
-        plan = Plan.of(request.stage, request.parameters, request.inputs)
         return {
             "stage": f"{request.stage.name} ({state})",
             "image": image.reference or f"{image.name}, lock {image.lock[:12]}",
             "parameters": " ".join(
-                f"{k.upper()}={v}" for k, v in request.parameters.model_dump().items()
+                f"{name.upper()}={value}"
+                for name, value in request.parameters.model_dump().items()
+                if value not in (None, "")
             ),
             **{f"input {role}": str(path) for role, path in request.inputs.items()},
             "output": str(target),
-            **plan.rows(self.store.root, self.settings.memory),
+            **request.plan.rows(self.store.root, self.settings.memory),
             "command": shlex.join(self.runtime.argv(self.launch(request, partial))),
         }
 

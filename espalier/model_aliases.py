@@ -2,8 +2,10 @@
 
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from espalier.errors import InputError
 
@@ -21,6 +23,7 @@ class ModelSource:
         revision: a commit, tag or branch of `hub_id`.
         gated: a licence has to be accepted and a token given.
         grown: made by the `grow` stage, not fetched.
+        shape: its config.json as far as a plan needs it before it is fetched.
     """
 
     name: str
@@ -28,6 +31,7 @@ class ModelSource:
     revision: str = DEFAULT_REVISION
     gated: bool = False
     grown: bool = False
+    shape: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_aliases(path: Path = MODELS_FILE) -> dict[str, ModelSource]:
@@ -49,7 +53,7 @@ def resolve_model(name: str, revision: str | None = None, path: Path = MODELS_FI
             return source
         if source.grown:
             raise InputError(f"{name} is grown here and has no REVISION; leave it out.")
-        return ModelSource(name, source.hub_id, revision, source.gated)
+        return replace(source, revision=revision)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         return ModelSource(name.split("/")[1], name, revision or DEFAULT_REVISION)
     raise InputError(

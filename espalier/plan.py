@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from espalier.parameters import Parameters
 from espalier.resources import check_fits, free_disk, free_memory, show_size, show_time
@@ -17,12 +18,19 @@ class Plan:
     estimate: Estimate | None
 
     @classmethod
-    def of(cls, stage: Stage, parameters: Parameters, inputs: Mapping[str, Path]) -> "Plan":
-        config = inputs.get("model", Path()) / "config.json"
-        if stage.estimate is None or ("model" in inputs and not config.is_file()):
+    def of(
+        cls,
+        stage: Stage,
+        parameters: Parameters,
+        inputs: Mapping[str, Path],
+        listed: Mapping[str, Any],
+    ) -> "Plan":
+        """Estimate from the model's config.json, or from what models.toml lists of its shape."""
+        path = inputs["model"] / "config.json" if "model" in inputs else None
+        config = json.loads(path.read_bytes()) if path and path.is_file() else listed
+        if stage.estimate is None or (path and not config):
             return cls(None)
-        shape = json.loads(config.read_bytes()) if config.is_file() else {}
-        return cls(stage.estimate(parameters, shape))
+        return cls(stage.estimate(parameters, config))
 
     def check_fits(self, store: Path, limit: int | None) -> None:
         """Refuse what cannot fit.

@@ -47,7 +47,7 @@ class Stage:
     entry: str
     summary: str
     inputs: Mapping[str, bool] = field(default_factory=dict)
-    estimate: Callable[[Any, Mapping[str, Any]], Estimate] | None = None
+    estimate: Callable[[Any, Mapping[str, Any]], Estimate | None] | None = None
     network: bool = False
     report: str | None = None
 

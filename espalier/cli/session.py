@@ -40,7 +40,7 @@ class Session:
     def finish(self, published: Path) -> None:
         """Print the published path as the last line on stdout, or what would have run."""
         if self.settings.dry_run:
-            for preview in self.chain.previews:
+            for preview in self.chain.previews.values():
                 print_rows(preview)
         sys.stdout.write(f"{published}\n")
 

@@ -33,7 +33,7 @@ class ContainerRuntime:
 
     def seen_path(self, role: str, path: Path) -> str:
         """`/in/<role>`; a file keeps its name below it, since its suffix says what it is."""
-        return f"/in/{role}" if path.is_dir() else f"/in/{role}/{path.name}"
+        return f"/in/{role}/{path.name}" if path.is_file() else f"/in/{role}"
 
     def argv(self, launch: Launch) -> list[str]:
         """The engine's `run` command."""

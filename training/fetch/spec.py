@@ -1,11 +1,13 @@
 """The stages that fetch: `fetch` a model, `fetch-data` a text data set."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from espalier.architectures.shapes import Shapes
 from espalier.parameters import Optional, Parameters
-from espalier.stage import Stage
+from espalier.stage import Estimate, Stage
 
 Revision = Annotated[
     str | None, Optional, Field(description="commit, tag or branch; default the listed one")
@@ -26,6 +28,17 @@ class FetchDataParameters(Parameters):
     revision: Revision = None
 
 
+def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate | None:
+    """Disk for the weights of a listed model; half a gigabyte of memory to look through them."""
+    if not config:
+        return None
+    shapes = Shapes.of(config)
+    weights = shapes.parameters * shapes.item_bytes
+    return Estimate(memory=512 << 20, disk=weights, seconds=20 + weights / BYTES_PER_SECOND)
+
+
+BYTES_PER_SECOND = 50e6
+
 STAGES = (
     Stage(
         name="fetch",
@@ -34,6 +47,7 @@ STAGES = (
         image="eval",
         parameters=FetchParameters,
         entry="training.fetch.stage:run",
+        estimate=_estimate,
         summary="fetch a model's safetensors, configuration and tokenizer at a fixed commit",
         network=True,
     ),
