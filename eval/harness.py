@@ -1,11 +1,13 @@
 """lm-eval 0.4, in this process and without a network."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import lm_eval
 from lm_eval.models.huggingface import HFLM
 
+from espalier.text import sha256_of_file
 from espalier.tokenized import load_tokenizer
 from eval.tasks import harness_task
 
@@ -25,9 +27,10 @@ def run_tasks(
     Raises:
         InputError: a task or a row file is not usable.
     """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model given as an object
     tasks = [harness_task(name, path) for name, path in files.items()]
     lm = HFLM(pretrained=model, tokenizer=load_tokenizer(checkpoint), batch_size=batch)
     results: dict[str, Any] = lm_eval.simple_evaluate(
         model=lm, tasks=tasks, limit=limit, log_samples=False, bootstrap_iters=1000
     )
-    return results
+    return results | {"task_hashes": {n: sha256_of_file(path) for n, path in files.items()}}

@@ -1,4 +1,4 @@
-"""Grow sapling: train its tokenizer, then the model, on two threads, the same bytes every time.
+"""Grow sapling: train its tokenizer, then the model, to the same bytes every time.
 
 An interrupted run starts again: the whole of it takes about a minute.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -18,6 +19,7 @@ from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from espalier.text import Documents, split_file
 from espalier.tokenized import sha256_of_ids
+from training.sapling.optimizer import Muon
 from training.sapling.spec import GrowParameters
 from training.sapling.tokenizer import (
     BEGIN_ID,
@@ -28,12 +30,15 @@ from training.sapling.tokenizer import (
 )
 
 POSITIONS = 512
-BATCH = 4
-PEAK_RATE, FINAL_RATE, WARMUP = 4e-3, 4e-4, 0.05
+TOKENS = 1024
+"""Of an optimizer step, in windows of `SHORT` first and of `POSITIONS` for the last part."""
+SHORT, LONG_PART = 128, 0.25
+PEAK_RATE, FINAL_RATE, WARMUP = 1e-2, 5e-4, 0.05
 WEIGHT_DECAY = 0.1
 CLIP = 1.0
-THREADS = 2
-"""Sums over parts of a matrix depend on how many there are, so never on the machine's cores."""
+THREADS = 1
+"""Sums over parts of a matrix depend on how many there are, so never on the machine's cores; and
+threads that wait for one another on busy cores make so small a model slower, not faster."""
 
 
 def config() -> LlamaConfig:
@@ -55,12 +60,17 @@ def config() -> LlamaConfig:
 
 
 def rate(step: int, steps: int) -> float:
-    """Learning rate of `step`: linear warm-up, then a cosine to the final rate."""
+    """Learning rate of `step`: linear warm-up, then linear to the final rate."""
     warmup = max(1, int(WARMUP * steps))
     if step < warmup:
         return PEAK_RATE * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
-    return FINAL_RATE + (PEAK_RATE - FINAL_RATE) * (1 + math.cos(math.pi * progress)) / 2
+    return PEAK_RATE + (FINAL_RATE - PEAK_RATE) * progress
+
+
+def window_width(step: int, steps: int) -> int:
+    """Tokens a window at `step`: short ones teach faster, long ones all positions."""
+    return POSITIONS if step >= (1 - LONG_PART) * steps else SHORT
 
 
 def stream(tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
@@ -88,6 +98,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, GrowParameters)  # noqa: S101
     data = context.inputs["data"]
     texts = {split: list(Documents(split_file(data, split))) for split in ("train", "test")}
+    transformers.utils.logging.disable_progress_bar()
     with _Deterministic():
         tokenizer = train_tokenizer(texts["train"])
         ids = {split: stream(tokenizer, documents) for split, documents in texts.items()}
@@ -102,7 +113,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         data={
             "name": data.name,
             "sha256": sha256_of_ids(ids["train"]),
-            "tokens_seen": parameters.steps * BATCH * POSITIONS,
+            "tokens_seen": parameters.steps * TOKENS,
             "tokens_in_set": len(ids["train"]),
         },
         checks={"test_loss": test, "test_perplexity": math.exp(test)},
@@ -114,26 +125,24 @@ def _train(
 ) -> LlamaForCausalLM:
     torch.manual_seed(parameters.seed)
     model = LlamaForCausalLM(config()).train()
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    norms = [p for p in model.parameters() if p.ndim != 2]
-    optimizer = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": norms, "weight_decay": 0}],
-        betas=(0.9, 0.95),
-        foreach=True,
-    )
-    width = min(POSITIONS, len(ids) - 1)
+    hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    muon = Muon(hidden, WEIGHT_DECAY)
+    adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0, foreach=True)
     draws = torch.Generator().manual_seed(parameters.seed)
     with context.progress.steps("grow sapling", parameters.steps) as steps:
         for step in range(parameters.steps):
-            starts = torch.randint(len(ids) - width, (BATCH,), generator=draws).tolist()
+            width = window_width(step, parameters.steps)
+            starts = torch.randint(len(ids) - width, (TOKENS // width,), generator=draws).tolist()
             loss = loss_of(model, torch.stack([ids[s : s + width] for s in starts]))
-            optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step, parameters.steps)
-            optimizer.step()
-            steps.advance(loss=loss.item(), rate=rate(step, parameters.steps))
+            now = rate(step, parameters.steps)
+            adam.param_groups[0]["lr"] = now
+            adam.step()
+            muon.step(now)
+            steps.advance(loss=loss.item(), rate=now)
     return model
 
 

@@ -1,0 +1,131 @@
+"""Evaluate a checkpoint: perplexity of a text, tasks of lm-eval, one `results.json`."""
+
+import importlib
+import time
+from typing import Any
+
+import torch
+import transformers
+
+from espalier.errors import InputError
+from espalier.parameters import Parameters
+from espalier.stage import Outcome, StageContext
+from eval.model import load_model
+from eval.perplexity import perplexity, window_losses
+from eval.results import merged, perplexity_results, write_results
+from eval.spec import EvalParameters
+from eval.suites import SUITES, Suite
+from eval.tasks import task_files
+from eval.windows import TestText, load_windows
+
+LOGITS_AT_ONCE = 1 << 28
+"""Logits of a batch of windows: 512 MiB in bf16, whatever BATCH is."""
+
+
+def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Outcome:
+    """Measure what the suite says and write `results.json`.
+
+    Args:
+        context: inputs `model`, and `data` and `tasks` where the suite needs them.
+        parameters: `EvalParameters`.
+        harness: the module whose `run_tasks` runs tasks.
+
+    Raises:
+        InputError: an input is missing or not usable.
+    """
+    assert isinstance(parameters, EvalParameters)  # noqa: S101
+    suite, checkpoint = SUITES[parameters.suite], context.inputs["model"]
+    files = _task_files(context, suite, parameters)
+    text = _text(context, suite, parameters)
+    started = time.time()
+    transformers.utils.logging.disable_progress_bar()
+    model = load_model(checkpoint, parameters.dtype, context.device)
+    parts = []
+    if text:
+        parts.append(_perplexity(context, model, text, parameters.batch))
+    if files:
+        context.progress.say(f"{harness}: {', '.join(files)}")
+        run_tasks = importlib.import_module(harness).run_tasks
+        parts.append(run_tasks(model, checkpoint, files, parameters.batch, parameters.limit))
+    config = parts[-1].pop("config", {}) | {
+        "model": "hf",
+        "model_name": checkpoint.name,
+        "model_dtype": str(model.dtype),
+        "model_num_parameters": model.num_parameters(),
+        "batch_size": parameters.batch,
+        "device": context.device,
+        "limit": parameters.limit,
+        "suite": parameters.suite,
+    }
+    results = merged(
+        parts,
+        config=config,
+        date=started,
+        model_name=checkpoint.name,
+        transformers_version=transformers.__version__,
+        torch_version=torch.__version__,
+        max_length=getattr(model.config, "max_position_embeddings", None),
+        total_evaluation_time_seconds=str(time.time() - started),
+    )
+    write_results(results, context.output)
+    return Outcome(
+        data=text.record if text else None,
+        notes={"suite": parameters.suite, "results": _headline(results)},
+    )
+
+
+def _task_files(context: StageContext, suite: Suite, parameters: EvalParameters) -> dict[str, Any]:
+    names = parameters.task_names or suite.tasks
+    folder = context.inputs.get("tasks")
+    if folder is not None:
+        return task_files(folder, names)
+    if names or parameters.suite == "tasks":
+        raise InputError(
+            f"SUITE={parameters.suite} needs the rows of {', '.join(names) or 'its tasks'}: give "
+            "TASK_DATA=<folder of <task>.jsonl>; an evaluation never downloads."
+        )
+    return {}
+
+
+def _text(context: StageContext, suite: Suite, parameters: EvalParameters) -> TestText | None:
+    source = context.inputs.get("data")
+    if source is None and suite.perplexity:
+        raise InputError(f"SUITE={parameters.suite} measures perplexity: give DATA=<a text>.")
+    if source is None:
+        return None
+    caps = [cap for cap in (suite.windows, parameters.limit) if cap]
+    limit = min(caps) if caps else None
+    checkpoint = context.inputs["model"]
+    return load_windows(source, checkpoint, parameters.seqlen, parameters.split, limit)
+
+
+def _perplexity(context: StageContext, model: Any, text: TestText, batch: int) -> dict[str, Any]:
+    seqlen = text.windows.shape[1]
+    batch = max(1, min(batch, LOGITS_AT_ONCE // (seqlen * model.config.vocab_size)))
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = model(ids.to(model.device), use_cache=False).logits
+        return logits
+
+    losses = []
+    total = -(-len(text.windows) // batch)
+    with context.progress.steps(f"perplexity {text.name}", total) as steps:
+        for loss in window_losses(forward, text.windows, batch):
+            losses.append(loss)
+            steps.advance(loss=float(loss.mean()))
+    measured = perplexity(torch.cat(losses), seqlen)
+    context.progress.say(
+        f"perplexity {text.name}: {measured.value:.4f} "
+        f"({measured.windows} windows of {seqlen} tokens)"
+    )
+    return perplexity_results(text.name, measured, text.record)
+
+
+def _headline(results: dict[str, Any]) -> dict[str, float]:
+    """One number a task: its perplexity or its accuracy."""
+    chosen = {}
+    for task, metrics in results["results"].items():
+        for key in ("ppl,none", "acc,none"):
+            if key in metrics:
+                chosen[task] = float(metrics[key])
+    return chosen

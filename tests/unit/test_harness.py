@@ -1,0 +1,196 @@
+"""lm-eval in this process, offline, on a tiny random model: current and legacy."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from espalier.errors import InputError  # noqa: E402
+from espalier.progress import Progress  # noqa: E402
+from espalier.stage import Outcome, StageContext  # noqa: E402
+from eval.spec import EvalParameters  # noqa: E402
+from eval.stage import run, run_legacy  # noqa: E402
+from eval.suites import PAPER_ZERO_SHOT  # noqa: E402
+from eval.tasks import task_files  # noqa: E402
+from tests.tiny import tiny_llama, token_rows  # noqa: E402
+
+
+def installed(release: str) -> bool:
+    try:
+        return version("lm_eval").startswith(release)
+    except PackageNotFoundError:
+        return False
+
+
+current = pytest.mark.skipif(not installed("0.4"), reason="lm-eval 0.4 is in the image eval")
+legacy = pytest.mark.skipif(not installed("0.3.0"), reason="lm-eval 0.3.0 is in the image wanda")
+either = [
+    pytest.param(run, marks=current, id="eval"),
+    pytest.param(run_legacy, marks=legacy, id="eval-legacy"),
+]
+pytestmark = pytest.mark.every_image
+
+CHOICES = {"text": ["quick", "lazy dog"], "label": ["A", "B"]}
+ARC = {"id": "1", "question": "the fox?", "choices": CHOICES, "answerKey": "B"}
+ROWS: dict[str, dict[str, Any]] = {
+    "boolq": {"passage": "the fox", "question": "is it", "label": 1, "idx": 0},
+    "rte": {"sentence1": "the fox", "sentence2": "a dog", "label": 0, "idx": 0},
+    "hellaswag": {
+        "ind": 1,
+        "activity_label": "Fox",
+        "ctx_a": "the fox",
+        "ctx_b": "it",
+        "endings": ["jumps", "over", "the", "dog"],
+        "label": "2",
+    },
+    "winogrande": {"sentence": "the _ jumps", "option1": "fox", "option2": "dog", "answer": "1"},
+    "arc_easy": ARC,
+    "arc_challenge": ARC,
+    "openbookqa": {
+        "id": "1",
+        "question_stem": "the fox",
+        "choices": {"text": ["a", "b", "c", "d"], "label": ["A", "B", "C", "D"]},
+        "answerKey": "C",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("model"))
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def minimal_pairs(folder: Path) -> Path:
+    folder.mkdir()
+    nouns = ["fox", "dog", "the", "over", "lazy", "quick"]
+    rows = [
+        {"sentence_good": f"the {n} jumps", "sentence_bad": f"jumps the {n} the"} for n in nouns
+    ]
+    write_rows(folder / "word_order.jsonl", rows)
+    return folder
+
+
+def evaluate(
+    stage: Any, tmp_path: Path, inputs: dict[str, Path], **given: str
+) -> tuple[Outcome, dict[str, Any]]:
+    output, scratch = tmp_path / "out", tmp_path / "scratch"
+    output.mkdir()
+    scratch.mkdir()
+    context = StageContext(inputs, output, scratch, "cpu", Progress())
+    outcome = stage(context, EvalParameters.from_assignments(given))
+    return outcome, json.loads((output / "results.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def brute_force_accuracy(model: Path, rows: Path) -> float:
+    """Summed log-probabilities of whole sentences after the end-of-text or begin token."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    network = AutoModelForCausalLM.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    prefix = tokenizer.bos_token_id if installed("0.4") else tokenizer.eos_token_id
+
+    def score(sentence: str) -> float:
+        ids = [prefix, *tokenizer.encode(sentence, add_special_tokens=False)]
+        with torch.no_grad():
+            chances = network(torch.tensor([ids])).logits[0].log_softmax(-1)
+        return sum(float(chances[t, ids[t + 1]]) for t in range(len(ids) - 1))
+
+    pairs = [json.loads(line) for line in rows.read_text().splitlines()]
+    right = [score(pair["sentence_good"]) > score(pair["sentence_bad"]) for pair in pairs]
+    return sum(right) / len(right)
+
+
+@pytest.mark.parametrize("stage", either)
+def test_minimal_pairs(model: Path, tmp_path: Path, stage: Any) -> None:
+    folder = minimal_pairs(tmp_path / "rows")
+    inputs = {"model": model, "tasks": folder}
+    outcome, results = evaluate(stage, tmp_path, inputs, SUITE="tasks", BATCH="4")
+    accuracy = brute_force_accuracy(model, folder / "word_order.jsonl")
+    assert results["results"]["word_order"]["acc,none"] == pytest.approx(accuracy)
+    assert results["n-samples"]["word_order"] == {"original": 6, "effective": 6}
+    assert results["n-shot"]["word_order"] == 0
+    assert results["higher_is_better"]["word_order"]["acc"] is True
+    assert results["lm_eval_version"] == version("lm_eval")
+    assert results["config"]["model_dtype"] == "torch.float32"
+    assert results["configs"]["word_order"]["metadata"]["rows_sha256"]
+    assert results["task_hashes"].keys() == {"word_order"}
+    assert outcome.notes["results"] == {"word_order": pytest.approx(accuracy)}
+
+
+@pytest.mark.parametrize("stage", either)
+def test_the_papers_tasks_run_from_rows(model: Path, tmp_path: Path, stage: Any) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name, row in ROWS.items():
+        write_rows(folder / f"{name}.jsonl", [row] * 2)
+    inputs = {"model": model, "tasks": folder}
+    _, results = evaluate(stage, tmp_path, inputs, SUITE="paper-zero-shot")
+    assert results["results"].keys() == set(PAPER_ZERO_SHOT)
+    for task, metrics in results["results"].items():
+        assert 0 <= metrics["acc,none"] <= 1, task
+    assert results["versions"].keys() == set(PAPER_ZERO_SHOT)
+
+
+@current
+def test_perplexity_and_tasks_share_one_file(model: Path, tmp_path: Path) -> None:
+    folder = minimal_pairs(tmp_path / "rows")
+    rows = token_rows(tmp_path / "ids.safetensors", rows=6, width=20)
+    inputs = {"model": model, "tasks": folder, "data": rows}
+    outcome, results = evaluate(run, tmp_path, inputs, LIMIT="4")
+    assert results["results"].keys() == {"perplexity/ids", "word_order"}
+    assert results["n-samples"]["perplexity/ids"] == {"original": 6, "effective": 4}
+    assert results["configs"]["perplexity/ids"]["metadata"]["seqlen"] == 20
+    assert 100 < results["results"]["perplexity/ids"]["ppl,none"] < 500
+    assert outcome.data is not None
+    assert outcome.data["windows"] == 4
+
+
+def refusal(tmp_path: Path, inputs: dict[str, Path], **given: str) -> str:
+    with pytest.raises(InputError) as error:
+        evaluate(run, tmp_path, inputs, **given)
+    assert not list((tmp_path / "out").iterdir())
+    return str(error.value)
+
+
+def test_an_evaluation_never_downloads(model: Path, tmp_path: Path) -> None:
+    said = refusal(tmp_path, {"model": model}, SUITE="paper-zero-shot")
+    assert "TASK_DATA" in said
+    assert "never downloads" in said
+
+
+def test_perplexity_needs_a_text(model: Path, tmp_path: Path) -> None:
+    assert "DATA=" in refusal(tmp_path, {"model": model})
+
+
+def test_missing_rows_are_named(tmp_path: Path) -> None:
+    folder = minimal_pairs(tmp_path / "rows")
+    with pytest.raises(InputError, match=r"lacks boolq\.jsonl"):
+        task_files(folder, ["word_order", "boolq"])
+    with pytest.raises(InputError, match="not a folder"):
+        task_files(folder / "word_order.jsonl", [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no"):
+        task_files(tmp_path / "empty", [])
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    from eval.model import load_model
+
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(InputError, match=r"holds no \.safetensors"):
+        load_model(tmp_path, "auto", "cpu")
