@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.images.definition import IMAGES, SHARED, locked_lines
+from espalier.images.definition import IMAGES, ROOT, SHARED, locked_lines
 
 PYTHON_VERSION = "3.11"
 HOST_TOOLS = ("host", "dev")
@@ -116,8 +116,10 @@ def cpu_torch_options() -> list[str]:
 
 
 def find_uv() -> str:
-    beside = shutil.which("uv", path=str(Path(sys.executable).parent))
-    found = beside or shutil.which("uv")
+    """The host tool's own uv before any other: the tests run with an image's python."""
+    folders = (Path(sys.executable).parent, ROOT / ".venv" / "bin")
+    own = shutil.which("uv", path=os.pathsep.join(map(str, folders)))
+    found = own or shutil.which("uv")
     if not found:
         raise EnvironmentFailure("uv is missing: run `make setup`, which installs it.")
     return found
