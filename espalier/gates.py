@@ -14,6 +14,7 @@ from espalier.checkpoint.reader import CheckpointReader
 from espalier.checkpoint.tokenizer import check_tokenizer, tokenizer_hash
 from espalier.errors import InputError
 from espalier.pattern import Pattern
+from espalier.pruning.masks import count_zeros
 
 SPARSITY_TOLERANCE = 0.005
 PROBE_TOKENS = 16
@@ -76,14 +77,17 @@ def describe_model(directory: Path, parent: Path | None = None) -> dict[str, Any
     config, reader = read_config(directory), CheckpointReader(directory)
     architecture = Architecture.of(directory)
     counted = _stored(architecture, reader)
-    nonzero = sum(int(block.count_nonzero()) for name in counted for block in reader.blocks(name))
+    zeros = sum(
+        int(torch.count_nonzero(block == 0)) for name in counted for block in reader.blocks(name)
+    )
+    parameters = sum(math.prod(reader.entries[name].shape) for name in counted)
     shapes = architecture.shapes
     described: dict[str, Any] = {
         "architecture": (config.get("architectures") or [config["model_type"]])[0],
         "model_type": config["model_type"],
         "dtype": dtype_name(reader.entries[counted[0]].dtype),
-        "parameters": sum(math.prod(reader.entries[name].shape) for name in counted),
-        "nonzero": nonzero,
+        "parameters": parameters,
+        "nonzero": parameters - zeros,
         "shapes": {
             "layers": shapes.layers,
             "hidden": shapes.hidden,
@@ -148,7 +152,7 @@ def _walk(
                 for name in group:
                     weight = layer.get_submodule(name).weight
                     _check_groups(f"model.layers.{i}.{name}.weight", weight, pattern)
-                    zeros += weight.numel() - int(weight.count_nonzero())
+                    zeros += count_zeros(weight)
                     total += weight.numel()
             hidden = architecture.run_layer(layer, i, hidden, positions)
             del layer

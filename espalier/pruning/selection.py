@@ -4,6 +4,7 @@ Every function gives the result of a stable ascending sort (of equals, the first
 sorting where a sort is not needed.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def smallest_in_rows(scores: Tensor, count: int) -> Tensor:
     """The `count` smallest of each row: bool [R, C] of `scores` [R, C]."""
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = torch.kthvalue(scores, count, dim=1, keepdim=True).values  # [R, 1]
+    threshold = _kth_smallest(scores, count)
     chosen = scores <= threshold
     tied = (chosen.sum(dim=1) > count).nonzero()[:, 0]  # rows where equals straddle the threshold
     if len(tied):
@@ -61,6 +62,15 @@ def kth_smallest_magnitude(weight: Tensor, index: int) -> Tensor:
     lower, _ = _bin_of(patterns[(patterns >> 16) == upper] & 0xFFFF, index - before)
     bits = torch.tensor((upper << 16) | lower, dtype=torch.int32, device=weight.device)
     return bits.view(torch.float32).to(weight.dtype)
+
+
+def _kth_smallest(scores: Tensor, count: int) -> Tensor:
+    """The `count`-th smallest of each row of float32 [R, C]: [R, 1]."""
+    if scores.device.type != "cpu":
+        return torch.kthvalue(scores, count, dim=1, keepdim=True).values
+    # numpy's selection uses the processor's vector units, several times faster than torch's.
+    divided = np.partition(scores.numpy(), count - 1, axis=1)
+    return torch.from_numpy(divided[:, count - 1 : count])
 
 
 def _bin_of(values: Tensor, index: int) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from espalier.checkpoint.writer import Content, write_safetensors
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.pattern import Pattern
 from espalier.pruning.activations import LayerPasses, default_batch, positions_for
+from espalier.pruning.masks import count_zeros
 from espalier.pruning.method import LayerMethod
 from espalier.pruning.resume import ResumeState
 from espalier.pruning.statistics import NoStatistic, Statistic
@@ -213,7 +214,7 @@ class _Run:
             if facts:
                 record.setdefault("notes", {})[group[0]] = facts
             for name, weight in weights.items():
-                zero = weight.numel() - int(weight.count_nonzero())
+                zero = count_zeros(weight)
                 record["matrices"][name] = round(zero / weight.numel(), 6)
                 zeros, total = zeros + zero, total + weight.numel()
         return {"layer": layer, "sparsity": zeros / total, "zeros": zeros, **record}

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from espalier.pattern import Pattern
-from espalier.pruning.blocks import row_blocks
+from espalier.pruning.masks import row_blocks, zero_where
 from espalier.pruning.selection import (
     kth_smallest_magnitude,
     smallest_in_groups,
@@ -53,10 +53,10 @@ def zero_smallest(weight: Tensor, sparsity: float) -> None:
     index = min(int(weight.numel() * sparsity), weight.numel() - 1)
     threshold = kth_smallest_magnitude(weight, index)
     for rows in row_blocks(weight):
-        rows.masked_fill_(rows.abs() <= threshold, 0)
+        zero_where(rows, rows.abs() <= threshold)
 
 
 def zero_smallest_in_groups(weight: Tensor, pattern: Pattern) -> None:
     """Zero N of every M consecutive inputs."""
     for rows in row_blocks(weight):
-        rows.masked_fill_(smallest_in_groups(rows.abs(), pattern), 0)
+        zero_where(rows, smallest_in_groups(rows.abs(), pattern))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from espalier.errors import InputError
 from espalier.pattern import Pattern
+from espalier.pruning.masks import zero_where
 from espalier.pruning.selection import (
     kth_smallest_magnitude,
     smallest_in_groups,
@@ -102,11 +103,13 @@ def _prune_block(block: Tensor, factor: Tensor, sparsity: float, pattern: Patter
     width = block.shape[0]
     scales = factor.diagonal()[:, None]  # [b, 1]
     errors = torch.empty_like(block)
-    pruned = torch.empty_like(block, dtype=torch.bool)
-    if not pattern.structured:
+    if pattern.structured:
+        pruned = torch.empty_like(block, dtype=torch.bool)
+    else:
         pruned = _lowest(block, scales, sparsity)
+    # A kept weight has no error; a pruned one leaves all of itself, over U_ii.
+    shares = pruned / scales
     strip = _whole_groups(STRIP, pattern)
-    divisors = factor.diagonal().tolist()
     for first in range(0, width, strip):
         last = min(first + strip, width)
         for i in range(first, last):
@@ -114,14 +117,13 @@ def _prune_block(block: Tensor, factor: Tensor, sparsity: float, pattern: Patter
                 group = slice(i, min(i + pattern.group, width))
                 score = (block[group] / scales[group]).square()
                 pruned[group] = smallest_in_groups(score.T, pattern).T
-            # A kept weight has no error; a pruned one leaves all of itself.
-            torch.mul(block[i], pruned[i], out=errors[i])
-            errors[i] /= divisors[i]
-            block[i].masked_fill_(pruned[i], 0)
+                torch.div(pruned[group], scales[group], out=shares[group])
+            torch.mul(block[i], shares[i], out=errors[i])
             if i + 1 < last:
                 block[i + 1 : last].addcmul_(factor[i, i + 1 : last, None], errors[i], value=-1)
         if last < width:
             block[last:].addmm_(factor[first:last, last:].T, errors[first:last], alpha=-1)
+    zero_where(block, pruned)
     return errors
 
 

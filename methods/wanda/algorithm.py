@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from espalier.pattern import Pattern
-from espalier.pruning.blocks import row_blocks
+from espalier.pruning.masks import row_blocks, zero_where
 from espalier.pruning.selection import smallest_in_groups, smallest_in_rows, zeroed_in_row
 from espalier.pruning.statistics import SquaredNorms, Statistic
 
@@ -69,7 +69,7 @@ def zero_lowest(weight: Tensor, norms: Tensor, sparsity: float, pattern: Pattern
             lowest = smallest_in_groups(score, pattern)
         else:
             lowest = smallest_in_rows(score, int(weight.shape[1] * sparsity))
-        rows.masked_fill_(lowest, 0)
+        zero_where(rows, lowest)
 
 
 def zero_by_row_share(weight: Tensor, norms: Tensor, sparsity: float) -> float:
@@ -103,5 +103,5 @@ def zero_by_row_share(weight: Tensor, norms: Tensor, sparsity: float) -> float:
         else:
             alpha, low = (alpha + high) / 2, alpha
         found = removed(alpha)
-    weight.masked_fill_(score <= thresholds(alpha), 0)
+    zero_where(weight, score <= thresholds(alpha))
     return alpha

@@ -70,9 +70,7 @@ def test_tokenizer_that_does_not_fit(tmp_path: Path) -> None:
     vocabulary = {str(i): i for i in range(97)}
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
     for check in (check_parent, check_checkpoint):
-        with pytest.raises(
-            InputError, match=r"tokenizer .* up to 96 and the embedding has 96 rows"
-        ):
+        with pytest.raises(InputError, match="up to 96 and the embedding has 96 rows"):
             check(tmp_path)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.errors import InputError
@@ -33,7 +33,6 @@ def small_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hessian_module, "SMALL", 4)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 99), st.lists(st.integers(1, 4), min_size=1, max_size=3))
 def test_hessian(seed: int, batches: list[int]) -> None:
     running = Hessian(21, "cpu")
