@@ -1,0 +1,121 @@
+"""The tables, from results.json files alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from espalier.errors import InputError
+from espalier.fingerprint import ROOT
+from eval.published import published_accuracy, published_perplexity
+from eval.report import NO_SPEED, Evaluation, against_published, comparison, markdown, rows
+
+
+def evaluation(
+    store: Path, name: str, ppl: float, accuracy: float, nonzero: int = 0, **about: Any
+) -> Path:
+    directory = store / "evals" / name / "quick"
+    directory.mkdir(parents=True)
+    record = {"seqlen": 4096, "windows": 83, "windows_available": 83, "sha256": "a"} | about
+    results = {
+        "results": {
+            "perplexity/wikitext2": {"ppl,none": ppl, "ppl_stderr,none": 0.1},
+            "boolq": {"acc,none": accuracy, "acc_stderr,none": 0.01, "acc_norm,none": 0.5},
+        },
+        "configs": {"perplexity/wikitext2": {"metadata": record}},
+        "model_name": name,
+        "lm_eval_version": "0.4.13",
+    }
+    (directory / "results.json").write_text(json.dumps(results))
+    if nonzero:
+        model = store / "checkpoints" / name
+        model.mkdir(parents=True)
+        counts = {"parameters": 1000, "nonzero": nonzero}
+        (model / "manifest.json").write_text(json.dumps({"model": counts}))
+    return directory
+
+
+def printed(table: Any) -> str:
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(table)
+    return " ".join(console.export_text().split())
+
+
+def test_before_and_after(tmp_path: Path) -> None:
+    before = evaluation(tmp_path, "parent", 5.0, 0.75, nonzero=1000)
+    after = evaluation(tmp_path, "pruned", 6.0, 0.70, nonzero=510)
+    text = printed(comparison(before, after))
+    for shown in ("5.0000", "6.0000", "x1.200", "-5.0 points", "1,000", "510", "acc_norm"):
+        assert shown in text
+    assert "83 of 83 windows of 4096 tokens" in text
+    assert NO_SPEED in text
+    assert "lm-eval 0.4.13" in text
+    assert "different tokens" not in text
+
+
+def test_tokens_that_differ_are_told(tmp_path: Path) -> None:
+    before = evaluation(tmp_path, "parent", 5.0, 0.75)
+    after = evaluation(tmp_path, "pruned", 6.0, 0.70, sha256="b")
+    assert "different tokens" in printed(comparison(before, after))
+
+
+def test_one_evaluation_is_one_column(tmp_path: Path) -> None:
+    only = evaluation(tmp_path, "parent", 1e6, 0.75)
+    table = comparison(only, only)
+    assert [str(column.header) for column in table.columns] == ["measured", "metric", "parent"]
+    assert "1e+06" in printed(table)
+
+
+def test_a_missing_side_is_a_dash(tmp_path: Path) -> None:
+    before = evaluation(tmp_path, "parent", 5.0, 0.75)
+    after = evaluation(tmp_path, "pruned", 6.0, 0.70)
+    results = json.loads((after / "results.json").read_text())
+    del results["results"]["boolq"]
+    (after / "results.json").write_text(json.dumps(results))
+    found = rows(Evaluation.read(before), Evaluation.read(after))
+    assert [(row.name, row.after) for row in found if row.name == "boolq"] == [
+        ("boolq", None),
+        ("boolq", None),
+    ]
+    assert "-" in printed(comparison(before, after))
+
+
+def test_no_results_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run make eval again"):
+        comparison(tmp_path, tmp_path)
+
+
+def test_published_values_stand_beside_ours(tmp_path: Path) -> None:
+    ours = evaluation(tmp_path, "llama2-7b-wanda", 6.50, 0.767)
+    table = against_published(ours, "llama2-7b", "wanda", "unstructured-0.5")
+    assert table is not None
+    text = markdown(table)
+    assert "| perplexity/wikitext2 | ppl | 6.42 | 6.50 | +0.08 |" in text
+    assert "| boolq | acc % | 75.00 | 76.70 | +1.70 |" in text
+    assert against_published(ours, "mistral-7b", "wanda", "unstructured-0.5") is None
+
+
+@pytest.mark.parametrize("about", [{"windows": 64}, {"seqlen": 2048}])
+def test_what_was_measured_otherwise_is_not_compared(tmp_path: Path, about: dict[str, int]) -> None:
+    ours = evaluation(tmp_path, "llama2-7b-wanda", 6.5, 0.7, **about)
+    table = against_published(ours, "llama2-7b", "wanda", "2:4")
+    assert table is not None
+    assert "ppl" not in markdown(table)
+
+
+def test_published_values_are_found() -> None:
+    assert published_perplexity("llama2-13b", "dense", "", "wikitext2", 4096) == 4.57
+    assert published_perplexity("llama2-70b", "sparsegpt", "2:4", "wikitext2", 4096) == 5.40
+    assert published_perplexity("llama2-70b", "sparsegpt", "2:4", "c4", 4096) is None
+    assert published_accuracy("llama2-7b", "magnitude", "4:8")["openbookqa"] == 26.0
+    assert published_accuracy("llama2-13b", "magnitude", "4:8") == {}
+
+
+def test_the_host_needs_no_model_stack() -> None:
+    code = "import sys, eval.report, eval.spec, training.sapling.spec, training.fetch.spec\n"
+    code += "assert not {'torch', 'transformers', 'numpy', 'lm_eval'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,137 @@
+"""Sapling: its text, its tokenizer, its schedule, and the same bytes twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from espalier.calibration import load_calibration  # noqa: E402
+from espalier.progress import Progress  # noqa: E402
+from espalier.stage import Outcome, StageContext  # noqa: E402
+from espalier.text import SPLITS, Description, Documents  # noqa: E402
+from training.sapling import corpus, optimizer, stage  # noqa: E402
+from training.sapling.spec import CorpusParameters, GrowParameters  # noqa: E402
+from training.sapling.tokenizer import END_ID, VOCABULARY, train_tokenizer  # noqa: E402
+
+
+def context(folder: Path, **inputs: Path) -> StageContext:
+    (folder / "out").mkdir(parents=True)
+    (folder / "scratch").mkdir()
+    return StageContext(inputs, folder / "out", folder / "scratch", "cpu", Progress())
+
+
+@pytest.fixture(scope="module")
+def pydoc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = context(tmp_path_factory.mktemp("pydoc"))
+    corpus.run(given, CorpusParameters())
+    return given.output
+
+
+def grow(folder: Path, data: Path, steps: int = 3) -> tuple[Path, Outcome]:
+    given = context(folder, data=data)
+    return given.output, stage.run(given, GrowParameters(steps=steps))
+
+
+@pytest.fixture(scope="module")
+def sapling(tmp_path_factory: pytest.TempPathFactory, pydoc: Path) -> Path:
+    return grow(tmp_path_factory.mktemp("sapling"), pydoc)[0]
+
+
+def test_the_text_is_split_without_leaks(pydoc: Path, tmp_path: Path) -> None:
+    texts = {split: list(Documents(pydoc / f"{split}.jsonl")) for split in SPLITS}
+    assert all(len(documents) >= 10 for documents in texts.values())
+    paragraphs = {
+        split: {" ".join(p.split()) for text in documents for p in text.split("\n\n")}
+        for split, documents in texts.items()
+    }
+    shared = (paragraphs["train"] & paragraphs["test"]) | (
+        paragraphs["train"] & paragraphs["validation"]
+    )
+    assert all(len(paragraph) < corpus.REPEATED_CHARACTERS for paragraph in shared)
+    assert Description.read(pydoc).calibration.split == "validation"
+    again = context(tmp_path)
+    corpus.run(again, CorpusParameters())
+    for path in pydoc.iterdir():
+        assert path.read_bytes() == (again.output / path.name).read_bytes()
+
+
+def test_topics_do_not_depend_on_their_order() -> None:
+    topics = {"b": "two  \n\n\n\nthree", "a": "one\r\nline"}
+    texts = list(corpus.documents(topics))
+    assert texts == ["one\nline", "two\n\nthree"]
+    assert texts == list(corpus.documents(dict(sorted(topics.items()))))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text())
+def test_the_tokenizer_gives_every_text_back(text: str) -> None:
+    tokenizer = train_tokenizer(["the quick brown fox"])
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_stock_transformers_reads_it(sapling: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(sapling)
+    tokenizer = AutoTokenizer.from_pretrained(sapling)
+    config = json.loads((sapling / "config.json").read_text())
+    assert 1e6 < sum(p.numel() for p in model.parameters()) < 2e6
+    assert (config["rope_theta"], config["torch_dtype"]) == (10000.0, "float32")
+    assert config["num_attention_heads"] == 2 * config["num_key_value_heads"]
+    assert len(tokenizer) == config["vocab_size"] == VOCABULARY
+    ids = tokenizer("def f():\n    return 1")["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id == config["bos_token_id"]
+    assert tokenizer.eos_token_id == config["eos_token_id"] == END_ID
+    assert model.lm_head.weight.data_ptr() == model.model.embed_tokens.weight.data_ptr()
+
+
+def test_it_grows_to_the_same_bytes_on_any_number_of_threads(
+    sapling: Path, pydoc: Path, tmp_path: Path
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3 - min(before, 2))
+    try:
+        again, outcome = grow(tmp_path, pydoc)
+    finally:
+        torch.set_num_threads(before)
+    names = sorted(path.name for path in again.iterdir())
+    assert names == sorted(path.name for path in sapling.iterdir())
+    for name in names:
+        assert (again / name).read_bytes() == (sapling / name).read_bytes(), name
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert outcome.data is not None
+    assert outcome.data["tokens_seen"] == 3 * stage.TOKENS
+
+
+def test_its_own_text_calibrates_it(sapling: Path, pydoc: Path) -> None:
+    assert load_calibration(pydoc, sapling, 4, None, 0).input_ids.shape == (4, stage.POSITIONS)
+
+
+def test_the_schedule_warms_up_and_comes_down() -> None:
+    rates = [stage.rate(step, 100) for step in range(100)]
+    assert max(rates) == pytest.approx(stage.PEAK_RATE)
+    assert rates[0] < rates[3] < rates[5] > rates[50] > rates[99] >= stage.FINAL_RATE
+    widths = [stage.window_width(step, 100) for step in range(100)]
+    assert widths == [stage.SHORT] * 75 + [stage.POSITIONS] * 25
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (3, 4, 12), (1, 12, 4)])
+def test_an_orthogonal_update_has_singular_values_near_one(shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(optimizer.orthogonal(matrices))
+    assert values.min() > 0.3
+    assert values.max() < 1.3
+
+
+def test_muon_goes_downhill() -> None:
+    target = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    weight = torch.nn.Parameter(torch.zeros(6, 4))
+    muon = optimizer.Muon([weight], weight_decay=0.0)
+    for _ in range(60):
+        weight.grad = weight.detach() - target
+        muon.step(0.1)
+    assert (weight - target).norm() < 0.3 * target.norm()
