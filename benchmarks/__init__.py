@@ -1,0 +1,1 @@
+"""What the stages cost, measured beside plain implementations of the same."""

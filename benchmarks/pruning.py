@@ -1,0 +1,150 @@
+"""Pruning beside a plain implementation and the limit: seconds, peak memory, ratios, growth.
+
+`python -m benchmarks --methods wanda sparsegpt magnitude --layers 4`
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save_file
+
+from benchmarks.limit import limit_seconds
+from benchmarks.random_checkpoint import SHAPES, checkpoint
+from espalier.architectures.shapes import Shapes, read_config
+
+GIB = 1 << 30
+METHODS = ("wanda", "sparsegpt", "magnitude")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: wall and processor seconds, peak resident bytes."""
+
+    seconds: float
+    processor: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is pruned: a model and its calibration."""
+
+    model: Path
+    method: str
+    samples: int
+    length: int
+
+
+def measure(kind: str, work: Work, cache: Path) -> Cost:
+    """Run `ours` or `plain` in a process of its own."""
+    output = cache / "output"
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    tokens = cache / f"tokens-{work.samples}-{work.length}.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 128256, (work.samples, work.length), generator=generator)
+    save_file({"input_ids": ids}, tokens)
+    spec = {
+        "model": str(work.model),
+        "output": str(output),
+        "tokens": str(tokens),
+        "method": work.method,
+        "sparsity": 0.5,
+        "samples": work.samples,
+        "length": work.length,
+    }
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.worker", kind, json.dumps(spec)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    errors = process.stderr.read() if process.stderr else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{kind} {work.method} failed:\n{errors[-2000:]}")
+    shutil.rmtree(output)
+    return Cost(
+        time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+    )
+
+
+def side_by_side(works: list[Work], cache: Path, plain: bool) -> Table:
+    """Ours, plain and the limit, a row a method."""
+    headings = ("method", "model", "tokens", "ours s", "plain s", "limit s")
+    table = Table(*headings, "plain/ours", "ours/limit", "ours GiB", "plain GiB")
+    for work in works:
+        shapes = Shapes.of(read_config(work.model))
+        limit = limit_seconds(shapes, work.method, work.samples, work.length)
+        ours = measure("ours", work, cache)
+        other = measure("plain", work, cache) if plain else None
+        table.add_row(
+            work.method,
+            work.model.name,
+            f"{work.samples}x{work.length}",
+            f"{ours.seconds:.1f} ({ours.processor:.0f} cpu)",
+            f"{other.seconds:.1f} ({other.processor:.0f} cpu)" if other else "",
+            f"{limit:.1f}" if limit else "",
+            f"{other.seconds / ours.seconds:.2f}" if other else "",
+            f"{ours.seconds / limit:.2f}" if limit else "",
+            f"{ours.memory / GIB:.2f}",
+            f"{other.memory / GIB:.2f}" if other else "",
+        )
+    return table
+
+
+def growth(cache: Path, method: str, shape: str) -> Table:
+    """How one layer's cost grows with samples, length and width."""
+    table = Table("varied", "samples", "length", "width", "seconds", "cpu s", "GiB", title=method)
+    base = (8, 512, 0.5)
+    cases = [("", base)]
+    cases += [("samples", (16, 512, 0.5)), ("samples", (32, 512, 0.5))]
+    cases += [("length", (8, 1024, 0.5)), ("length", (8, 2048, 0.5)), ("width", (8, 512, 1.0))]
+    for varied, (samples, length, width) in cases:
+        model = checkpoint(cache, shape, 1, width)
+        cost = measure("ours", Work(model, method, samples, length), cache)
+        columns = (samples, length, width, f"{cost.seconds:.1f}", f"{cost.processor:.1f}")
+        table.add_row(varied, *map(str, columns), f"{cost.memory / GIB:.2f}")
+    return table
+
+
+def main() -> None:
+    """Parse options, measure, print."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="1b")
+    parser.add_argument("--layers", type=int, default=4, help="0: the shape's own depth")
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--no-plain", action="store_true", help="ours and the limit only")
+    parser.add_argument("--growth", action="store_true", help="how cost grows, one layer")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "espalier-bench",
+    )
+    options = parser.parse_args()
+    layers = options.layers or int(SHAPES[options.shape]["num_hidden_layers"])
+    options.cache.mkdir(parents=True, exist_ok=True)
+    console = Console(width=130)
+    if options.growth:
+        for method in options.methods:
+            console.print(growth(options.cache, method, options.shape))
+        return
+    model = checkpoint(options.cache, options.shape, layers)
+    works = [Work(model, method, options.samples, options.length) for method in options.methods]
+    console.print(side_by_side(works, options.cache, not options.no_plain))
+
+
+if __name__ == "__main__":
+    main()
