@@ -40,6 +40,8 @@ def ensure_built(name: str, engine: Engine, accel: str) -> ImageReference:
 def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> ImageReference:
     """Build the image, its parent before it, and run its checks where its packages are new.
 
+    What is fresh already is built again with no_cache only.
+
     Raises:
         EnvironmentFailure: the build or a check failed.
     """
@@ -49,7 +51,8 @@ def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> I
     if image.parent:
         ensure_built(image.parent.name, engine, accel)
     with FileLock(RECORDS / "build.lock"):
-        if not _load_from_docker(image, engine, accel, no_cache):
+        fresh = not no_cache and _held_fresh(image, engine, accel)  # perhaps since a moment ago
+        if not fresh and not _load_from_docker(image, engine, accel, no_cache):
             _build(image, engine, accel, no_cache)
         return _check(image, engine, accel)
 
@@ -172,11 +175,8 @@ def _load_from_docker(image: Image, engine: Engine, accel: str, no_cache: bool) 
     if engine.name != "podman" or no_cache:
         return False
     docker = find_engine("docker")
-    built = docker and _held_fresh(image, docker, accel)
-    if not docker or not built:
+    if not docker or not _held_fresh(image, docker, accel):
         return False
-    if built == _held_fresh(image, engine, accel):
-        return True
     reference = image.reference(accel)
     sys.stderr.write(f"Loading image {image.name} from docker into podman\n")
     with subprocess.Popen(docker.command("save", reference), stdout=subprocess.PIPE) as saving:
