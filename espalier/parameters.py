@@ -65,7 +65,7 @@ class SparsityParameters(Parameters):
     def _sparsity_follows_pattern(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        text = values.get("PATTERN", values.get("pattern", "unstructured"))
+        text = str(values.get("PATTERN", values.get("pattern", "unstructured")))
         pattern = Pattern.parse(text)
         given = values.get("SPARSITY", values.get("sparsity"))
         if pattern.structured:

@@ -38,12 +38,12 @@ class Tokens:
 
 
 def estimate_weights_only(config: Mapping[str, Any]) -> Estimate:
-    """A method that reads, decides and writes: three layers are in flight."""
+    """A method that reads, decides and writes: three layers in flight, one more in scores."""
     shapes = Shapes.of(config)
     layer = shapes.layer_parameters * shapes.item_bytes
     checkpoint = shapes.parameters * shapes.item_bytes
     return Estimate(
-        memory=PROCESS_BYTES + 3 * layer,
+        memory=PROCESS_BYTES + 4 * layer,
         disk=checkpoint,
         seconds=10 + 3 * checkpoint / DISK_BYTES_PER_SECOND,
     )
@@ -74,8 +74,8 @@ def estimate_streamed(
     flops = shapes.layers * (passes + attention + method_flops)
     return Estimate(
         memory=math.ceil(
-            PROCESS_BYTES + 2 * layer + hidden + max(activations + product, 0) + statistic_bytes
+            PROCESS_BYTES + 2 * layer + hidden + activations + product + statistic_bytes
         ),
-        disk=checkpoint + hidden,
+        disk=checkpoint + 2 * hidden,
         seconds=15 + flops / PRODUCT_FLOPS + 3 * checkpoint / DISK_BYTES_PER_SECOND,
     )

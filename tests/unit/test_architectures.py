@@ -73,6 +73,19 @@ def test_bfloat16_and_its_float32_products(tmp_path: Path) -> None:
     torch.testing.assert_close(rounded, whole, atol=2e-2, rtol=2e-2)
 
 
+def test_rotary_settings_of_transformers_4_and_5_mean_the_same(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path)
+    raw = read_config(tmp_path)
+    for key in ("rope_parameters", "rope_theta", "rope_scaling"):
+        raw.pop(key, None)
+    old = Architecture(raw | {"rope_theta": 5e5, "rope_scaling": LLAMA31})
+    new = Architecture(raw | {"rope_parameters": LLAMA31 | {"rope_theta": 5e5}})
+    plain = Architecture(raw | {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}})
+    tables = [a.positions(40, torch.float32).embeddings for a in (old, new, plain)]
+    assert all(torch.equal(a, b) for a, b in zip(tables[0], tables[1], strict=True))
+    assert not torch.equal(tables[0][0], tables[2][0])
+
+
 def test_shapes_need_no_stock_model(tmp_path: Path) -> None:
     make_checkpoint(tmp_path, "Llama", head_dim=16)
     shapes = Shapes.of(read_config(tmp_path))
