@@ -2,12 +2,14 @@
 
 import importlib
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from espalier.errors import InputError
+from espalier.manifest import MANIFEST, read_manifest
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from eval.model import load_model
@@ -37,7 +39,7 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
     suite, checkpoint = SUITES[parameters.suite], context.inputs["model"]
     files = _task_files(context, suite, parameters)
     text = _text(context, suite, parameters)
-    started = time.time()
+    started, name = time.time(), _name(checkpoint)
     transformers.utils.logging.disable_progress_bar()
     model = load_model(checkpoint, parameters.dtype, context.device)
     parts = []
@@ -49,7 +51,7 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         parts.append(run_tasks(model, checkpoint, files, parameters.batch, parameters.limit))
     config = parts[-1].pop("config", {}) | {
         "model": "hf",
-        "model_name": checkpoint.name,
+        "model_name": name,
         "model_dtype": str(model.dtype),
         "model_num_parameters": model.num_parameters(),
         "batch_size": parameters.batch,
@@ -61,7 +63,7 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         parts,
         config=config,
         date=started,
-        model_name=checkpoint.name,
+        model_name=name,
         transformers_version=transformers.__version__,
         torch_version=torch.__version__,
         max_length=getattr(model.config, "max_position_embeddings", None),
@@ -72,6 +74,12 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         data=text.record if text else None,
         notes={"suite": parameters.suite, "results": _headline(results)},
     )
+
+
+def _name(checkpoint: Path) -> str:
+    """What the store calls it: a container sees it under another path."""
+    published = (checkpoint / MANIFEST).is_file()
+    return read_manifest(checkpoint).name if published else checkpoint.name
 
 
 def _task_files(context: StageContext, suite: Suite, parameters: EvalParameters) -> dict[str, Any]:

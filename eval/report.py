@@ -56,7 +56,7 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        return str(self.results.get("model_name") or self.directory.parent.name)
+        return self.directory.parent.name
 
     def metrics(self) -> dict[tuple[str, str], float]:
         """Task and metric to value, for the metrics that a table shows."""

@@ -9,7 +9,7 @@ from espalier.stage import Outcome, StageContext
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Evaluate with lm-eval 0.4.13."""
-    _calm()
+    _settle(context)
     from eval.evaluation import evaluate
 
     return evaluate(context, parameters, "eval.harness")
@@ -17,14 +17,14 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
 
 def run_legacy(context: StageContext, parameters: Parameters) -> Outcome:
     """Evaluate with lm-eval 0.3.0."""
-    _calm()
+    _settle(context)
     from eval.evaluation import evaluate
 
     return evaluate(context, parameters, "eval.legacy")
 
 
-def _calm() -> None:
-    """No bars in a log; the bars read this when they are imported."""
-    if not sys.stderr.isatty():
+def _settle(context: StageContext) -> None:
+    """No bars in a log, and row caches in the stage's own folder; both are read at import."""
+    if not sys.stderr.isatty() and "ESPALIER_TERMINAL" not in os.environ:
         os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["HF_DATASETS_CACHE"] = str(context.scratch / "datasets")

@@ -12,8 +12,8 @@ from espalier.errors import InputError
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from espalier.text import Description, sha256_of_file
+from training.fetch.cache import keep_cache_in
 from training.fetch.datasets import text_source
-from training.fetch.hub import download, inspect
 from training.fetch.spec import FetchDataParameters
 
 ROWS = 1024
@@ -22,6 +22,9 @@ ROWS = 1024
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Fetch each split's files into scratch, then write its documents; finished splits are kept."""
     assert isinstance(parameters, FetchDataParameters)  # noqa: S101
+    keep_cache_in(context.scratch)
+    from training.fetch.hub import download, inspect
+
     source = text_source(parameters.data)
     revision = parameters.revision or source.revision
     repository = inspect(source.hub_id, "dataset", revision)

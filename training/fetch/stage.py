@@ -6,7 +6,7 @@ from espalier.errors import InputError
 from espalier.model_aliases import resolve_model
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
-from training.fetch.hub import download, inspect
+from training.fetch.cache import keep_cache_in
 from training.fetch.spec import FetchParameters
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -45,6 +45,9 @@ def wanted(files: tuple[str, ...], hub_id: str) -> list[str]:
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Fetch into the output directory; run again, it goes on where it stopped."""
     assert isinstance(parameters, FetchParameters)  # noqa: S101
+    keep_cache_in(context.scratch)
+    from training.fetch.hub import download, inspect
+
     source = resolve_model(parameters.model, parameters.revision)
     if source.grown:
         raise InputError(f"{source.name} is not fetched but grown; run make grow.")

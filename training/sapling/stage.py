@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
-from espalier.text import Documents, split_file
+from espalier.text import Description, Documents, split_file
 from espalier.tokenized import sha256_of_ids
 from training.sapling.optimizer import Muon
 from training.sapling.spec import GrowParameters
@@ -111,7 +111,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     )
     return Outcome(
         data={
-            "name": data.name,
+            "name": Description.read(data).name,
             "sha256": sha256_of_ids(ids["train"]),
             "tokens_seen": parameters.steps * TOKENS,
             "tokens_in_set": len(ids["train"]),
