@@ -43,7 +43,7 @@ class Chain:
         self.previews[target] = self.executor.preview(request)
         return target
 
-    def model(self, name: str, revision: str | None = None) -> Path:
+    def model(self, name: str, revision: str = "") -> Path:
         """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.
 
         Raises:
@@ -54,7 +54,7 @@ class Chain:
         if not name.startswith((".", "/", "~")):
             if found := self.executor.store.find(name, ("models", "checkpoints")):
                 return found
-            source = resolve_model(name, revision)
+            source = resolve_model(name, revision or None)
             if source.grown:
                 text = self.text(GROWN_TEXT)
                 return self.make(stage_named("grow"), {}, {"data": text}, source.name)
@@ -88,7 +88,7 @@ class Chain:
         rest.pop("METHOD", None)
         parent_name = rest.pop("MODEL", None) or rest.pop("CKPT", None) or "sapling"
         calibration, name = rest.pop("CALIBRATION", None), rest.pop("NAME", None)
-        revision = rest.pop("REVISION", None)
+        revision = rest.pop("REVISION", "")
         parameters = stage.parameters.from_assignments(rest)
         if name:
             self.executor.store.path(stage.section, name)
@@ -109,7 +109,7 @@ class Chain:
         inputs = {"model": checkpoint}
         data, tasks = rest.pop("DATA", None), rest.pop("TASK_DATA", None)
         suite = rest.get("SUITE", SUITES_WITHOUT_TASKS)
-        if data or "data" in stage.inputs and suite in ("quick", "perplexity"):
+        if data or ("data" in stage.inputs and suite in ("quick", "perplexity")):
             inputs["data"] = self.text(data or self.default_text(checkpoint, prune=False))
         if tasks:
             inputs["tasks"] = self.text(tasks)

@@ -100,9 +100,7 @@ class Executor:
             if self._is_done(target, recipe):
                 return target
             image = self.runtime.image(request.stage.image, self.settings.accel, build=True)
-            partial = self.store.partial(
-                request.stage.section, request.name, recipe.fingerprint
-            )
+            partial = self.store.partial(request.stage.section, request.name, recipe.fingerprint)
             self.store.create(partial / RUN_FOLDER)
             spec = self._spec(request, recipe, records, image, partial)
             write_synced(partial / RUN_FOLDER / "run.json", spec.model_dump_json(indent=1))
@@ -190,9 +188,7 @@ class Executor:
         recipe = Recipe(
             stage=request.stage.name,
             code=code_hash(request.stage.entry.partition(":")[0]),
-            lock=self.runtime.image(
-                request.stage.image, self.settings.accel, build=False
-            ).lock,
+            lock=self.runtime.image(request.stage.image, self.settings.accel, build=False).lock,
             parameters=request.parameters.model_dump(mode="json"),
             inputs={role: record.content for role, record in records.items()},
         )

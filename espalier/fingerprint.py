@@ -62,7 +62,7 @@ def _closure(module: str) -> dict[str, Path]:
 def _source(name: str) -> Path | None:
     base = ROOT / name.replace(".", "/")
     for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file() and name.split(".")[0] in PACKAGES:
+        if path.is_file() and name.split(".", maxsplit=1)[0] in PACKAGES:
             return path
     return None
 
@@ -98,8 +98,7 @@ def _bare(source: str) -> str:
 def identify(name: str, path: Path, cache: Path) -> InputRecord:
     """The identity of an input: from its manifest, or hashed where it has none.
 
-    Args:
-        cache: folder where hashes of unpublished files are kept by path, size and time.
+    Hashes of large unpublished files are kept in `cache`, by path, size and time.
 
     Raises:
         InputError: the path does not exist, or links out of itself.

@@ -17,7 +17,7 @@ def _size(value: Any) -> Any:
 
 
 class Settings(BaseModel):
-    """How to run, none of which decides a result. Also taken from `.env` and the environment."""
+    """How to run, none of which decides a result. Also taken from the environment."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
@@ -36,7 +36,7 @@ class Settings(BaseModel):
 
 NAMES = frozenset(name.upper() for name in Settings.model_fields)
 PERSISTENT = frozenset({"STORE", "RUNTIME", "ACCEL", "MEMORY", "CPUS", "THREADS"})
-"""Settings worth keeping in `.env`; the others are for one command."""
+"""Settings taken from the environment and `.env` too; the others are for one command."""
 
 
 def split_assignments(words: list[str]) -> dict[str, str]:
@@ -49,7 +49,9 @@ def split_assignments(words: list[str]) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key.isidentifier() or key != key.upper():
-            raise InputError(f"{word!r} is not understood; give NAME=value with an upper-case name.")
+            raise InputError(
+                f"{word!r} is not understood; give NAME=value with an upper-case name."
+            )
         pairs[key] = value
     return pairs
 
@@ -60,8 +62,7 @@ def read_settings(assignments: dict[str, str]) -> tuple[Settings, dict[str, str]
     Raises:
         InputError: a setting's value does not hold.
     """
-    lasting = {**_dotenv(ROOT / ".env"), **os.environ}
-    values = {k: v for k, v in lasting.items() if k in PERSISTENT and v}
+    values = {k: v for k, v in os.environ.items() if k in PERSISTENT and v}
     values |= {k: v for k, v in assignments.items() if k in NAMES and v}
     rest = {k: v for k, v in assignments.items() if k not in NAMES and v != ""}
     try:
@@ -70,9 +71,11 @@ def read_settings(assignments: dict[str, str]) -> tuple[Settings, dict[str, str]
         raise InputError(sentence(error, Settings)) from None
 
 
-def _dotenv(path: Path) -> dict[str, str]:
+def load_dotenv(path: Path = ROOT / ".env") -> None:
+    """Take what the caller's environment does not set from `.env`, as docker compose does."""
     if not path.is_file():
-        return {}
+        return
     lines = (line.strip() for line in path.read_text().splitlines())
     pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    return {key.strip(): value.strip().strip("'\"") for key, _, value in pairs}
+    for key, _, value in pairs:
+        os.environ.setdefault(key.strip(), value.strip().strip("'\""))

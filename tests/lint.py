@@ -18,7 +18,8 @@ def main() -> int:
     scripts = [
         name
         for name in tracked
-        if (ROOT / name).is_file() and (ROOT / name).open("rb").readline().startswith(b"#!/usr/bin/env bash")
+        if (ROOT / name).is_file()
+        and (ROOT / name).open("rb").readline().startswith(b"#!/usr/bin/env bash")
     ]
     commands = [
         [tools / "ruff", "check", "."],

@@ -52,7 +52,9 @@ def overlay(image: str) -> Path:
 def main(words: list[str]) -> int:
     """Exit code of the benchmarks, or of pytest in every image."""
     if words[:1] == ["--bench"]:
-        return subprocess.run([overlay(MAIN), "-m", "benchmarks", *words[1:]], check=False).returncode
+        return subprocess.run(
+            [overlay(MAIN), "-m", "benchmarks", *words[1:]], check=False
+        ).returncode
     codes = []
     if not words:
         for image in OTHERS:

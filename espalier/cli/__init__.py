@@ -6,6 +6,7 @@ import typer
 
 from espalier.cli import build, inspect, run
 from espalier.errors import EspalierError
+from espalier.settings import load_dotenv
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 for group in (run, inspect, build):
@@ -14,6 +15,7 @@ for group in (run, inspect, build):
 
 def main() -> None:
     """Run a command; a failure is one sentence and its exit code."""
+    load_dotenv()
     try:
         app(standalone_mode=False)
     except EspalierError as error:
@@ -25,6 +27,6 @@ def main() -> None:
         sys.exit(75)
     except (typer.Exit, SystemExit) as ending:
         sys.exit(getattr(ending, "exit_code", getattr(ending, "code", 0)))
-    except typer._click.exceptions.ClickException as error:  # noqa: SLF001
+    except typer._click.exceptions.ClickException as error:
         print(f"espalier: {error.format_message()}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

@@ -70,7 +70,7 @@ def evaluate(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     chain, rest = session.chain, session.rest
     parent = chain.model(
-        rest.pop("CKPT", None) or rest.pop("MODEL", "sapling"), rest.pop("REVISION", None)
+        rest.pop("CKPT", "") or rest.pop("MODEL", "sapling"), rest.pop("REVISION", "")
     )
     checkpoint = parent
     if method := rest.pop("METHOD", None):
@@ -85,19 +85,19 @@ def evaluate(assignments: Assignments = None) -> None:
 
 
 def prepare(assignments: Assignments = None) -> None:
-    """Put on the store all that pruning MODEL and evaluating it needs, for a run without network."""
+    """Put on the store all that pruning and evaluating MODEL needs, for a run without network."""
     session = Session.of(assignments)
     chain, rest = session.chain, session.rest
-    model = chain.model(rest.pop("MODEL", "sapling"), rest.pop("REVISION", None))
-    chain.text(rest.pop("CALIBRATION", None) or chain.default_text(model, prune=True))
+    model = chain.model(rest.pop("MODEL", "sapling"), rest.pop("REVISION", ""))
+    chain.text(rest.pop("CALIBRATION", "") or chain.default_text(model, prune=True))
     if rest.pop("SUITE", "quick") != "none":
-        chain.text(rest.pop("DATA", None) or chain.default_text(model, prune=False))
+        chain.text(rest.pop("DATA", "") or chain.default_text(model, prune=False))
     _refuse(rest, "MODEL, REVISION, CALIBRATION, SUITE, DATA")
     session.finish(model)
 
 
 def _pruned_name(rest: dict[str, str], method: str, parent: Path) -> str:
-    """The default name of METHOD's result on a parent; takes the method's parameters from `rest`."""
+    """The default name of METHOD's result; takes the method's parameters from `rest`."""
     stage = method_named(method)
     names = {name.upper() for name in stage.parameters.model_fields} - set(EVALUATION)
     given = {key: rest.pop(key) for key in list(rest) if key in names}
@@ -107,7 +107,7 @@ def _pruned_name(rest: dict[str, str], method: str, parent: Path) -> str:
 def fetch(assignments: Assignments = None) -> None:
     """Put MODEL (an alias or a hub id) on the store; `sapling` is grown."""
     session = Session.of(assignments)
-    model, revision = session.rest.pop("MODEL", "sapling"), session.rest.pop("REVISION", None)
+    model, revision = session.rest.pop("MODEL", "sapling"), session.rest.pop("REVISION", "")
     _refuse(session.rest, "MODEL, REVISION")
     session.finish(session.chain.model(model, revision))
 

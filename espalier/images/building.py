@@ -14,15 +14,18 @@ from pathlib import Path
 from filelock import FileLock
 
 from espalier import __version__
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import EnvironmentFailure
 from espalier.images.definition import ROOT, SHARED, Image, digest, load_image
 from espalier.images.engine import (
+    BASE_LABEL,
     CONTEXT_LABEL,
     ENVIRONMENT_LABEL,
     Engine,
+    HeldImage,
     ImageReference,
     find_engine,
 )
+from espalier.images.lock import ca_bundle, wheels_folder
 
 RECORDS = ROOT / ".espalier" / "images"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -57,10 +60,15 @@ def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> I
         return _check(image, engine, accel)
 
 
-def base_image(images: Path) -> str:
-    """BASE_IMAGE, or the base by tag and digest that the shared Dockerfile names."""
-    if base := os.environ.get("BASE_IMAGE"):
+def base_image(images: Path, held: HeldImage | None = None) -> str:
+    """BASE_IMAGE, else the one that a held image was built with, else the Dockerfile's."""
+    if base := os.environ.get("BASE_IMAGE") or (held and held.labels.get(BASE_LABEL)):
         return base
+    return pinned_base(images)
+
+
+def pinned_base(images: Path) -> str:
+    """The base by tag and digest that the shared Dockerfile names."""
     dockerfile = (images / SHARED / "Dockerfile").read_text()
     found = re.search(r"^ARG BASE_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
     if not found:
@@ -70,10 +78,15 @@ def base_image(images: Path) -> str:
 
 def _held_fresh(image: Image, engine: Engine, accel: str) -> ImageReference | None:
     held = engine.inspect(image.reference(accel))
-    context = image.context_hash(accel, base_image(image.folder.parent))
+    context = image.context_hash(accel, base_image(image.folder.parent, held))
     if held and held.labels.get(CONTEXT_LABEL) == context:
         return ImageReference(image.reference(accel), held.digest)
     return None
+
+
+def _base_of(image: Image, engine: Engine, accel: str) -> str:
+    shared = image.parent or image
+    return base_image(image.folder.parent, engine.inspect(shared.reference(accel)))
 
 
 def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
@@ -83,17 +96,15 @@ def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
         words.append("--progress=plain")
     if no_cache:
         words.append("--no-cache")
-    if bundle := os.environ.get("CA_BUNDLE"):
-        if not Path(bundle).is_file():
-            raise InputError(f"CA_BUNDLE={bundle} is no file: give the bundle of certificates.")
+    if bundle := ca_bundle():
         words += ["--secret", f"id=ca,src={bundle}"]
     if image.parent:
         words += ["--build-arg", f"PARENT={image.parent.reference(accel)}"]
     else:
         words += ["--build-arg", f"ACCEL={accel}"]
-        words += ["--build-arg", f"BASE_IMAGE={base_image(image.folder.parent)}"]
-        if accel == "cpu" and (wheels := os.environ.get("WHEELS")):
-            words += ["--build-arg", f"WHEELS_IMAGE={_wheels_image(engine, Path(wheels))}"]
+        words += ["--build-arg", f"BASE_IMAGE={_base_of(image, engine, accel)}"]
+        if accel == "cpu" and (wheels := wheels_folder()):
+            words += ["--build-arg", f"WHEELS_IMAGE={_wheels_image(engine, wheels)}"]
     for proxy in PROXIES:  # predefined arguments: they stay in no layer and no history
         if os.environ.get(proxy):
             words += ["--build-arg", proxy]
@@ -107,10 +118,11 @@ def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
 
     They are given on the command line, so that a new commit does not rebuild a layer.
     """
-    base = base_image(image.folder.parent)
+    base = _base_of(image, engine, accel)
     name, _, base_digest = base.partition("@")
     held_base = engine.inspect(base)
     labels = {
+        BASE_LABEL: "" if base == pinned_base(image.folder.parent) else base,
         "org.opencontainers.image.version": __version__,
         "org.opencontainers.image.revision": _git("rev-parse", "HEAD"),
         "org.opencontainers.image.base.name": name,
@@ -130,8 +142,6 @@ def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
 def _wheels_image(engine: Engine, wheels: Path) -> str:
     """An image that holds the folder's torch, for the build to mount; it lands in no layer."""
     found = sorted(wheels.glob("torch-*.whl"))
-    if not found:
-        raise InputError(f"WHEELS={wheels} holds no torch-*.whl: give the folder that does.")
     state = digest(f"{path.name} {path.stat().st_size}".encode() for path in found)
     reference = f"espalier/wheels:{state[:12]}"
     if not engine.inspect(reference):

@@ -12,6 +12,7 @@ from typing import Any
 from espalier.errors import EnvironmentFailure
 
 ANSWER_SECONDS = 10
+BASE_LABEL = "org.espalier.base.reference"
 CONTEXT_LABEL = "org.espalier.context"
 ENVIRONMENT_LABEL = "org.espalier.environment"
 

@@ -107,12 +107,39 @@ def compile_lock(name: str, *, check: bool = False, images: Path = IMAGES) -> bo
 
 def cpu_torch_options() -> list[str]:
     """Where uv finds the CPU build of torch: in the folder WHEELS, or on torch's own index."""
-    wheels = os.environ.get("WHEELS")
-    if not wheels:
-        return ["--torch-backend", "cpu"]
-    if not Path(wheels).is_dir():
-        raise EnvironmentFailure(f"WHEELS={wheels} is no folder: give the one that holds torch.")
-    return ["--find-links", wheels]
+    wheels = wheels_folder()
+    return ["--find-links", str(wheels)] if wheels else ["--torch-backend", "cpu"]
+
+
+def wheels_folder() -> Path | None:
+    """The folder WHEELS, or one that pip is told of, where torch's CPU build lies.
+
+    Raises:
+        InputError: WHEELS is given and holds no torch.
+    """
+    given = os.environ.get("WHEELS")
+    folders = [given] if given else os.environ.get("PIP_FIND_LINKS", "").split()
+    for folder in folders:
+        if any(Path(folder).glob("torch-*.whl")):
+            return Path(folder)
+    if given:
+        raise InputError(f"WHEELS={given} holds no torch-*.whl: give the folder that does.")
+    return None
+
+
+def ca_bundle() -> Path | None:
+    """The certificates that package indexes are checked with: CA_BUNDLE, or SSL_CERT_FILE.
+
+    Raises:
+        InputError: CA_BUNDLE is given and is no file.
+    """
+    given = os.environ.get("CA_BUNDLE")
+    bundle = given or os.environ.get("SSL_CERT_FILE")
+    if bundle and Path(bundle).is_file():
+        return Path(bundle)
+    if given:
+        raise InputError(f"CA_BUNDLE={given} is no file: give the bundle of certificates.")
+    return None
 
 
 def find_uv() -> str:
@@ -127,8 +154,8 @@ def find_uv() -> str:
 
 def run_uv(command: list[str], failure: str, folder: Path | None = None) -> None:
     environment = dict(os.environ, UV_PYTHON_DOWNLOADS="never")
-    if bundle := os.environ.get("CA_BUNDLE"):
-        environment["SSL_CERT_FILE"] = bundle
+    if bundle := ca_bundle():
+        environment["SSL_CERT_FILE"] = str(bundle)
     done = subprocess.run(
         command,
         check=False,

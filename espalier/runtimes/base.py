@@ -48,7 +48,9 @@ class Launch:
 class Runtime(Protocol):
     """A way to start a stage's command."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As RUNTIME= has it."""
 
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
         """The image by digest, or the lock; made ready first where `build` is asked."""

@@ -39,6 +39,7 @@ class ContainerRuntime:
         """The engine's `run` command."""
         flags = [
             "--rm",
+            "--pull=never",
             f"--name=espalier-{launch.run_id}",
             "--label=org.espalier.managed=1",
             "--read-only",

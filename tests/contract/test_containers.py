@@ -169,7 +169,11 @@ def test_compose_prunes_and_evaluates_as_the_caller(tmp_path: Path, parent: Path
     finally:
         down = [*compose, "--profile", "wanda", "down", "--volumes"]
         subprocess.run(down, cwd=ROOT, env=environment, capture_output=True, check=False)
-    for result in ("checkpoints/tiny-wanda-2of4", "evals/tiny/quick", "evals/tiny-wanda-2of4/quick"):
+    for result in (
+        "checkpoints/tiny-wanda-2of4",
+        "evals/tiny/quick",
+        "evals/tiny-wanda-2of4/quick",
+    ):
         manifest = store / result / "manifest.json"
         assert manifest.is_file(), up.stdout
         assert f"{manifest.stat().st_uid}:{manifest.stat().st_gid}" == caller

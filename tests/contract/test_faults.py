@@ -1,4 +1,4 @@
-"""What goes wrong with models, tokens, disks and processes: one sentence, the right code, no trace."""
+"""What goes wrong with models, tokens, disks and processes: one sentence, the right code."""
 
 import json
 import os
@@ -68,9 +68,7 @@ def test_a_pruned_checkpoint_is_published(tmp_path: Path, parent: Path, tokens: 
         ("LAYERS=3", "LAYERS is not a parameter here"),
     ],
 )
-def test_wrong_parameters(
-    tmp_path: Path, parent: Path, tokens: Path, word: str, says: str
-) -> None:
+def test_wrong_parameters(tmp_path: Path, parent: Path, tokens: Path, word: str, says: str) -> None:
     store = tmp_path / "store"
     refused(wanda(store, parent, tokens, word), 2, says)
     nothing_published(store)

@@ -38,6 +38,8 @@ elif "save" in words:
     sys.stdout.write("archive")
 """
 
+PACKAGE_SOURCES = ("CA_BUNDLE", "SSL_CERT_FILE", "WHEELS", "PIP_FIND_LINKS")
+
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -46,7 +48,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     client.write_text(CLIENT)
     client.chmod(0o755)
     monkeypatch.setattr(building, "RECORDS", tmp_path / "records")
-    for name in ("CA_BUNDLE", "WHEELS", "DOCKER_RUN_FLAGS", "DOCKER_BUILD_FLAGS"):
+    for name in (*PACKAGE_SOURCES, "DOCKER_RUN_FLAGS", "DOCKER_BUILD_FLAGS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER", str(client))
     monkeypatch.setenv("DOCKER_FLAGS", "--context 'my engine'")

@@ -80,12 +80,16 @@ def test_unknown_locks_are_told_the_known_ones() -> None:
 def test_the_cpu_build_of_torch_comes_from_a_folder_or_from_torchs_index(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    (tmp_path / "torch-2.13.0.whl").touch()
     monkeypatch.setenv("WHEELS", str(tmp_path))
     assert cpu_torch_options() == ["--find-links", str(tmp_path)]
     monkeypatch.setenv("WHEELS", str(tmp_path / "absent"))
-    with pytest.raises(EnvironmentFailure, match="is no folder"):
+    with pytest.raises(InputError, match="holds no torch"):
         cpu_torch_options()
     monkeypatch.setenv("WHEELS", "")
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path / 'absent'} {tmp_path}")
+    assert cpu_torch_options() == ["--find-links", str(tmp_path)]
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
     assert cpu_torch_options() == ["--torch-backend", "cpu"]
 
 

@@ -31,7 +31,9 @@ def test_a_second_maker_is_told_who_holds_the_lock(tmp_path: Path) -> None:
     try:
         assert is_held(tmp_path / "models__m.lock")
         with (
-            pytest.raises(EnvironmentFailure, match=f"models__m is being made by process {process.pid}"),
+            pytest.raises(
+                EnvironmentFailure, match=f"models__m is being made by process {process.pid}"
+            ),
             artifact_lock(tmp_path / "models__m.lock", wait=False, say=print),
         ):
             pass

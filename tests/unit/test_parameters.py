@@ -72,6 +72,8 @@ def test_words_that_are_no_assignments(word: str) -> None:
         split_assignments([word])
 
 
-@pytest.mark.parametrize(("text", "size"), [("1g", 2**30), ("1.5GiB", 1610612736), ("7", 7), ("64MB", 2**26)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1g", 2**30), ("1.5GiB", 1610612736), ("7", 7), ("64MB", 2**26)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
