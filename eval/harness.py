@@ -1,6 +1,7 @@
 """lm-eval 0.4, in this process and without a network."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,14 @@ from lm_eval.models.huggingface import HFLM
 from espalier.text import sha256_of_file
 from espalier.tokenized import load_tokenizer
 from eval.tasks import harness_task
+
+
+class QuietLM(HFLM):  # type: ignore[misc]
+    """lm-eval's own model, without its bars where there is no terminal."""
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        """Log-likelihoods of continuations."""
+        return super().loglikelihood(requests, disable_tqdm or "TQDM_DISABLE" in os.environ)
 
 
 def run_tasks(
@@ -29,7 +38,7 @@ def run_tasks(
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model given as an object
     tasks = [harness_task(name, path) for name, path in files.items()]
-    lm = HFLM(pretrained=model, tokenizer=load_tokenizer(checkpoint), batch_size=batch)
+    lm = QuietLM(pretrained=model, tokenizer=load_tokenizer(checkpoint), batch_size=batch)
     results: dict[str, Any] = lm_eval.simple_evaluate(
         model=lm, tasks=tasks, limit=limit, log_samples=False, bootstrap_iters=1000
     )
