@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 NATIVE = "native"
 FLOAT32_ROUNDED = "float32-rounded"
+BLOCK_ELEMENTS = 1 << 22
+"""16 MiB in float32: buffers this small are reused, larger ones are cleared anew each time."""
 
 _NATIVE_CAPABILITIES = {
     torch.bfloat16: ("avx512_bf16", "amx_bf16", "bf16", "arm_bf16", "sve_bf16"),
@@ -55,8 +57,22 @@ class _Float32Rounded(TorchFunctionMode):  # type: ignore[misc]
         dtype = operand.dtype
         if dtype not in _NATIVE_CAPABILITIES:
             return func(*args, **kwargs)
+        if func is functional.linear:
+            return _rounded_linear(*args, **kwargs)
         wide = [_widened(value) for value in args]
         return func(*wide, **{k: _widened(v) for k, v in kwargs.items()}).to(dtype)
+
+
+def _rounded_linear(input: Any, weight: Any, bias: Any = None) -> Any:
+    """The linear layer of [..., C] inputs by [R, C] weights, widened a block of rows at a time."""
+    output = input.new_empty((*input.shape[:-1], weight.shape[0]))
+    wide = input.float()
+    rows = max(1, BLOCK_ELEMENTS // weight.shape[1])
+    for start in range(0, weight.shape[0], rows):
+        block = slice(start, start + rows)
+        shift = None if bias is None else bias[block].float()
+        output[..., block] = functional.linear(wide, weight[block].float(), shift)
+    return output
 
 
 def _widened(value: Any) -> Any:

@@ -5,6 +5,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+BLOCK_ELEMENTS = 1 << 19
+"""Squares are formed in pieces that stay in the processor's cache."""
+
 
 class Statistic(Protocol):
     """A running statistic of the inputs that one group of matrices shares."""
@@ -35,8 +38,11 @@ class SquaredNorms:
         self.samples = 0
 
     def add(self, inputs: Tensor) -> None:
-        norms = torch.linalg.vector_norm(inputs, dim=1, dtype=torch.float32)  # [B, C]
-        for squared in norms.square():
+        rows = max(1, BLOCK_ELEMENTS // (inputs.shape[0] * inputs.shape[2]))
+        norms = torch.zeros_like(inputs[:, 0], dtype=torch.float32)  # [B, C]
+        for tokens in inputs.split(rows, dim=1):
+            norms += tokens.float().square().sum(dim=1)
+        for squared in norms:
             self.mean *= self.samples / (self.samples + 1)
             self.samples += 1
             self.mean += squared / self.samples
