@@ -79,13 +79,13 @@ def measure(kind: str, work: Work, cache: Path) -> Cost:
     )
 
 
-def side_by_side(works: list[Work], cache: Path, plain: bool) -> Table:
+def side_by_side(works: list[Work], cache: Path, plain: bool, with_limit: bool) -> Table:
     """Ours, plain and the limit, a row a method."""
     headings = ("method", "model", "tokens", "ours s", "plain s", "limit s")
     table = Table(*headings, "plain/ours", "ours/limit", "ours GiB", "plain GiB")
     for work in works:
         shapes = Shapes.of(read_config(work.model))
-        limit = limit_seconds(shapes, work.method, work.samples, work.length)
+        limit = limit_seconds(shapes, work.method, work.samples, work.length) if with_limit else 0
         ours = measure("ours", work, cache)
         other = measure("plain", work, cache) if plain else None
         table.add_row(
@@ -127,6 +127,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--no-plain", action="store_true", help="ours and the limit only")
+    parser.add_argument("--no-limit", action="store_true", help="do not time the bare products")
     parser.add_argument("--growth", action="store_true", help="how cost grows, one layer")
     parser.add_argument(
         "--cache",
@@ -143,7 +144,7 @@ def main() -> None:
         return
     model = checkpoint(options.cache, options.shape, layers)
     works = [Work(model, method, options.samples, options.length) for method in options.methods]
-    console.print(side_by_side(works, options.cache, not options.no_plain))
+    console.print(side_by_side(works, options.cache, not options.no_plain, not options.no_limit))
 
 
 if __name__ == "__main__":
