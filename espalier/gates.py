@@ -128,7 +128,7 @@ def _check_dtype(directory: Path, reader: CheckpointReader) -> None:
     config = read_config(directory)
     stated = config.get("dtype") or config.get("torch_dtype")
     matrix = next(e for name, e in reader.entries.items() if name.endswith("q_proj.weight"))
-    if stated != dtype_name(matrix.dtype):
+    if stated not in (None, dtype_name(matrix.dtype)):
         raise InputError(
             f"config.json of {directory} states {stated} and the weights are "
             f"{dtype_name(matrix.dtype)}; make them agree."
