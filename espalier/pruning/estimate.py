@@ -50,31 +50,35 @@ def estimate_weights_only(config: Mapping[str, Any]) -> Estimate:
 
 
 def estimate_streamed(
-    config: Mapping[str, Any], tokens: Tokens, statistic_bytes: int = 0, method_flops: float = 0
+    config: Mapping[str, Any],
+    tokens: Tokens,
+    statistic_bytes: int = 0,
+    working_bytes: int = 0,
+    method_flops: float = 0,
 ) -> Estimate:
     """A method that passes calibration tokens through every layer.
 
     Args:
         config: the parent's config.json.
         tokens: the calibration.
-        statistic_bytes: what the method holds beside weights and activations, at its peak.
+        statistic_bytes: what the method gathers in a layer.
+        working_bytes: what it needs while it prunes one matrix, when no activations are held.
         method_flops: what it computes in a layer beside the two passes.
     """
     shapes = Shapes.of(config)
     layer = shapes.layer_parameters * shapes.item_bytes
     checkpoint = shapes.parameters * shapes.item_bytes
     hidden = tokens.count * shapes.hidden * shapes.item_bytes
-    widest = max(rows * columns for rows, columns in shapes.matrices.values())
-    # One product at a time: operands and result in float32, the batch's activations beside them.
-    activations = tokens.batch * (6 * shapes.hidden + 4 * shapes.intermediate) * 4
-    product = 4 * widest if shapes.item_bytes < 4 else 0
+    # Six tensors of the residual stream's width, three of the feed-forward's, one of them widened.
+    residual, inner = 6 * shapes.hidden, 3 * shapes.intermediate
+    activations = tokens.batch * ((residual + inner) * shapes.item_bytes + 4 * shapes.intermediate)
     last = shapes.hidden * shapes.intermediate
     passes = 2 * tokens.count * (2 * shapes.layer_parameters - last)
     attention = 8 * tokens.count * tokens.length * shapes.heads * shapes.head_dim
     flops = shapes.layers * (passes + attention + method_flops)
     return Estimate(
         memory=math.ceil(
-            PROCESS_BYTES + 2 * layer + hidden + activations + product + statistic_bytes
+            PROCESS_BYTES + 2 * layer + hidden + statistic_bytes + max(activations, working_bytes)
         ),
         disk=checkpoint + 2 * hidden,
         seconds=15 + flops / PRODUCT_FLOPS + 3 * checkpoint / DISK_BYTES_PER_SECOND,

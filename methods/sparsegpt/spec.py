@@ -33,7 +33,9 @@ def estimate(parameters: SparseGPTParameters, config: Mapping[str, Any]) -> Esti
     products = sum(1.1 * tokens.count * width**2 for width in widths)
     factors = sum(1.5 * width**3 for width in widths)
     updates = sum(1.5 * rows * columns**2 for rows, columns in shapes.matrices.values())
-    return estimate_streamed(config, tokens, hessians + working, products + factors + updates)
+    # Inputs are widened and scaled before they enter a Hessian.
+    hessians += 2 * 4 * tokens.batch * max(widths)
+    return estimate_streamed(config, tokens, hessians, working, products + factors + updates)
 
 
 STAGE = Stage(

@@ -19,6 +19,10 @@ class WandaParameters(CalibratedPruning):
         bool, Field(description="rows give up an equal share of their score; unstructured only")
     ] = False
 
+    def label(self) -> str:
+        """`variant-0.5` for the variant, so that it has a name of its own."""
+        return f"variant-{super().label()}" if self.variant else super().label()
+
     @model_validator(mode="after")
     def _variant_is_unstructured(self) -> "WandaParameters":
         if self.variant and self.mask_pattern.structured:
@@ -34,7 +38,8 @@ def estimate(parameters: WandaParameters, config: Mapping[str, Any]) -> Estimate
     widest = max(rows * columns for rows, columns in shapes.matrices.values())
     # The variant sorts a whole matrix of float32 scores and sums it up.
     selection = 5 * 4 * widest if parameters.variant else 0
-    return estimate_streamed(config, Tokens.of(parameters, parameters.batch, shapes), selection)
+    tokens = Tokens.of(parameters, parameters.batch, shapes)
+    return estimate_streamed(config, tokens, working_bytes=selection)
 
 
 STAGE = Stage(
