@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
 from espalier.errors import InputError
@@ -170,6 +171,28 @@ def against_published(evaluation: Path, model: str, method: str, setting: str) -
     for task, metric, printed, value in found:
         table.add_row(task, metric, f"{printed:.2f}", f"{value:.2f}", f"{value - printed:+.2f}")
     return table
+
+
+def report(before: Path, after: Path) -> Group:
+    """What `make eval` and `make prune-…` print: the comparison, and published values if known."""
+    tables = [comparison(before, after)]
+    for directory in dict.fromkeys((before, after)):
+        if asked := _published_as(Evaluation.read(directory)):
+            tables.append(against_published(directory, *asked))
+    return Group(*filter(None, tables))
+
+
+def _published_as(evaluation: Evaluation) -> tuple[str, str, str] | None:
+    """Parent's alias, method and setting, by which the published values are listed."""
+    made = evaluation.model
+    if made.get("verb") == "fetch":
+        return str(made["name"]), "dense", ""
+    if not (pruning := made.get("pruning")):
+        return None
+    parent = str(made["inputs"]["model"]["name"]).rpartition("/")[2]
+    pattern = str(pruning["pattern"])
+    setting = pattern if ":" in pattern else f"{pattern}-{pruning['target']:g}"
+    return parent, str(made["stage"]), setting
 
 
 def markdown(table: Table) -> str:

@@ -69,7 +69,7 @@ STAGES = (
         summary="measure perplexity and lm-eval 0.4.13 tasks",
         inputs={"model": True, "data": False, "tasks": False},
         estimate=_estimate,
-        report="eval.report:comparison",
+        report="eval.report:report",
     ),
     Stage(
         name="eval-legacy",
@@ -81,6 +81,6 @@ STAGES = (
         summary="measure perplexity and tasks with lm-eval 0.3.0, which the papers used",
         inputs={"model": True, "data": False, "tasks": False},
         estimate=_estimate,
-        report="eval.report:comparison",
+        report="eval.report:report",
     ),
 )

@@ -134,7 +134,7 @@ def test_a_container_is_shut_in(tmp_path: Path, words: list[str]) -> None:
     assert seen["Config"]["User"] == f"{os.getuid()}:{os.getgid()}"
     writable = {mount["Destination"] for mount in seen["Mounts"] if mount["RW"]}
     assert writable == {"/out"}
-    assert not any("TOKEN" in variable for variable in seen["Config"]["Env"])
+    assert not any("HF_TOKEN" in variable for variable in seen["Config"]["Env"])
 
 
 def test_compose_prunes_and_evaluates_as_the_caller(tmp_path: Path, parent: Path) -> None:

@@ -12,7 +12,15 @@ from rich.console import Console
 from espalier.errors import InputError
 from espalier.fingerprint import ROOT
 from eval.published import published_accuracy, published_perplexity
-from eval.report import NO_SPEED, Evaluation, against_published, comparison, markdown, rows
+from eval.report import (
+    NO_SPEED,
+    Evaluation,
+    against_published,
+    comparison,
+    markdown,
+    report,
+    rows,
+)
 
 
 def evaluation(
@@ -105,6 +113,28 @@ def test_what_was_measured_otherwise_is_not_compared(tmp_path: Path, about: dict
     table = against_published(ours, "llama2-7b", "wanda", "2:4")
     assert table is not None
     assert "ppl" not in markdown(table)
+
+
+def test_a_report_finds_the_published_values_by_the_manifests(tmp_path: Path) -> None:
+    before = evaluation(tmp_path, "llama2-7b", 5.1, 0.75, nonzero=1000)
+    after = evaluation(tmp_path, "mine", 11.5, 0.70, nonzero=510)
+    for name, manifest in (
+        ("llama2-7b", {"verb": "fetch", "name": "llama2-7b"}),
+        (
+            "mine",
+            {
+                "verb": "prune",
+                "stage": "wanda",
+                "inputs": {"model": {"name": "models/llama2-7b"}},
+                "pruning": {"pattern": "2:4", "target": 0.5},
+            },
+        ),
+    ):
+        (tmp_path / "checkpoints" / name / "manifest.json").write_text(json.dumps(manifest))
+    text = printed(report(before, after))
+    assert "llama2-7b wanda 2:4: published and ours" in text
+    for shown in ("11.02", "11.50", "+0.48", "5.12"):
+        assert shown in text
 
 
 def test_published_values_are_found() -> None:
