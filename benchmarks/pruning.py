@@ -47,7 +47,7 @@ class Work:
 
 def measure(kind: str, work: Work, cache: Path) -> Cost:
     """Run `ours` or `plain` in a process of its own."""
-    output = cache / "output"
+    output = cache / f"output-{os.getpid()}"
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     tokens = cache / f"tokens-{work.samples}-{work.length}.safetensors"
