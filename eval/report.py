@@ -175,7 +175,7 @@ def against_published(evaluation: Path, model: str, method: str, setting: str) -
 
 def report(before: Path, after: Path) -> Group:
     """What `make eval` and `make prune-…` print: the comparison, and published values if known."""
-    tables = [comparison(before, after)]
+    tables: list[Table | None] = [comparison(before, after)]
     for directory in dict.fromkeys((before, after)):
         if asked := _published_as(Evaluation.read(directory)):
             tables.append(against_published(directory, *asked))
