@@ -25,6 +25,7 @@ from espalier.manifest import (
 )
 from espalier.parameters import Parameters
 from espalier.plan import Plan
+from espalier.resources import require_gpu
 from espalier.revision import code_revision
 from espalier.runtimes.base import Launch, Limits, Runtime
 from espalier.secrets import hub_environment, hub_token
@@ -34,19 +35,22 @@ from espalier.store import Store
 
 RESUMABLE = {75, 130, 137, 143}
 """Exit codes after which the partial result is kept: interrupted, or killed by a signal."""
+NOT_STARTED = {125, 126, 127}
+"""Exit codes of an engine's client that could not run the command."""
 
 
 class StageFailed(EspalierError):
     """A stage ended badly and has said why itself."""
 
     def __init__(self, code: int) -> None:
-        killed = code > 128 and code - 128 == signal.SIGKILL
-        super().__init__(
-            "the stage was killed, for want of memory perhaps; the same command goes on from there."
-            if killed
-            else ""
-        )
-        self.exit_code = code if code in (2, 3, 75) else 75 if code in RESUMABLE else 1
+        sentences = {
+            128 + signal.SIGKILL: "the stage was killed, for want of memory perhaps; the same "
+            "command goes on from there.",
+            **dict.fromkeys(NOT_STARTED, "the engine could not start the stage; see its message."),
+        }
+        super().__init__(sentences.get(code, ""))
+        codes = {**dict.fromkeys(RESUMABLE, 75), **dict.fromkeys(NOT_STARTED, 3), 2: 2, 3: 3}
+        self.exit_code = codes.get(code, 1)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class Executor:
         if self._is_done(target, recipe):
             self._say(f"{request.stage.name}: {target} is done already.")
             return target
+        if self.settings.accel == "cuda" and not request.stage.network:
+            require_gpu()
         if not self.settings.force:
             request.plan.check_fits(self.store.root, self.settings.memory)
         self.store.create(target.parent)

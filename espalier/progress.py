@@ -1,6 +1,7 @@
 """Progress for people (a bar on a terminal, plain lines elsewhere) and metrics as JSON lines."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ class Progress:
 
     def __init__(self, metrics: Path | None = None) -> None:
         self._metrics = metrics
-        self._console = Console(stderr=True, highlight=False)
+        # In a container stderr is a pipe, so the host says whether a terminal is at its end.
+        at_terminal = sys.stderr.isatty() or os.environ.get("ESPALIER_TERMINAL") == "1"
+        self._console = Console(stderr=True, highlight=False, force_terminal=at_terminal)
 
     def say(self, text: str) -> None:
         """One plain line for the user."""
@@ -52,7 +55,7 @@ class Steps:
         now = time.monotonic()
         self._clock = _Clock(now, now)
         self._bar: Bar | None = None
-        if sys.stderr.isatty():
+        if console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(),

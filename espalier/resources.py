@@ -61,6 +61,19 @@ def free_disk(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def require_gpu() -> None:
+    """Refuse ACCEL=cuda where the machine shows no GPU, before an image is built for it.
+
+    Raises:
+        EnvironmentFailure: there is none.
+    """
+    if not Path("/dev/nvidiactl").exists() and not shutil.which("nvidia-smi"):
+        raise EnvironmentFailure(
+            "ACCEL=cuda was asked for and no GPU is visible here; use ACCEL=cpu, or a machine "
+            "with one."
+        )
+
+
 def check_fits(estimate: Estimate, store: Path, limit: int | None) -> None:
     """Refuse a run that cannot fit.
 

@@ -1,5 +1,6 @@
 """What a runtime is given, and what it must be able to do."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,7 +69,8 @@ class Runtime(Protocol):
 def quiet_environment(launch: Launch) -> dict[str, str]:
     """Variables that every stage gets, whatever starts it."""
     offline = {} if launch.network else {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    terminal = {"ESPALIER_TERMINAL": "1"} if sys.stderr.isatty() else {}
+    columns = str(shutil.get_terminal_size().columns)
+    terminal = {"ESPALIER_TERMINAL": "1", "COLUMNS": columns} if sys.stderr.isatty() else {}
     online = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"} if launch.network else {}
     return {
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -173,7 +173,7 @@ def test_cuda_without_a_gpu_stops(tmp_path: Path, parent: Path, tokens: Path) ->
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     done = wanda(tmp_path / "store", parent, tokens, "ACCEL=cuda")
-    refused(done, 3, "no GPU is visible")
+    refused(done, 3, "no GPU is visible here")
     nothing_published(tmp_path / "store")
 
 
