@@ -1,5 +1,6 @@
 """Runs one stage: skip what is done, refuse what cannot fit, lock, resume, publish."""
 
+import hashlib
 import shlex
 import shutil
 import signal
@@ -120,7 +121,9 @@ class Executor:
         self, request: Request, partial: Path, secrets: Mapping[str, Path] | None = None
     ) -> Launch:
         """How the request is started with `partial` as its output."""
-        run_id = f"{request.name.replace('/', '-')}-{partial.name.rpartition('-')[2]}"
+        # Another store's run of the same recipe is another run: engines know no stores.
+        place = hashlib.sha256(str(partial.resolve()).encode()).hexdigest()[:12]
+        run_id = f"{request.name.replace('/', '-')}-{place}"
         threads = self.settings.threads
         pinned = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return Launch(

@@ -17,6 +17,7 @@ def shared() -> Path:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Container tests run when asked for, one at a time."""
     asked = os.environ.get("ESPALIER_CONTAINER_TESTS") == "1"

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
+
+from tests.unit.tiny_checkpoints import make_checkpoint
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 288,
@@ -18,7 +20,6 @@ SHAPE: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 8,
     "max_position_embeddings": 128,
-    "tie_word_embeddings": False,
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
@@ -40,12 +41,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
 
 
-def tiny_llama(directory: Path, seed: int = 0, **changes: Any) -> Path:
-    """A random Llama in `directory`, float32 unless `dtype` says otherwise."""
-    dtype = changes.pop("dtype", torch.float32)
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(LlamaConfig(**{**SHAPE, **changes})).to(dtype)
-    model.save_pretrained(directory)
+def tiny_llama(directory: Path, **changes: Any) -> Path:
+    """A random Llama in `directory`, float32, with a tokenizer that fits it."""
+    make_checkpoint(directory, **{**SHAPE, **changes})
     tokenizer().save_pretrained(directory)
     return directory
 

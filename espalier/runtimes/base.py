@@ -70,7 +70,10 @@ def quiet_environment(launch: Launch) -> dict[str, str]:
     """Variables that every stage gets, whatever starts it."""
     offline = {} if launch.network else {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     columns = str(shutil.get_terminal_size().columns)
-    terminal = {"ESPALIER_TERMINAL": "1", "COLUMNS": columns} if sys.stderr.isatty() else {}
+    if sys.stderr.isatty():
+        terminal = {"ESPALIER_TERMINAL": "1", "COLUMNS": columns}
+    else:
+        terminal = {"TQDM_DISABLE": "1"}  # plain lines instead of other packages' bars
     online = {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "0"} if launch.network else {}
     return {
         "HF_HUB_DISABLE_TELEMETRY": "1",

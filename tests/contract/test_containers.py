@@ -69,6 +69,14 @@ def test_a_container_gives_the_bytes_that_local_gives(
     assert "is done already" in again.stderr
 
 
+def test_the_same_recipe_on_two_stores_is_two_runs(tmp_path: Path, words: list[str]) -> None:
+    docker = engine("docker")
+    first = start(tmp_path / "one", words, docker)
+    second = espalier(tmp_path / "two", *words, "RUNTIME=docker")
+    _, stderr = first.communicate(timeout=300)
+    assert (first.returncode, second.returncode) == (0, 0), stderr + second.stderr
+
+
 def running(docker: Engine) -> list[dict[str, Any]]:
     """What the engine says of the project's running containers."""
     found = subprocess.run(

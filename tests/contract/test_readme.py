@@ -33,7 +33,8 @@ def make(words: list[str], store: Path, seconds: float) -> subprocess.CompletedP
     return subprocess.run(
         [*words, f"STORE={store}"],
         cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MAKEFLAGS")},
+        # As from a user's shell, though this run may itself be make's.
+        env={k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MAKE", "MFLAGS"))},
         capture_output=True,
         text=True,
         check=False,
