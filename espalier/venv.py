@@ -46,7 +46,8 @@ def _build(image: Image, accel: str, folder: Path, python: Path) -> None:
         [uv, "venv", "--quiet", "--no-project", "--python", PYTHON_VERSION, str(folder)],
         f"The stages need Python {PYTHON_VERSION} on this machine, or a container engine",
     )
-    install = [uv, "pip", "sync", "--quiet", "--require-hashes"]
+    # Compiled once here: where the caller forbids writing bytecode, each stage would do it again.
+    install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
     install += ["--python", str(python), "--build-constraints", str(image.installer_lock)]
     if accel == "cpu":
         install += cpu_torch_options()

@@ -16,7 +16,9 @@ from espalier.venv import COMPLETE, ensure_venv
 
 MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
-OTHERS = ("wanda",)
+METHODS = "wanda"
+"""The image of the methods that are there so far: the benchmarks' packages."""
+OTHERS = (METHODS,)
 
 
 def tools_venv() -> Path:
@@ -29,7 +31,8 @@ def tools_venv() -> Path:
         failure = "the developers' tools cannot be installed"
         run_uv([uv, "venv", "-q", "--clear", "--python", PYTHON_VERSION, str(folder)], failure)
         python = str(folder / "bin" / "python")
-        sync = [uv, "pip", "sync", "-q", "--require-hashes", "--python", python, str(lock)]
+        sync = [uv, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode"]
+        sync += ["--python", python, str(lock)]
         run_uv(sync, failure)
         (folder / COMPLETE).touch()
     return folder
@@ -53,7 +56,7 @@ def main(words: list[str]) -> int:
     """Exit code of the benchmarks, or of pytest in every image."""
     if words[:1] == ["--bench"]:
         return subprocess.run(
-            [overlay(MAIN), "-m", "benchmarks", *words[1:]], check=False
+            [overlay(METHODS), "-m", "benchmarks", *words[1:]], check=False
         ).returncode
     codes = []
     if not words:
