@@ -1,34 +1,12 @@
 """Wanda as a stage."""
 
-from espalier.calibration import load_calibration
-from espalier.gates import check_parent
-from espalier.pruning.stream import Job, prune_checkpoint
+from espalier.pruning.calibrated import prune_calibrated
 from espalier.stage import Outcome, StageContext
 from methods.wanda.algorithm import Wanda
 from methods.wanda.spec import WandaParameters
 
 
 def run(context: StageContext, parameters: WandaParameters) -> Outcome:
-    """Prune the input `model` with the tokens of the input `calibration`.
-
-    Raises:
-        InputError: the model, the tokens or the pattern do not fit.
-    """
-    model = context.inputs["model"]
-    check_parent(model)
-    calibration = load_calibration(
-        context.inputs["calibration"],
-        model,
-        parameters.samples,
-        parameters.seqlen,
-        parameters.seed,
-    )
-    pattern = parameters.mask_pattern
-    job = Job(
-        Wanda(pattern, parameters.variant),
-        pattern,
-        parameters.sparsity,
-        calibration.input_ids,
-        parameters.batch,
-    )
-    return Outcome(pruning=prune_checkpoint(context, job), data=calibration.record)
+    """Prune the input `model` with the tokens of the input `calibration`."""
+    method = Wanda(parameters.mask_pattern, parameters.variant)
+    return prune_calibrated(context, parameters, method)
