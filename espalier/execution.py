@@ -47,7 +47,10 @@ class StageFailed(EspalierError):
         sentences = {
             128 + signal.SIGKILL: "the stage was killed, for want of memory perhaps; the same "
             "command goes on from there.",
-            **dict.fromkeys(NOT_STARTED, "the engine could not start the stage; see its message."),
+            **dict.fromkeys(
+                NOT_STARTED,
+                "the engine could not start the stage; see its message, or use RUNTIME=local.",
+            ),
         }
         super().__init__(sentences.get(code, ""))
         codes = {**dict.fromkeys(RESUMABLE, 75), **dict.fromkeys(NOT_STARTED, 3), 2: 2, 3: 3}

@@ -177,7 +177,10 @@ def _run_build(words: Sequence[str], engine: Engine, what: str) -> None:
             "that can with DOCKER=<path>, for example the one of Debian's docker.io."
         )
     reason = " ".join((last[-1] if last else "it said nothing").split())
-    raise EnvironmentFailure(f"{what} could not be built; {engine.name} says: {reason}")
+    raise EnvironmentFailure(
+        f"{what} could not be built; {engine.name} says: {reason}. Where no registry is reachable, "
+        "BASE_IMAGE= names another base, and RUNTIME=local needs no image."
+    )
 
 
 def _load_from_docker(image: Image, engine: Engine, accel: str, no_cache: bool) -> bool:
