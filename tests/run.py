@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from espalier.errors import EspalierError
-from espalier.images.definition import IMAGES, digest, locked_lines
+from espalier.images.definition import IMAGES, SHARED, digest, known_images, locked_lines
 from espalier.images.lock import PYTHON_VERSION, find_uv, run_uv
 from espalier.runtimes.local import ENVIRONMENTS
 from espalier.venv import COMPLETE, ensure_venv
@@ -18,7 +18,7 @@ MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
 METHODS = "wanda"
 """The image of the methods that are there so far: the benchmarks' packages."""
-OTHERS = (METHODS,)
+OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
 
 
 def tools_venv() -> Path:

@@ -10,14 +10,20 @@ import typer
 from espalier.cli.session import Assignments, print_rows
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.images import build as build_image
-from espalier.images import compile_lock, ensure_built, find_engine, known_images, save
+from espalier.images import (
+    compile_lock,
+    ensure_built,
+    find_engine,
+    known_images,
+    known_locks,
+    save,
+)
 from espalier.images.engine import Engine
 from espalier.resources import free_disk, free_memory, show_size
 from espalier.runtimes.choice import ENGINES, NAMES, choose_runtime
 from espalier.settings import Settings, read_settings, split_assignments
 
 Name = Annotated[str, typer.Argument(help="image, or `all`")]
-LOCKS = ("host", "dev", "torch", "wanda", "eval")
 
 
 def register(app: typer.Typer) -> None:
@@ -47,13 +53,13 @@ def save_image(name: Name, assignments: Assignments = None) -> None:
 
 def lock(name: Name) -> None:
     """Write an image's hash-locked package list again from its requirements.in."""
-    for each in LOCKS if name == "all" else (name,):
+    for each in known_locks() if name == "all" else (name,):
         compile_lock(each)
 
 
 def lock_check() -> None:
     """Fail when a lock does not follow from its requirements.in."""
-    stale = [name for name in LOCKS if not compile_lock(name, check=True)]
+    stale = [name for name in known_locks() if not compile_lock(name, check=True)]
     if stale:
         raise InputError(f"stale locks: {', '.join(stale)}; run make lock-<image>.")
 

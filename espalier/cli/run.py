@@ -10,7 +10,7 @@ import typer
 from espalier.chain import GROWN_TEXT, default_name
 from espalier.cli.session import Assignments, Session, console
 from espalier.discovery import method_named, methods, stage_named
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.stage import Stage
 
 EVALUATION = ("SUITE", "DATA", "TASKS", "TASK_DATA", "LIMIT", "LEGACY")
@@ -55,10 +55,11 @@ def _pipeline(method: str, session: Session) -> None:
     try:
         before = chain.evaluate(parent, evaluation)
         after = chain.evaluate(pruned, evaluation)
-    except EnvironmentFailure as error:
-        if asked or session.settings.dry_run:
+    except EspalierError as error:
+        # The checkpoint is there; its text may not be, where there is no network.
+        if asked or error.exit_code != EnvironmentFailure.exit_code:
             raise
-        console.print(f"Not evaluated: {error} Try make eval CKPT={pruned.name} DATA=<a text>.")
+        console.print(f"Not evaluated. {error} Try make eval CKPT={pruned.name} DATA=<a text>.")
     else:
         if not session.settings.dry_run:
             report(stage_named("eval"), before, after)

@@ -4,7 +4,7 @@ from espalier.images.archive import save
 from espalier.images.building import build, ensure_built
 from espalier.images.definition import Image, known_images, load_image
 from espalier.images.engine import Engine, ImageReference, find_engine
-from espalier.images.lock import compile_lock
+from espalier.images.lock import compile_lock, known_locks
 
 __all__ = [
     "Engine",
@@ -15,6 +15,7 @@ __all__ = [
     "ensure_built",
     "find_engine",
     "known_images",
+    "known_locks",
     "load_image",
     "save",
 ]

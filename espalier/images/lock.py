@@ -49,12 +49,18 @@ def locked_names(lock: Path) -> list[str]:
     return [line.split("==")[0] for line in locked_lines(lock) if "==" in line]
 
 
+def known_locks(images: Path = IMAGES) -> list[str]:
+    """The folders with a list to lock, each after those that it has to agree with."""
+    names = sorted(path.parent.name for path in images.glob("*/requirements.in"))
+    return sorted(names, key=lambda name: (name not in HOST_TOOLS, name == "dev", name != SHARED))
+
+
 def locks_of(name: str, images: Path = IMAGES) -> Iterator[Lock]:
     """The locks in images/<name>, in the order in which they have to be compiled."""
     folder = images / name
     requirements = folder / "requirements.in"
     if not requirements.is_file():
-        known = ", ".join(sorted(path.parent.name for path in images.glob("*/requirements.in")))
+        known = ", ".join(sorted(known_locks(images)))
         raise InputError(f"There is no lock {name}; known locks: {known}.")
     for_images = ["--python-platform", IMAGE_PLATFORM]
     if name == "host":

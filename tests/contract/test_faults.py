@@ -186,6 +186,19 @@ def test_what_cannot_fit_is_refused_and_force_overrides(
     assert wanda(store, parent, tokens, "MEMORY=1m", "FORCE=1").returncode == 0
 
 
+def test_without_a_network_the_checkpoint_is_there_and_not_evaluated(
+    tmp_path: Path, parent: Path
+) -> None:
+    words = ["prune-magnitude", f"MODEL={parent}"]
+    unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    done = espalier(tmp_path, *words, environment=unreachable)
+    assert done.returncode == 0, done.stderr
+    assert "Not evaluated." in done.stderr
+    assert done.stdout == f"{tmp_path}/checkpoints/tiny-magnitude-0.5\n"
+    asked = espalier(tmp_path, *words, "SUITE=quick", environment=unreachable)
+    refused(asked, 3, "cannot be fetched")
+
+
 def test_a_dry_run_says_what_would_run(tmp_path: Path, parent: Path, tokens: Path) -> None:
     done = wanda(tmp_path / "store", parent, tokens, "DRY_RUN=1")
     assert done.returncode == 0
