@@ -1,0 +1,119 @@
+"""What a runtime is asked to run, word for word, without running it."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from espalier.discovery import stage_named
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.images import Engine
+from espalier.runtimes import choice
+from espalier.runtimes.base import Launch, Limits, run_to_end
+from espalier.runtimes.container import ContainerRuntime
+from espalier.runtimes.local import LocalRuntime
+from espalier.secrets import hub_environment, hub_token
+
+TOKEN = "hf_secret"
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "ids.safetensors").touch()
+    inputs = {"model": tmp_path / "model", "calibration": tmp_path / "ids.safetensors"}
+    return Launch("wanda", "cpu", "run-1", inputs, tmp_path / "out")
+
+
+def argv(launch: Launch, name: str = "docker") -> list[str]:
+    return ContainerRuntime(Engine(name, f"/bin/{name}", ("-H", "x"), ("--ulimit", "y"))).argv(
+        launch
+    )
+
+
+def test_a_container_command(launch: Launch, tmp_path: Path) -> None:
+    words = argv(launch)
+    assert words[:4] == ["/bin/docker", "-H", "x", "run"]
+    assert words[-5:] == ["espalier/wanda:cpu", "python", "-m", "espalier.run_stage", "/out"]
+    assert words[-7:-5] == ["--ulimit", "y"]
+    for flag in (
+        "--network=none",
+        "--read-only",
+        "--cap-drop=ALL",
+        "--pull=never",
+        f"--user={os.getuid()}:{os.getgid()}",
+        f"--volume={tmp_path}/model:/in/model:ro",
+        f"--volume={tmp_path}/ids.safetensors:/in/calibration/ids.safetensors:ro",
+        f"--volume={tmp_path}/out:/out:rw",
+        "--env=HF_HUB_OFFLINE=1",
+    ):
+        assert flag in words
+    assert not any(word.startswith(("--memory", "--cpus", "--gpus")) for word in words)
+
+
+def test_limits_are_passed_on(launch: Launch) -> None:
+    words = argv(replace(launch, limits=Limits(2 << 30, 1.5)))
+    assert {"--memory=2147483648", "--cpus=1.5"} <= set(words)
+
+
+def test_a_gpu_is_asked_for_as_each_engine_has_it(launch: Launch) -> None:
+    cuda = replace(launch, device="cuda")
+    assert "--gpus=all" in argv(cuda)
+    assert "--device=nvidia.com/gpu=all" in argv(cuda, "podman")
+    assert "espalier/wanda:cuda" in argv(cuda)
+
+
+def test_rootless_podman_keeps_the_callers_id(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    assert "--userns=keep-id" in argv(launch, "podman")
+    assert "--userns=keep-id" not in argv(launch, "docker")
+
+
+def test_the_token_is_a_file_of_fetch_stages_alone(
+    launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.delenv("HF_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    fetch, wanda = stage_named("fetch"), stage_named("wanda")
+    with hub_token(wanda) as secrets:
+        assert secrets == {}
+    assert hub_environment(wanda) == {}
+    assert hub_environment(fetch)["HF_ENDPOINT"] == "https://mirror.example"
+    with hub_token(fetch) as secrets:
+        file = secrets["HF_TOKEN_PATH"]
+        assert file.read_text() == TOKEN
+        assert file.stat().st_mode & 0o077 == 0
+        online = replace(launch, network=True, secrets=secrets)
+        words = argv(online)
+        environment = LocalRuntime().environment(online)
+    assert not file.exists()
+    assert not any(TOKEN in word for word in words)
+    assert "--env=HF_TOKEN_PATH=/run/secrets/hf_token_path" in words
+    assert "--network=none" not in words
+    assert "HF_TOKEN" not in environment
+    assert environment["HF_HUB_OFFLINE"] == "0"
+
+
+def test_auto_takes_docker_then_podman_then_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    answering: set[str] = {"docker", "podman"}
+    monkeypatch.setattr(
+        choice, "find_engine", lambda name: Engine(name, name) if name in answering else None
+    )
+    assert choice.choose_runtime("auto").name == "docker"
+    answering.remove("docker")
+    assert choice.choose_runtime("auto").name == "podman"
+    with pytest.raises(EnvironmentFailure, match="no docker engine answers"):
+        choice.choose_runtime("docker")
+    answering.clear()
+    assert choice.choose_runtime("auto").name == "local"
+    with pytest.raises(InputError, match="RUNTIME=moon"):
+        choice.choose_runtime("moon")
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -KILL $$", 137)])
+def test_a_childs_end_is_its_exit_code(script: str, code: int) -> None:
+    assert run_to_end(["bash", "-c", script]) == code
