@@ -140,4 +140,5 @@ def _checkpoint(store: Store, rest: dict[str, str]) -> Path:
 
 
 def _print(renderable: Any) -> None:
-    Console(highlight=False).print(renderable)
+    # Names are for copying: a pipe gets whole lines.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(renderable)
