@@ -77,8 +77,8 @@ def test_the_same_recipe_on_two_stores_is_two_runs(tmp_path: Path, words: list[s
     assert (first.returncode, second.returncode) == (0, 0), stderr + second.stderr
 
 
-def running(docker: Engine) -> list[dict[str, Any]]:
-    """What the engine says of the project's running containers."""
+def running(docker: Engine, store: Path) -> list[dict[str, Any]]:
+    """What the engine says of the containers that run on a store."""
     found = subprocess.run(
         docker.command("ps", "-q", "--filter", "label=org.espalier.managed=1"),
         capture_output=True, text=True, check=True,
@@ -86,7 +86,12 @@ def running(docker: Engine) -> list[dict[str, Any]]:
     if not found:
         return []
     out = subprocess.run(docker.command("inspect", *found), capture_output=True, check=False)
-    return json.loads(out.stdout) if out.returncode == 0 else []
+    seen: list[dict[str, Any]] = json.loads(out.stdout or "[]")
+    return [
+        container
+        for container in seen
+        if any(mount["Source"].startswith(f"{store}/") for mount in container["Mounts"])
+    ]
 
 
 def start(store: Path, words: list[str], docker: Engine) -> subprocess.Popen[str]:
@@ -111,7 +116,7 @@ def test_interrupted_in_a_container_the_same_command_goes_on(
     _, stderr = process.communicate(timeout=90)
     assert process.returncode == 75, stderr
     assert "Traceback" not in stderr
-    wait_until(lambda: not running(docker))
+    wait_until(lambda: not running(docker, tmp_path))
     done = espalier(tmp_path / "stopped", *words, "RUNTIME=docker")
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
@@ -124,13 +129,13 @@ def test_a_dead_hosts_container_is_replaced(tmp_path: Path, words: list[str]) ->
     done = espalier(tmp_path / "dead", *words, "RUNTIME=docker")
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path / "whole") == weights(tmp_path / "dead")
-    assert not running(docker)
+    wait_until(lambda: not running(docker, tmp_path))
 
 
 def test_a_container_is_shut_in(tmp_path: Path, words: list[str]) -> None:
     docker = engine("docker")
     process = start(tmp_path / "store", [*words, "MEMORY=2g", "CPUS=1.5"], docker)
-    (seen,) = running(docker)
+    (seen,) = running(docker, tmp_path)
     process.terminate()
     process.communicate(timeout=90)
     host = seen["HostConfig"]
