@@ -22,7 +22,11 @@ start() {
     return
   fi
   mkdir -p "$cache/docker" "$run"
-  rm -rf "$pidfile" "$socket" "$run/exec" # left by an engine that was killed
+  # What an engine that was killed has left, its mounts first.
+  pkill -KILL -f "containerd --config $run/exec" || true
+  awk -v below="$run/exec" 'index($2, below) == 1 {print $2}' /proc/mounts | sort -r \
+    | xargs --no-run-if-empty umount --lazy
+  rm -rf "$pidfile" "$socket" "$run/exec"
   # setsid: Ctrl-C in the terminal must not end the engine before the containers are gone.
   setsid dockerd \
     --data-root "$cache/docker" --exec-root "$run/exec" \
