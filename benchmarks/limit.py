@@ -8,8 +8,7 @@ from torch.nn import functional
 
 from espalier.architectures.products import choose_products, products
 from espalier.architectures.shapes import INPUT_GROUPS, Shapes
-
-BATCH_TOKENS = 2048
+from espalier.pruning.parameters import BATCH_TOKENS
 
 
 def limit_seconds(shapes: Shapes, method: str, samples: int, length: int) -> float:

@@ -17,7 +17,7 @@ from espalier.stage import Stage
 GROWN_TEXT = "pydoc"
 """The text that CPython ships: what `sapling` grows on, is calibrated with and is tested on."""
 PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
-SUITES_WITHOUT_TASKS = "quick"
+DEFAULT_SUITE = "quick"
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Chain:
         stage = stage_named("eval-legacy" if legacy else "eval")
         inputs = {"model": checkpoint}
         data, tasks = rest.pop("DATA", None), rest.pop("TASK_DATA", None)
-        suite = rest.get("SUITE", SUITES_WITHOUT_TASKS)
+        suite = rest.get("SUITE", DEFAULT_SUITE)
         if data or ("data" in stage.inputs and suite in ("quick", "perplexity")):
             inputs["data"] = self.text(data or self.default_text(checkpoint, prune=False))
         if tasks:

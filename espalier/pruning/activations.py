@@ -13,9 +13,6 @@ from espalier.architectures.adapter import Architecture, Positions
 from espalier.architectures.products import products
 from espalier.pruning.statistics import Statistic
 
-BATCH_TOKENS = 2048
-"""Tokens a batch holds by default: enough to feed the kernels, little beside a layer."""
-
 
 class LayerPasses:
     """Runs the calibration samples through layers, a batch of samples at a time."""
@@ -93,11 +90,6 @@ def _feed(statistic: Statistic) -> Any:
 def _replace(module: nn.Module, name: str, replacement: nn.Module) -> None:
     owner, _, leaf = name.rpartition(".")
     setattr(module.get_submodule(owner), leaf, replacement)
-
-
-def default_batch(tokens: int) -> int:
-    """Samples of `tokens` tokens that make a batch."""
-    return max(1, BATCH_TOKENS // tokens)
 
 
 def positions_for(architecture: Architecture, hidden: Tensor, device: str) -> Positions:

@@ -7,11 +7,11 @@ from typing import Any
 
 from espalier.architectures.shapes import Shapes
 from espalier.parameters import CalibrationParameters
+from espalier.pruning.parameters import default_batch
 from espalier.stage import Estimate
 
 PROCESS_BYTES = 420 << 20
 """Python, torch and transformers before any weight is read."""
-BATCH_TOKENS = 2048
 DEFAULT_POSITIONS = 2048
 PRODUCT_FLOPS = 80e9
 """Products of float32 matrices on two server cores; a 16-bit unit or a GPU is faster."""
@@ -29,7 +29,7 @@ class Tokens:
     @classmethod
     def of(cls, parameters: CalibrationParameters, batch: int | None, shapes: Shapes) -> "Tokens":
         length = parameters.seqlen or min(shapes.positions, DEFAULT_POSITIONS)
-        samples = batch or max(1, BATCH_TOKENS // length)
+        samples = batch or default_batch(length)
         return cls(parameters.samples, length, min(samples, parameters.samples) * length)
 
     @property

@@ -15,3 +15,12 @@ class CalibratedPruning(SparsityParameters, CalibrationParameters):
         Optional,
         Field(description="samples a pass; default 2048 tokens' worth; decides speed only"),
     ] = None
+
+
+BATCH_TOKENS = 2048
+"""Tokens a batch holds by default: enough to feed the kernels, little beside a layer."""
+
+
+def default_batch(tokens: int) -> int:
+    """Samples of `tokens` tokens that make a batch."""
+    return max(1, BATCH_TOKENS // tokens)

@@ -18,9 +18,10 @@ from espalier.checkpoint.reader import CheckpointReader
 from espalier.checkpoint.writer import Content, write_safetensors
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.pattern import Pattern
-from espalier.pruning.activations import LayerPasses, default_batch, positions_for
+from espalier.pruning.activations import LayerPasses, positions_for
 from espalier.pruning.masks import count_zeros
 from espalier.pruning.method import LayerMethod
+from espalier.pruning.parameters import default_batch
 from espalier.pruning.resume import ResumeState
 from espalier.pruning.statistics import NoStatistic, Statistic
 from espalier.stage import StageContext
