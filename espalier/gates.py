@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from espalier.architectures.adapter import EMBEDDING, HEAD, Architecture, dtype_name
 from espalier.architectures.products import choose_products, products
-from espalier.architectures.shapes import read_config
+from espalier.architectures.shapes import Shapes, read_config
 from espalier.checkpoint.reader import CheckpointReader
 from espalier.checkpoint.tokenizer import check_tokenizer, tokenizer_hash
 from espalier.errors import InputError
@@ -35,9 +35,9 @@ def check_checkpoint(directory: Path, *, pruning: dict[str, Any] | None = None) 
     """Check a finished directory, a tensor at a time; memory stays that of a layer.
 
     Index, names and shapes against the stock model; dtype against config.json; tokenizer against
-    the embedding; every weight finite; sparsity within half a point of what the method can attain
-    at its target and N:M exact in every group, where `pruning` (the manifest's section, with
-    `pattern`, `target`, `attainable`) is given; a finite loss from the stock layers.
+    the embedding; every weight finite; a finite loss from the stock layers. Where `pruning` (the
+    manifest's section) is given: with a `pattern`, sparsity within half a point of what the method
+    can attain at its target and N:M exact in every group; else every size that `target` names.
 
     Returns:
         what was found, for the manifest's checks.
@@ -48,11 +48,14 @@ def check_checkpoint(directory: Path, *, pruning: dict[str, Any] | None = None) 
     architecture, reader = _opened(directory)
     check_tokenizer(directory, architecture.shapes.vocabulary)
     _check_dtype(directory, reader)
-    pattern = Pattern.parse(str(pruning["pattern"])) if pruning else Pattern()
+    masked = pruning is not None and "pattern" in pruning
+    pattern = Pattern.parse(str(pruning["pattern"])) if pruning and masked else Pattern()
     with torch.inference_mode():
         zeros, total, loss = _walk(architecture, reader, pattern)
     achieved = zeros / total
-    if pruning:
+    if pruning and not masked:
+        _check_sizes(directory, architecture.shapes, pruning["target"])
+    elif pruning:
         expected = float(pruning.get("attainable", pruning["target"]))
         if abs(achieved - expected) > SPARSITY_TOLERANCE:
             raise InputError(
@@ -133,6 +136,15 @@ def _check_dtype(directory: Path, reader: CheckpointReader) -> None:
             f"config.json of {directory} states {stated} and the weights are "
             f"{dtype_name(matrix.dtype)}; make them agree."
         )
+
+
+def _check_sizes(directory: Path, shapes: Shapes, target: dict[str, int]) -> None:
+    for name, size in target.items():
+        if getattr(shapes, name) != size:
+            raise InputError(
+                f"{directory} has {getattr(shapes, name)} {name} where {size} were aimed at; "
+                "nothing is published."
+            )
 
 
 def _walk(

@@ -12,6 +12,17 @@ def _unset_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
+def parse_count(value: Any) -> Any:
+    """`4B`, `1.5M`, `700K` as a number; what is no such text is left to pydantic."""
+    units = {"K": 10**3, "M": 10**6, "B": 10**9}
+    if isinstance(value, str) and value and value[-1].upper() in units:
+        try:
+            return round(float(value[:-1]) * units[value[-1].upper()])
+        except ValueError:
+            raise ValueError("is not a number such as 4B, 1.5M or 700000") from None
+    return _unset_if_empty(value)
+
+
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="random seed")]
 Optional = BeforeValidator(_unset_if_empty)
 
@@ -26,6 +37,10 @@ class Parameters(BaseModel):
     def label(self) -> str:
         """What the default name of a result says of its parameters."""
         return ""
+
+    def unused(self) -> frozenset[str]:
+        """Roles of the stage's inputs that these parameters have no use for."""
+        return frozenset()
 
     @classmethod
     def from_assignments(cls, assignments: dict[str, str]) -> Self:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from espalier.parameters import Parameters
 from espalier.progress import Progress
 
-Section = Literal["models", "data", "checkpoints", "evals"]
+Section = Literal["models", "data", "checkpoints", "scores", "evals"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,38 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Derived:
+    """An input that another stage makes of the same model: its scores.
+
+    Attributes:
+        stage: the stage that makes it.
+        asked: from the pruning stage's parameters to the assignments that they imply for it.
+    """
+
+    stage: str
+    asked: Callable[[Any], Mapping[str, str]] = lambda parameters: {}
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """One command as the prunings it stands for, each of the result before it.
+
+    Attributes:
+        steps: the parameters of each.
+        table: a rich renderable for the user: what was chosen among what.
+    """
+
+    steps: tuple[Parameters, ...]
+    table: Any = None
+
+
+@dataclass(frozen=True)
 class Stage:
     """A stage as the host sees it; importing one needs no torch.
 
     Attributes:
         name: how it is called, also the method's name.
-        verb: `prune`, `grow`, `fetch`, `corpus`, `eval`.
+        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `eval`.
         section: where on the store its output is published.
         image: the image it runs in.
         parameters: the class that validates its parameters.
@@ -37,6 +63,9 @@ class Stage:
         network: whether it may use the network (fetch only).
         report: `package.module:function`, imported on the host; called as `function(before, after)`
             with two of the stage's results, it gives a rich renderable.
+        derived: the inputs that other stages make of the same model, by role.
+        unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
+            the prunings they stand for; may raise InputError.
     """
 
     name: str
@@ -50,6 +79,8 @@ class Stage:
     estimate: Callable[[Any, Mapping[str, Any]], Estimate | None] | None = None
     network: bool = False
     report: str | None = None
+    derived: Mapping[str, Derived] = field(default_factory=dict)
+    unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
 
 
 @dataclass(frozen=True)

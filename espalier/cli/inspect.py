@@ -89,6 +89,9 @@ def _described(manifest: Manifest) -> str:
 
 
 def _sparsity(pruning: dict[str, Any]) -> str:
+    if "pattern" not in pruning:
+        left = ", ".join(f"{size} {name}" for name, size in pruning["target"].items())
+        return f"{pruning['structure']}: {pruning['achieved']:.1%} removed; left {left}"
     return f"sparsity {pruning['achieved']:.4f} achieved, pattern {pruning['pattern']}"
 
 
@@ -134,7 +137,7 @@ def _checkpoint(store: Store, rest: dict[str, str]) -> Path:
     section, _, rest_of_name = name.partition("/")
     if section in SECTIONS and rest_of_name and (found := store.published(section, rest_of_name)):
         return found
-    if found := store.find(name, ("checkpoints", "models", "data")):
+    if found := store.find(name, ("checkpoints", "models", "data", "scores")):
         return found
     raise InputError(f"CKPT={name} is not on the store; see make list.")
 
