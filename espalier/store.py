@@ -10,7 +10,9 @@ from pathlib import Path
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.manifest import MANIFEST
 
-SECTIONS = ("models", "data", "checkpoints", "evals", "studies")
+SECTIONS = ("models", "data", "checkpoints", "scores", "evals", "studies")
+NESTED = ("scores", "evals")
+"""Sections whose names are `<model>/<what was measured>`."""
 PARTIAL = ".partial-"
 REPLACED = ".replaced-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,7 +31,7 @@ class Store:
             InputError: the name would leave its section, or is reserved.
         """
         parts = name.split("/")
-        allowed = 2 if section == "evals" else 1
+        allowed = 2 if section in NESTED else 1
         if (
             len(parts) > allowed
             or not all(_NAME.fullmatch(part) for part in parts)
@@ -70,8 +72,12 @@ class Store:
 
     def find(self, name: str, sections: tuple[str, ...]) -> Path | None:
         """The first complete artifact called `name` in `sections`."""
+        parts = name.split("/")
         for section in sections:
-            if _NAME.fullmatch(name) and (path := self.published(section, name)):
+            named = len(parts) <= (2 if section in NESTED else 1) and all(
+                map(_NAME.fullmatch, parts)
+            )
+            if named and (path := self.published(section, name)):
                 return path
         return None
 
@@ -89,7 +95,7 @@ class Store:
         for section in SECTIONS:
             base = self.root / section
             for manifest in sorted(base.glob(f"*/{MANIFEST}")) + sorted(
-                base.glob(f"*/*/{MANIFEST}") if section == "evals" else []
+                base.glob(f"*/*/{MANIFEST}") if section in NESTED else []
             ):
                 directory = manifest.parent
                 name = directory.relative_to(base).as_posix()

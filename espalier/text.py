@@ -46,13 +46,18 @@ class Reading:
 
 @dataclass(frozen=True)
 class Description:
-    """What `dataset.json` holds."""
+    """What `dataset.json` holds.
+
+    Attributes:
+        scores: how layers and channels are scored on it (None: as calibration is read).
+    """
 
     name: str
     source: str = ""
     revision: str = ""
     calibration: Reading = field(default=Reading("train", "documents"))
     perplexity: Reading = field(default=Reading("test", "stream"))
+    scores: Reading | None = None
     remark: str = ""
 
     def write(self, directory: Path) -> None:
@@ -73,8 +78,8 @@ class Description:
             return cls(directory.name)
         try:
             values: dict[str, Any] = json.loads(path.read_text())
-            for use in ("calibration", "perplexity"):
-                if use in values:
+            for use in ("calibration", "perplexity", "scores"):
+                if values.get(use):
                     values[use] = Reading(**values[use])
             return cls(**values)
         except (ValueError, TypeError) as error:

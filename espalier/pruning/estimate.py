@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from espalier.architectures.shapes import Shapes
-from espalier.parameters import CalibrationParameters
 from espalier.pruning.parameters import default_batch
 from espalier.stage import Estimate
 
@@ -27,10 +26,9 @@ class Tokens:
     batch: int
 
     @classmethod
-    def of(cls, parameters: CalibrationParameters, batch: int | None, shapes: Shapes) -> "Tokens":
-        length = parameters.seqlen or min(shapes.positions, DEFAULT_POSITIONS)
-        samples = batch or default_batch(length)
-        return cls(parameters.samples, length, min(samples, parameters.samples) * length)
+    def of(cls, samples: int, seqlen: int | None, batch: int | None, shapes: Shapes) -> "Tokens":
+        length = seqlen or min(shapes.positions, DEFAULT_POSITIONS)
+        return cls(samples, length, min(batch or default_batch(length), samples) * length)
 
     @property
     def count(self) -> int:
@@ -82,4 +80,44 @@ def estimate_streamed(
         ),
         disk=checkpoint + 2 * hidden,
         seconds=15 + flops / PRODUCT_FLOPS + 3 * checkpoint / DISK_BYTES_PER_SECOND,
+    )
+
+
+def estimate_forward(
+    config: Mapping[str, Any], tokens: Tokens, streams: int = 1, passes: float = 0, heads: int = 0
+) -> Estimate:
+    """A stage that only runs the model forwards, a layer at a time.
+
+    Args:
+        config: the model's config.json.
+        tokens: what is passed through.
+        streams: hidden states of all tokens that are held at once.
+        passes: layers run in all (0: each once).
+        heads: times that the head is computed for all tokens.
+    """
+    shapes = Shapes.of(config)
+    layer = shapes.layer_parameters * shapes.item_bytes
+    hidden = tokens.count * shapes.hidden * shapes.item_bytes
+    residual, inner = 8 * shapes.hidden, 4 * shapes.intermediate
+    activations = tokens.batch * (residual + inner) * max(shapes.item_bytes, 4)
+    attention = 4 * tokens.length * shapes.heads * shapes.head_dim
+    flops = tokens.count * (passes or shapes.layers) * (2 * shapes.layer_parameters + attention)
+    flops += 2 * tokens.count * heads * shapes.vocabulary * shapes.hidden
+    checkpoint = shapes.parameters * shapes.item_bytes
+    return Estimate(
+        memory=math.ceil(PROCESS_BYTES + 2 * layer + streams * hidden + activations),
+        disk=2 * hidden,
+        seconds=15 + flops / PRODUCT_FLOPS + checkpoint / DISK_BYTES_PER_SECOND,
+    )
+
+
+def estimate_copy(config: Mapping[str, Any]) -> Estimate:
+    """A stage that copies a part of every tensor: one tensor and what is taken of it."""
+    shapes = Shapes.of(config)
+    largest = max(rows * columns for rows, columns in shapes.matrices.values())
+    checkpoint = shapes.parameters * shapes.item_bytes
+    return Estimate(
+        memory=PROCESS_BYTES + 3 * max(largest * shapes.item_bytes, 64 << 20),
+        disk=checkpoint,
+        seconds=15 + 3 * checkpoint / DISK_BYTES_PER_SECOND,
     )

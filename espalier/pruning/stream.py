@@ -16,7 +16,8 @@ from espalier.checkpoint.files import copy_companions, copy_config
 from espalier.checkpoint.layout import PlannedFile, plan_files, write_index
 from espalier.checkpoint.reader import CheckpointReader
 from espalier.checkpoint.writer import Content, write_safetensors
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.device import require_device
+from espalier.errors import InputError
 from espalier.pattern import Pattern
 from espalier.pruning.activations import LayerPasses, positions_for
 from espalier.pruning.masks import count_zeros
@@ -44,12 +45,6 @@ class Job:
     sparsity: float | Sequence[float]
     input_ids: Tensor | None = None
     batch: int | None = None
-
-
-def require_device(device: str) -> None:
-    """Raise EnvironmentFailure where `device` is asked for and absent."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFailure("ACCEL=cuda was asked for and no GPU is visible here.")
 
 
 def prune_checkpoint(context: StageContext, job: Job) -> dict[str, Any]:

@@ -25,7 +25,8 @@ class SparseGPTParameters(CalibratedPruning):
 def estimate(parameters: SparseGPTParameters, config: Mapping[str, Any]) -> Estimate:
     """Memory, disk and time for a parent with this config.json."""
     shapes = Shapes.of(config)
-    tokens = Tokens.of(parameters, parameters.batch, shapes)
+    given = (parameters.samples, parameters.seqlen, parameters.batch)
+    tokens = Tokens.of(*given, shapes)
     widths = [shapes.matrices[group[0]][1] for group in INPUT_GROUPS]
     hessians = sum(4 * width**2 for width in widths)
     # While the widest is factorised: a quarter of it again, and the matrix in float32.

@@ -38,7 +38,8 @@ def estimate(parameters: WandaParameters, config: Mapping[str, Any]) -> Estimate
     widest = max(rows * columns for rows, columns in shapes.matrices.values())
     # The variant sorts a whole matrix of float32 scores and sums it up.
     selection = 5 * 4 * widest if parameters.variant else 0
-    tokens = Tokens.of(parameters, parameters.batch, shapes)
+    given = (parameters.samples, parameters.seqlen, parameters.batch)
+    tokens = Tokens.of(*given, shapes)
     return estimate_streamed(config, tokens, working_bytes=selection)
 
 

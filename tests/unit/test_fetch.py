@@ -202,7 +202,7 @@ def test_only_the_first_shard_of_c4_is_fetched(hub: Hub, tmp_path: Path) -> None
 def test_an_unknown_text_names_the_known(hub: Hub, tmp_path: Path) -> None:
     code, said = fetch(hub.url, tmp_path, "fetch-data", DATA="c5")
     assert code == 2
-    assert "c4, wikitext2, pg19, bookcorpus" in said
+    assert "c4, wikitext2, wikitext103, pg19, bookcorpus" in said
 
 
 def test_a_consolidated_copy_is_left_out() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from espalier import device
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.gates import check_checkpoint
 from espalier.pattern import Pattern
@@ -233,4 +234,4 @@ def test_mixed_dtypes(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_cuda_without_a_gpu_stops() -> None:
     with pytest.raises(EnvironmentFailure, match="no GPU"):
-        stream.require_device("cuda")
+        device.require_device("cuda")

@@ -51,6 +51,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         revision=repository.commit,
         calibration=source.calibration,
         perplexity=source.perplexity,
+        scores=source.scores,
         remark=source.remark,
     )
     description.write(context.output)

@@ -18,6 +18,7 @@ class TextSource:
         files: how many matching files of a split are fetched (None: all).
         calibration: how the papers draw calibration windows from it.
         perplexity: how the papers measure perplexity on it.
+        scores: how Minitron and ShortGPT score layers on it.
         remark: where it is not what the papers used.
     """
 
@@ -29,6 +30,7 @@ class TextSource:
     column: str = "text"
     files: int | None = None
     remark: str = ""
+    scores: Reading | None = None
 
 
 SOURCES = {
@@ -41,6 +43,7 @@ SOURCES = {
         },
         calibration=Reading("train", "documents"),
         perplexity=Reading("validation", "stream", " ", documents=1100, windows=256),
+        scores=Reading("train", "stream", " ", documents=8000),
     ),
     "wikitext2": TextSource(
         hub_id="Salesforce/wikitext",
@@ -51,6 +54,18 @@ SOURCES = {
         },
         calibration=Reading("train", "stream", " "),
         perplexity=Reading("test", "stream", "\n\n"),
+        scores=Reading("train", "stream", "\n\n"),
+    ),
+    "wikitext103": TextSource(
+        hub_id="Salesforce/wikitext",
+        revision="b08601e04326c79dfdd32d625aee71d232d685c3",
+        splits={
+            split: f"wikitext-103-v1/{split}-*.parquet" for split in ("train", "validation", "test")
+        },
+        calibration=Reading("train", "stream", " "),
+        perplexity=Reading("test", "stream", "\n\n"),
+        scores=Reading("train", "stream", "\n\n", documents=131072),
+        remark="not the raw form: words are tokenised and rare ones are <unk>",
     ),
     "pg19": TextSource(
         hub_id="emozilla/pg19",
@@ -63,6 +78,7 @@ SOURCES = {
         files=1,
         calibration=Reading("train", "documents"),
         perplexity=Reading("test", "stream", "\n\n"),
+        scores=Reading("validation", "stream", " ", documents=8000),
         remark="a parquet copy of deepmind/pg19, whose loading script no longer runs; the first "
         "file of each split",
     ),

@@ -24,7 +24,7 @@ class FetchParameters(Parameters):
 class FetchDataParameters(Parameters):
     """Which text."""
 
-    data: Annotated[str, Field(description="c4, wikitext2, pg19 or bookcorpus")]
+    data: Annotated[str, Field(description="c4, wikitext2, wikitext103, pg19 or bookcorpus")]
     revision: Revision = None
 
 

@@ -1,0 +1,1 @@
+"""Scores of layers, channels, neurons and heads, published before anything is removed."""
