@@ -10,7 +10,9 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 ESPALIER := $(VENV)/bin/python -m espalier
-METHODS := $(notdir $(patsubst %/,%,$(dir $(wildcard methods/*/spec.py))))
+STAGES := $(shell sed -n 's/^ *name="\([a-z0-9-]*\)",$$/\1/p' methods/*/spec.py)
+METHODS := $(sort $(filter-out score-%,$(STAGES)))
+SCORERS := $(sort $(filter score-%,$(STAGES)))
 IMAGES := $(notdir $(patsubst %/,%,$(dir $(wildcard images/*/Dockerfile))))
 LOCKS := $(notdir $(patsubst %/,%,$(dir $(wildcard images/*/requirements.in))))
 
@@ -27,14 +29,15 @@ ARGUMENTS = $(filter-out 'PYTHON=%,$(given))
 $(addprefix prune-,$(METHODS)): prune-%: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
-pipeline: $(VENV)/.ready
+#:   score-<method>   only measure what shortgpt, minitron-depth or minitron-width go by (SCORES)
+$(SCORERS) pipeline: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
 #: Models, data and evaluation
 #:   prepare          put on the store all that pruning and evaluating MODEL needs
 #:   fetch            put MODEL (an alias or a hub id) on the store
-#:   fetch-data       put the text DATA (c4, wikitext2, pg19, bookcorpus, pydoc) on the store
+#:   fetch-data       put the text DATA (c4, wikitext2, wikitext103, pg19, bookcorpus, pydoc) on the store
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy the Hugging Face directory FROM into the store as NAME
 #:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot), LEGACY=1
@@ -111,5 +114,5 @@ $(VENV)/.ready: images/host/requirements.lock
 	@touch $@
 
 .PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data grow adopt eval \
-  list list-models show verify gc $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
+  list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from espalier.discovery import method_named, stage_named
+from espalier.architectures.shapes import read_config
+from espalier.discovery import stage_named
 from espalier.errors import InputError
 from espalier.execution import Executor, Request
 from espalier.lineage import descends_from
@@ -33,10 +34,15 @@ class Chain:
         self, stage: Stage, parameters: Mapping[str, str], inputs: Mapping[str, Path], name: str
     ) -> Path:
         """One stage's published directory; where it will be, when only shown."""
-        validated = stage.parameters.from_assignments(dict(parameters))
+        return self.run(stage, stage.parameters.from_assignments(dict(parameters)), inputs, name)
+
+    def run(
+        self, stage: Stage, parameters: Parameters, inputs: Mapping[str, Path], name: str
+    ) -> Path:
+        """As `make`, with parameters that are validated already."""
         target = self.executor.store.path(stage.section, name)
         shape = self._shapes.get(inputs.get("model", target), {})
-        request = Request(stage, validated, inputs, name, shape)
+        request = Request(stage, parameters, inputs, name, shape)
         if not self.settings.dry_run:
             return self.executor.execute(request)
         self._shapes[target] = shape
@@ -56,6 +62,7 @@ class Chain:
                 return found
             source = resolve_model(name, revision or None)
             if source.grown:
+                self._shapes[self.executor.store.path("models", source.name)] = source.shape
                 text = self.text(GROWN_TEXT)
                 return self.make(stage_named("grow"), {}, {"data": text}, source.name)
             wanted = {"MODEL": name, "REVISION": source.revision}
@@ -82,25 +89,6 @@ class Chain:
             raise InputError(f"{name} does not exist; give an existing file or data set.")
         return self.make(stage_named("fetch-data"), {"DATA": name}, {}, name)
 
-    def prune(self, method: str, given: Mapping[str, str]) -> tuple[Path, Path]:
-        """The parent and the pruned checkpoint; `given` are the assignments but for settings."""
-        stage, rest = method_named(method), dict(given)
-        rest.pop("METHOD", None)
-        parent_name = rest.pop("MODEL", None) or rest.pop("CKPT", None) or "sapling"
-        calibration, name = rest.pop("CALIBRATION", None), rest.pop("NAME", None)
-        revision = rest.pop("REVISION", "")
-        parameters = stage.parameters.from_assignments(rest)
-        if name:
-            self.executor.store.path(stage.section, name)
-        if calibration and "calibration" not in stage.inputs:
-            raise InputError(f"{method} uses no calibration; leave CALIBRATION out.")
-        parent = self.model(parent_name, revision)
-        inputs = {"model": parent}
-        if "calibration" in stage.inputs:
-            inputs["calibration"] = self.text(calibration or self.default_text(parent, prune=True))
-        pruned = self.make(stage, rest, inputs, name or default_name(parent, stage, parameters))
-        return parent, pruned
-
     def evaluate(self, checkpoint: Path, given: Mapping[str, str]) -> Path:
         """The evaluation's directory; LEGACY=1 takes the method's own pinned harness."""
         rest = dict(given)
@@ -115,6 +103,11 @@ class Chain:
             inputs["tasks"] = self.text(tasks)
         label = rest.pop("NAME", None) or ("legacy-" if legacy else "") + suite
         return self.make(stage, rest, inputs, f"{checkpoint.resolve().name}/{label}")
+
+    def config(self, model: Path) -> Mapping[str, Any]:
+        """A model's config.json; what models.toml lists of it, or nothing, where it is not made."""
+        path = model / "config.json"
+        return read_config(model) if path.is_file() else self._shapes.get(model, {})
 
     def default_text(self, model: Path, prune: bool) -> str:
         """What a model is calibrated with and tested on where nothing else is asked."""

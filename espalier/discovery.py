@@ -39,6 +39,11 @@ def methods() -> dict[str, Stage]:
     return {name: stage for name, stage in stages().items() if stage.verb == "prune"}
 
 
+def scorers() -> dict[str, Stage]:
+    """The stages that measure what pruning goes by."""
+    return {name: stage for name, stage in stages().items() if stage.verb == "score"}
+
+
 def method_named(name: str) -> Stage:
     """The pruning method of that name.
 

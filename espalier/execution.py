@@ -191,12 +191,12 @@ class Executor:
             "command": shlex.join(self.runtime.argv(self.launch(request, partial))),
         }
 
+    def identity(self, path: Path) -> InputRecord:
+        """An input's name and the digest of its content."""
+        return identify(self._name_of(path), path, self.store.root / "cache" / "hashes")
+
     def _recipe(self, request: Request) -> tuple[Recipe, dict[str, InputRecord]]:
-        cache = self.store.root / "cache" / "hashes"
-        records = {
-            role: identify(self._name_of(path), path, cache)
-            for role, path in request.inputs.items()
-        }
+        records = {role: self.identity(path) for role, path in request.inputs.items()}
         recipe = Recipe(
             stage=request.stage.name,
             code=code_hash(request.stage.entry.partition(":")[0]),

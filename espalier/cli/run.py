@@ -9,8 +9,9 @@ import typer
 
 from espalier.chain import GROWN_TEXT, default_name
 from espalier.cli.session import Assignments, Session, console
-from espalier.discovery import method_named, methods, stage_named
+from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
+from espalier.pruning_command import TASK_DATA, PruningCommand, known_names, score
 from espalier.stage import Stage
 
 EVALUATION = ("SUITE", "DATA", "TASKS", "TASK_DATA", "LIMIT", "LEGACY")
@@ -21,6 +22,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     for name, stage in methods().items():
         app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
+    for name, stage in scorers().items():
+        app.command(name, help=stage.summary)(_score_command(stage))
     for command in (pipeline, evaluate, prepare, fetch, fetch_data, corpus, grow, adopt):
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
@@ -31,6 +34,14 @@ def _prune_command(method: str) -> Callable[[Assignments], None]:
         _pipeline(method, Session.of(assignments))
 
     return prune
+
+
+def _score_command(stage: Stage) -> Callable[[Assignments], None]:
+    def scored(assignments: Assignments = None) -> None:
+        session = Session.of(assignments)
+        session.finish(score(session.chain, stage, session.rest))
+
+    return scored
 
 
 def pipeline(assignments: Assignments = None) -> None:
@@ -45,13 +56,16 @@ def _pipeline(method: str, session: Session) -> None:
     chain, rest = session.chain, dict(session.rest)
     evaluation = {key: rest.pop(key) for key in EVALUATION if key in rest}
     asked = "SUITE" in evaluation
+    # The rows that the result is evaluated on are also those that layers are scored by.
+    rows = {key: value for key, value in evaluation.items() if key == TASK_DATA}
+    command = PruningCommand.parse(method, rest | rows)
     if evaluation.get("SUITE") == "none":
-        _, pruned = chain.prune(method, rest)
+        _, pruned = command.run(chain, console.print)
         session.finish(pruned)
         return
     if "DATA" in evaluation:
         chain.text(evaluation["DATA"])  # a text that is not to be had is best known before pruning
-    parent, pruned = chain.prune(method, rest)
+    parent, pruned = command.run(chain, console.print)
     try:
         before = chain.evaluate(parent, evaluation)
         after = chain.evaluate(pruned, evaluation)
@@ -98,11 +112,11 @@ def prepare(assignments: Assignments = None) -> None:
 
 
 def _pruned_name(rest: dict[str, str], method: str, parent: Path) -> str:
-    """The default name of METHOD's result; takes the method's parameters from `rest`."""
-    stage = method_named(method)
-    names = {name.upper() for name in stage.parameters.model_fields} - set(EVALUATION)
+    """The default name of METHOD's result; takes the method's assignments from `rest`."""
+    names = known_names(method_named(method)) - set(EVALUATION)
     given = {key: rest.pop(key) for key in list(rest) if key in names}
-    return default_name(parent, stage, stage.parameters.from_assignments(given))
+    command = PruningCommand.parse(method, given)
+    return default_name(parent, command.stage, command.parameters)
 
 
 def fetch(assignments: Assignments = None) -> None:
@@ -114,7 +128,7 @@ def fetch(assignments: Assignments = None) -> None:
 
 
 def fetch_data(assignments: Assignments = None) -> None:
-    """Put the text DATA (c4, wikitext2, pg19, bookcorpus or pydoc) on the store."""
+    """Put the text DATA (c4, wikitext2, wikitext103, pg19, bookcorpus or pydoc) on the store."""
     session = Session.of(assignments)
     data = session.rest.pop("DATA", GROWN_TEXT)
     _refuse(session.rest, "DATA")

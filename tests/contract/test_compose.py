@@ -9,6 +9,7 @@ import yaml
 from espalier.cli.run import EVALUATION
 from espalier.discovery import methods, stage_named
 from espalier.fingerprint import ROOT
+from espalier.pruning_command import known_names, roles_of
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
@@ -30,9 +31,11 @@ def test_each_method_is_a_profile_that_prunes_and_then_evaluates(method: str) ->
     stage, prune, evaluation = methods()[method], SERVICES[method], SERVICES[f"eval-{method}"]
     assert prune["image"] == f"espalier/{stage.image}:${{ACCEL:-cpu}}"
     assert prune["command"][:4] == ["python", "-m", "espalier", f"prune-{method}"]
-    parameters = {name.upper() for name in stage.parameters.model_fields}
-    calibration = {"CALIBRATION"} if "calibration" in stage.inputs else set()
-    assert variables(prune) == parameters | calibration | {"MODEL", "NAME", "SUITE"}
+    parameters, roles = known_names(stage), roles_of(stage)
+    sources = {"calibration": "CALIBRATION", "tasks": "TASK_DATA"}
+    given = {variable for role, variable in sources.items() if role in roles}
+    given |= {"SCORES"} if stage.derived else set()
+    assert variables(prune) == parameters | given | {"MODEL", "NAME", "SUITE"}
     assert "SUITE=none" in prune["command"]
 
     assert evaluation["image"] == f"espalier/{stage_named('eval').image}:${{ACCEL:-cpu}}"

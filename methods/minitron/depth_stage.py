@@ -1,0 +1,84 @@
+"""Depth scores as a stage: perplexity or a task's accuracy without each block of layers."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from espalier.figures import save
+
+from espalier.errors import InputError
+from espalier.gates import check_parent
+from espalier.scoring.decoder import Decoder
+from espalier.scoring.scores import about_data, model_name, shortened, write_scores
+from espalier.scoring.windows import leading_windows
+from espalier.stage import Outcome, StageContext
+from methods.minitron.cuts import cuts_of
+from methods.minitron.measure import Answers, Sample, measure
+from methods.minitron.plots import draw_depth
+from methods.minitron.spec import PERPLEXITY, DepthScoreParameters
+
+Score = Callable[[Answers], float | None]
+
+
+def run(context: StageContext, parameters: DepthScoreParameters) -> Outcome:
+    """Score the input `model` on the text `calibration` or the rows in `tasks`.
+
+    Raises:
+        InputError: the model, the text, the task or the number of layers does not fit.
+    """
+    model = context.inputs["model"]
+    check_parent(model)
+    decoder = Decoder(model, context.device)
+    blocks = parameters.blocks(decoder.num_layers)
+    perplexing = parameters.score == PERPLEXITY
+    samples, score, record = (_text if perplexing else _task)(context, parameters)
+    cuts = cuts_of(decoder.num_layers, blocks)
+    whole, without = measure(context, decoder, samples, cuts, parameters.batch)
+    unpruned = score(whole)
+    if unpruned is None:
+        raise InputError(f"{model_name(model)} gives no finite loss on these tokens; use others.")
+    scores: dict[str, Any] = {
+        "kind": "depth",
+        "model": model_name(model),
+        "layers": decoder.num_layers,
+        "score": parameters.score,
+        "lower_is_better": perplexing,
+        "unpruned": shortened(unpruned),
+        "by_first_removed": {
+            str(block): [score(without[cut]) for cut in cuts if cut.count == block]
+            for block in blocks
+        },
+        "data": about_data(record),
+    }
+    write_scores(context.output, scores)
+    save(draw_depth(scores), context.output / "depth")
+    context.progress.say(f"{parameters.score} of the whole model: {unpruned:.4f}")
+    return Outcome(data=record, notes={"products": decoder.kernel})
+
+
+def _text(
+    context: StageContext, parameters: DepthScoreParameters
+) -> tuple[list[Sample], Score, dict[str, Any]]:
+    if "calibration" not in context.inputs:
+        raise InputError("SCORE=ppl needs a text; give CALIBRATION.")
+    windows = leading_windows(
+        context.inputs["calibration"],
+        context.inputs["model"],
+        parameters.windows,
+        parameters.seqlen,
+    )
+    predicted = windows.input_ids.shape[1] - 1
+    samples = [Sample(row, predicted) for row in windows.input_ids]
+    return samples, lambda answers: perplexity(answers.log_likelihoods, predicted), windows.record
+
+
+def perplexity(log_likelihoods: list[float], tokens: int) -> float | None:
+    """Exp of the mean over windows of the mean cross-entropy; None where that is no number."""
+    mean = -sum(log_likelihoods) / (len(log_likelihoods) * tokens)
+    return shortened(math.exp(mean)) if mean < math.log(1e300) else None
+
+
+def _task(
+    context: StageContext, parameters: DepthScoreParameters
+) -> tuple[list[Sample], Score, dict[str, Any]]:
+    raise NotImplementedError

@@ -1,0 +1,1 @@
+"""ShortGPT: the layers that change the hidden states least go."""

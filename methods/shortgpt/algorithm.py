@@ -1,0 +1,49 @@
+"""ShortGPT (Men et al. 2024, arXiv 2403.03853, §3): how much a layer changes its input.
+
+Shapes: B samples, T tokens, H hidden.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from espalier.errors import InputError
+
+
+def block_influence(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """1 - mean over tokens of cos(input, output) of states [B, T, H]: float32 [B] (eq. 1)."""
+    return 1 - cosine_similarity(inputs.float(), outputs.float(), dim=-1).mean(dim=-1)
+
+
+def least_influential(influence: Sequence[float], count: int) -> list[int]:
+    """The `count` layers of least influence, the least first; of equals the later layer goes."""
+    order = sorted(range(len(influence)), key=lambda layer: (influence[layer], -layer))
+    return order[:count]
+
+
+class BlockInfluence:
+    """Averages each layer's influence over the samples."""
+
+    def __init__(self) -> None:
+        self._samples: list[float] = []
+
+    def begin(self, module: nn.Module) -> None:
+        """Nothing has been seen of this layer."""
+        self._samples = []
+
+    def see(self, inputs: Tensor, outputs: Tensor) -> None:
+        """Take in hidden states [B, T, H] before and after the layer."""
+        self._samples += block_influence(inputs, outputs).tolist()
+
+    def end(self) -> dict[str, Any]:
+        """The layer's influence.
+
+        Raises:
+            InputError: it is not a number.
+        """
+        influence = sum(self._samples) / len(self._samples)
+        if influence != influence:  # noqa: PLR0124 - NaN alone differs from itself
+            raise InputError("a layer gives NaN on these tokens; use other tokens or float32.")
+        return {"block_influence": influence}

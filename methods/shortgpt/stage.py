@@ -1,0 +1,34 @@
+"""ShortGPT as a stage."""
+
+from espalier.figures import save
+
+from espalier.architectures.shapes import Shapes, read_config
+from espalier.gates import check_parent
+from espalier.scoring.scores import read_scores, write_scores
+from espalier.stage import Outcome, StageContext
+from espalier.structured.record import structured_section
+from espalier.structured.restructure import Kept, restructure
+from methods.shortgpt.algorithm import least_influential
+from methods.shortgpt.plots import draw_block_influence
+from methods.shortgpt.spec import ShortGPTParameters
+
+
+def run(context: StageContext, parameters: ShortGPTParameters) -> Outcome:
+    """Remove layers of the input `model` by the input `scores`.
+
+    Raises:
+        InputError: the model, the scores or the number of layers does not fit.
+    """
+    model = context.inputs["model"]
+    check_parent(model)
+    parent = Shapes.of(read_config(model))
+    target = parameters.target(parent)
+    scores = read_scores(context.inputs["scores"], "block-influence", model)
+    dropped = least_influential(scores["block_influence"], parent.layers - target.layers)
+    kept = Kept([layer for layer in range(parent.layers) if layer not in dropped])
+    restructure(model, context.output, kept, target, context.progress)
+    context.progress.say(f"removed layers {', '.join(map(str, sorted(dropped)))}")
+    write_scores(context.output, scores | {"dropped": sorted(dropped)})
+    save(draw_block_influence(scores, dropped), context.output / "block_influence")
+    section = structured_section(parent, target, kept) | {"dropped_by_influence": dropped}
+    return Outcome(pruning=section)
