@@ -1,5 +1,10 @@
-"""`make bench`: the pruning benchmark with its defaults, or with the options given."""
+"""`make bench`: the pruning benchmark, or with `depth` as first word the depth search's."""
 
-from benchmarks.pruning import main
+import sys
 
-main()
+from benchmarks import depth, pruning
+
+if sys.argv[1:2] == ["depth"]:
+    depth.main(sys.argv[2:])
+else:
+    pruning.main(sys.argv[1:])

@@ -4,12 +4,9 @@
 """
 
 import argparse
-import json
 import os
 import shutil
-import subprocess
-import sys
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,20 +16,11 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from benchmarks.limit import limit_seconds
+from benchmarks.process import GIB, Cost, run_worker
 from benchmarks.random_checkpoint import SHAPES, checkpoint
 from espalier.architectures.shapes import Shapes, read_config
 
-GIB = 1 << 30
 METHODS = ("wanda", "sparsegpt", "magnitude")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one process: wall and processor seconds, peak resident bytes."""
-
-    seconds: float
-    processor: float
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -63,20 +51,9 @@ def measure(kind: str, work: Work, cache: Path) -> Cost:
         "samples": work.samples,
         "length": work.length,
     }
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker", kind, json.dumps(spec)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    errors = process.stderr.read() if process.stderr else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"{kind} {work.method} failed:\n{errors[-2000:]}")
+    cost = run_worker(kind, spec)
     shutil.rmtree(output)
-    return Cost(
-        time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
-    )
+    return cost
 
 
 def side_by_side(works: list[Work], cache: Path, plain: bool, with_limit: bool) -> Table:
@@ -118,7 +95,7 @@ def growth(cache: Path, method: str, shape: str) -> Table:
     return table
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Parse options, measure, print."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -134,7 +111,7 @@ def main() -> None:
         type=Path,
         default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "espalier-bench",
     )
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     layers = options.layers or int(SHAPES[options.shape]["num_hidden_layers"])
     options.cache.mkdir(parents=True, exist_ok=True)
     console = Console(width=130)
@@ -145,7 +122,3 @@ def main() -> None:
     model = checkpoint(options.cache, options.shape, layers)
     works = [Work(model, method, options.samples, options.length) for method in options.methods]
     console.print(side_by_side(works, options.cache, not options.no_plain, not options.no_limit))
-
-
-if __name__ == "__main__":
-    main()

@@ -25,6 +25,16 @@ _LLAMA: dict[str, Any] = {
     "num_key_value_heads": 8,
 }
 SHAPES: dict[str, dict[str, Any]] = {
+    "tinyllama": {
+        **_LLAMA,
+        "vocab_size": 32000,
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_key_value_heads": 4,
+        "head_dim": 64,
+        "tie_word_embeddings": False,
+    },
     "1b": {
         **_LLAMA,
         "hidden_size": 2048,

@@ -1,40 +1,76 @@
 """One measured run in a process of its own: `python -m benchmarks.worker ours|plain SPEC`."""
 
+import importlib
 import json
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
+
+from espalier.architectures.products import choose_products, products
+from espalier.progress import Progress
+from espalier.stage import StageContext
 
 
 def main() -> None:
     """Run what the JSON on the command line describes."""
     kind, spec = sys.argv[1], json.loads(sys.argv[2])
-    model, output, tokens = (Path(spec[key]) for key in ("model", "output", "tokens"))
-    if kind == "plain":
-        from benchmarks.plain import prune
-        from espalier.architectures.products import choose_products, products
-
-        # The same kernels as ours, so that what is compared is the algorithm.
-        with products(choose_products(torch.bfloat16, "cpu")):
-            prune(model, output, spec["method"], load_file(tokens)["input_ids"], spec["sparsity"])
+    depth = spec["method"] == "depth"
+    if kind == "ours":
+        (_depth if depth else _prune)(spec)
         return
-    import importlib
+    # The same kernels as ours, so that what is compared is the algorithm.
+    with products(choose_products(torch.bfloat16, "cpu")):
+        (_plain_depth if depth else _plain_prune)(spec)
 
+
+def _prune(spec: dict[str, Any]) -> None:
     from espalier.discovery import stage_named
-    from espalier.progress import Progress
-    from espalier.stage import StageContext
 
-    stage = stage_named(spec["method"])
+    stage, output = stage_named(spec["method"]), Path(spec["output"])
     values = {"SPARSITY": str(spec["sparsity"])}
     if "calibration" in stage.inputs:
         values |= {"SAMPLES": str(spec["samples"]), "SEQLEN": str(spec["length"])}
     module, _, function = stage.entry.partition(":")
-    inputs = {"model": model, "calibration": tokens}
+    inputs = {"model": Path(spec["model"]), "calibration": Path(spec["tokens"])}
     context = StageContext(inputs, output, output / ".run", "cpu", Progress())
     run = getattr(importlib.import_module(module), function)
     run(context, stage.parameters.from_assignments(values))
+
+
+def _plain_prune(spec: dict[str, Any]) -> None:
+    from benchmarks.plain import prune
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    prune(Path(spec["model"]), Path(spec["output"]), spec["method"], ids, spec["sparsity"])
+
+
+def _depth(spec: dict[str, Any]) -> None:
+    """Perplexities by first removed layer, the unpruned one first, to stdout."""
+    from espalier.scoring.decoder import Decoder
+    from methods.minitron.cuts import cuts_of
+    from methods.minitron.measure import Sample, measure
+
+    model, ids = Path(spec["model"]), load_file(spec["tokens"])["input_ids"]
+    decoder = Decoder(model, "cpu")
+    cuts = cuts_of(decoder.num_layers, [decoder.num_layers - spec["left"]])
+    scored = ids.shape[1] - 1
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        context = StageContext({}, output, output / "scratch", "cpu", Progress())
+        whole, without = measure(context, decoder, [Sample(row, scored) for row in ids], cuts)
+    answers = [whole, *(without[cut] for cut in cuts)]
+    json.dump([answer.perplexity(scored) for answer in answers], sys.stdout)
+
+
+def _plain_depth(spec: dict[str, Any]) -> None:
+    from benchmarks.plain_depth import perplexities
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    json.dump(perplexities(Path(spec["model"]), ids, spec["left"]), sys.stdout)
 
 
 if __name__ == "__main__":

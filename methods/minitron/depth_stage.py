@@ -1,6 +1,5 @@
 """Depth scores as a stage: perplexity or a task's accuracy without each block of layers."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,7 @@ def run(context: StageContext, parameters: DepthScoreParameters) -> Outcome:
         "lower_is_better": perplexing,
         "unpruned": shortened(unpruned),
         "by_first_removed": {
-            str(block): [score(without[cut]) for cut in cuts if cut.count == block]
+            str(block): [_short(score(without[cut])) for cut in cuts if cut.count == block]
             for block in blocks
         },
         "data": about_data(record),
@@ -54,6 +53,10 @@ def run(context: StageContext, parameters: DepthScoreParameters) -> Outcome:
     save(draw_depth(scores), context.output / "depth")
     context.progress.say(f"{parameters.score} of the whole model: {unpruned:.4f}")
     return Outcome(data=record, notes={"products": decoder.kernel})
+
+
+def _short(score: float | None) -> float | None:
+    return None if score is None else float(shortened(score))
 
 
 def _text(
@@ -69,13 +72,7 @@ def _text(
     )
     predicted = windows.input_ids.shape[1] - 1
     samples = [Sample(row, predicted) for row in windows.input_ids]
-    return samples, lambda answers: perplexity(answers.log_likelihoods, predicted), windows.record
-
-
-def perplexity(log_likelihoods: list[float], tokens: int) -> float | None:
-    """Exp of the mean over windows of the mean cross-entropy; None where that is no number."""
-    mean = -sum(log_likelihoods) / (len(log_likelihoods) * tokens)
-    return shortened(math.exp(mean)) if mean < math.log(1e300) else None
+    return samples, lambda answers: answers.perplexity(predicted), windows.record
 
 
 def _task(

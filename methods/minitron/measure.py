@@ -4,6 +4,7 @@ Shapes: S samples, B samples of a batch, T tokens, H hidden, N scored tokens.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from methods.minitron.cuts import Cut, chunk_tokens
 from methods.minitron.depth_search import walk
 
 STATE = "chunks.json"
+LARGEST = math.log(1e300)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,14 @@ class Answers:
 
     log_likelihoods: list[float]
     greedy: list[bool]
+
+    def perplexity(self, tokens: int) -> float | None:
+        """The exponential of the mean cross-entropy of windows with `tokens` predictions each.
+
+        None where that is no finite number.
+        """
+        mean = -sum(self.log_likelihoods) / (len(self.log_likelihoods) * tokens)
+        return math.exp(mean) if mean < LARGEST else None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""What one worker process costs."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: wall and processor seconds, peak resident bytes, and what it printed."""
+
+    seconds: float
+    processor: float
+    memory: int
+    printed: str
+
+
+def run_worker(kind: str, spec: Mapping[str, Any]) -> Cost:
+    """Run `python -m benchmarks.worker KIND SPEC` to its end."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.worker", kind, json.dumps(spec)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    errors = process.stderr.read() if process.stderr else ""
+    printed = process.stdout.read() if process.stdout else ""
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{kind} {spec['method']} failed:\n{errors[-2000:]}")
+    processor = usage.ru_utime + usage.ru_stime
+    return Cost(time.perf_counter() - began, processor, usage.ru_maxrss * 1024, printed)
