@@ -1,0 +1,209 @@
+"""ShortGPT and Minitron as a user runs them, with the packages of their own image."""
+
+import json
+import math
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from espalier.fingerprint import ROOT
+from espalier.manifest import read_manifest
+from tests.contract.command import command, espalier, quiet_environment, refused, tree
+from tests.tiny import SHAPE, tiny_llama, token_rows
+
+pytestmark = pytest.mark.minitron
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("parent") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return token_rows(tmp_path_factory.mktemp("tokens") / "tokens.safetensors")
+
+
+def pruned(store: Path, method: str, model: Path, tokens: Path, *words: str) -> Path:
+    given = (f"MODEL={model}", f"CALIBRATION={tokens}", "SUITE=none", *words)
+    done = espalier(store, f"prune-{method}", *given)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.splitlines()[-1])
+
+
+def check_loads(checkpoint: Path, **sizes: int) -> Any:
+    """Stock transformers loads it in the expected shape, gives a finite loss, and generates."""
+    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    expected = {k: v for k, v in SHAPE.items() if k.startswith(("num_", "hidden", "inter", "head"))}
+    for name, size in (expected | sizes).items():
+        assert getattr(model.config, name) == size, name
+    ids = torch.arange(2, 30)[None]
+    with torch.inference_mode():
+        assert math.isfinite(float(model(ids, labels=ids).loss))
+        generated = model.generate(ids[:, :4], max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert generated.shape == (1, 10)
+    return model
+
+
+def pictures(directory: Path) -> set[str]:
+    found = {path.name for path in directory.iterdir() if path.suffix in (".png", ".svg")}
+    for name in found:
+        start = (directory / name).read_bytes()[:8]
+        assert start.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    return found
+
+
+def test_shortgpt(tmp_path: Path, model: Path, tokens: Path) -> None:
+    checkpoint = pruned(tmp_path, "shortgpt", model, tokens, "LAYERS=2")
+    assert checkpoint == tmp_path / "checkpoints" / "tiny-shortgpt-2"
+    check_loads(checkpoint, num_hidden_layers=2)
+    scores = tmp_path / "scores" / "tiny" / "shortgpt-tokens-128"
+    influence = json.loads((scores / "scores.json").read_text())["block_influence"]
+    manifest = read_manifest(checkpoint)
+    assert manifest.pruning is not None
+    assert manifest.pruning["dropped_layers"] == [influence.index(min(influence))]
+    assert manifest.pruning["structure"] == "depth"
+    assert manifest.inputs["scores"].name == "scores/tiny/shortgpt-tokens-128"
+    assert (
+        pictures(scores) == pictures(checkpoint) == {"block_influence.png", "block_influence.svg"}
+    )
+
+
+def test_depth_from_one_measurement(tmp_path: Path, model: Path, tokens: Path) -> None:
+    """Scores of several block sizes serve several prunings; none of them measures again."""
+    scored = espalier(
+        tmp_path, "score-minitron-depth", f"MODEL={model}", f"CALIBRATION={tokens}", "LAYERS=2,1"
+    )
+    assert scored.returncode == 0, scored.stderr
+    scores = Path(scored.stdout.strip())
+    assert scores == tmp_path / "scores" / "tiny" / "minitron-depth-tokens-ppl-2-1"
+    content = json.loads((scores / "scores.json").read_text())
+    assert {size: len(by) for size, by in content["by_first_removed"].items()} == {"1": 3, "2": 2}
+    for words, left in ((("LAYERS=1",), 1), (("LAYERS=2", "CHOICE=best"), 2)):
+        given = (f"MODEL={model}", "SCORES=tiny/minitron-depth-tokens-ppl-2-1", "SUITE=none")
+        done = espalier(tmp_path, "prune-minitron-depth", *given, *words)
+        assert done.returncode == 0, done.stderr
+        check_loads(Path(done.stdout.strip()), num_hidden_layers=left)
+    assert [path.name for path in (tmp_path / "scores" / "tiny").iterdir()] == [scores.name]
+    single = espalier(tmp_path, "prune-minitron-depth", *given, "LAYERS=1", "CONTIGUOUS=0")
+    assert single.returncode == 0, single.stderr
+    manifest = read_manifest(Path(single.stdout.strip()))
+    one, unpruned = content["by_first_removed"]["1"], content["unpruned"]
+    cheapest = sorted(range(3), key=lambda layer: abs(one[layer] - unpruned))[:2]
+    assert (manifest.pruning or {})["dropped_layers"] == sorted(cheapest)
+
+
+def test_width_in_order_of_importance(tmp_path: Path, model: Path, tokens: Path) -> None:
+    words = ("HIDDEN=24", "FFN=40", "HEADS=2", "KV_HEADS=1")
+    checkpoint = pruned(tmp_path, "minitron-width", model, tokens, *words)
+    sizes = {"hidden_size": 24, "intermediate_size": 40}
+    check_loads(checkpoint, **sizes, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    (scores,) = (tmp_path / "scores" / "tiny").iterdir()
+    content = json.loads((scores / "scores.json").read_text())
+    pruning = read_manifest(checkpoint).pruning or {}
+    ranked = sorted(range(32), key=lambda channel: -content["hidden"][channel])
+    assert pruning["kept_hidden"] == ranked[:24]
+    assert [len(kept) for kept in pruning["kept_intermediate"]] == [40, 40, 40]
+    assert [len(kept) for kept in pruning["kept_heads"]] == [2, 2, 2]
+    assert pictures(scores) == pictures(checkpoint) == {"importance.png", "importance.svg"}
+
+
+def test_depth_and_width_in_one_command(tmp_path: Path, model: Path, tokens: Path) -> None:
+    checkpoint = pruned(tmp_path, "minitron", model, tokens, "LAYERS=2", "FFN=24")
+    assert checkpoint.name == "tiny-minitron-2-f24"
+    check_loads(checkpoint, num_hidden_layers=2, intermediate_size=24)
+    assert (read_manifest(checkpoint).pruning or {})["structure"] == "depth+width"
+    assert len(pictures(checkpoint)) == 4
+
+
+def test_steps_measure_what_the_step_before_left(tmp_path: Path, model: Path, tokens: Path) -> None:
+    checkpoint = pruned(tmp_path, "shortgpt", model, tokens, "LAYERS=1", "STEPS=2")
+    check_loads(checkpoint, num_hidden_layers=1)
+    manifest = read_manifest(checkpoint)
+    step = "tiny-shortgpt-1-steps2-step1of2"
+    assert manifest.inputs["model"].name == f"checkpoints/{step}"
+    assert manifest.inputs["scores"].name == f"scores/{step}/shortgpt-tokens-128"
+
+
+def test_a_number_of_parameters(tmp_path: Path, model: Path, tokens: Path) -> None:
+    checkpoint = pruned(tmp_path, "minitron", model, tokens, "PARAMS=18K")
+    found = read_manifest(checkpoint).model or {}
+    assert found["parameters"] == pytest.approx(18_000, rel=0.05)
+
+
+def test_batches_and_runs_give_the_same_bytes(tmp_path: Path, model: Path, tokens: Path) -> None:
+    first = pruned(tmp_path / "a", "minitron", model, tokens, "LAYERS=2", "HIDDEN=24")
+    again = pruned(tmp_path / "b", "minitron", model, tokens, "LAYERS=2", "HIDDEN=24")
+    unlike = {"manifest.json", "metrics.jsonl"}
+    one, two = (
+        {name: data for name, data in tree(place).items() if name not in unlike}
+        for place in (first, again)
+    )
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+
+
+def test_scores_of_another_model_are_refused(tmp_path: Path, model: Path, tokens: Path) -> None:
+    pruned(tmp_path, "shortgpt", model, tokens, "LAYERS=2")
+    other = tiny_llama(tmp_path / "other", num_hidden_layers=4)
+    words = (f"MODEL={other}", "SCORES=tiny/shortgpt-tokens-128", "SUITE=none", "LAYERS=2")
+    refused(espalier(tmp_path, "prune-shortgpt", *words), 2, "another model than other")
+    words = (f"MODEL={model}", "SCORES=tiny/shortgpt-tokens-128", "SUITE=none", "FFN=24")
+    refused(
+        espalier(tmp_path, "prune-minitron-width", *words), 2, "none made by score-minitron-width"
+    )
+
+
+def test_scores_of_other_blocks_are_refused(tmp_path: Path, model: Path, tokens: Path) -> None:
+    done = espalier(
+        tmp_path, "score-minitron-depth", f"MODEL={model}", f"CALIBRATION={tokens}", "LAYERS=2"
+    )
+    assert done.returncode == 0, done.stderr
+    words = (f"MODEL={model}", f"SCORES={done.stdout.strip()}", "SUITE=none", "LAYERS=1")
+    refused(espalier(tmp_path, "prune-minitron-depth", *words), 2, "blocks of 1 layers and 2 are")
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_text_that_is_too_short(tmp_path: Path, model: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("the quick brown fox")
+    done = espalier(tmp_path, "prune-shortgpt", f"MODEL={model}", f"CALIBRATION={text}", "LAYERS=2")
+    refused(done, 2, "is shorter than SEQLEN=128")
+    assert not list((tmp_path / "scores" / "tiny").iterdir())
+
+
+def test_an_interrupted_search_goes_on(tmp_path: Path, tokens: Path) -> None:
+    """Ctrl-C in the middle ends in 75, and the same command gives the bytes of a run at once."""
+    model = tiny_llama(tmp_path / "deep", num_hidden_layers=12)
+    rows = token_rows(tmp_path / "rows.safetensors", rows=512, width=128)
+    words = ("score-minitron-depth", f"MODEL={model}", f"CALIBRATION={rows}", "LAYERS=11")
+    words = (*words, "SAMPLES=512")
+    process = subprocess.Popen(
+        command(tmp_path / "store", *words),
+        cwd=ROOT,
+        env=quiet_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "store").glob("scores/deep/*/.run/scratch/chunks.json")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    whole = espalier(tmp_path / "whole", *words)
+    again = espalier(tmp_path / "store", *words)
+    assert again.returncode == whole.returncode == 0, again.stderr
+    for name in ("scores.json", "depth.png", "depth.svg"):
+        one, two = (Path(done.stdout.strip()) / name for done in (whole, again))
+        assert one.read_bytes() == two.read_bytes()
