@@ -8,7 +8,7 @@ import pytest
 
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.images import compile_lock
-from espalier.images.definition import IMAGES, locked_lines
+from espalier.images.definition import IMAGES, SHARED, known_images, locked_lines
 from espalier.images.lock import cpu_torch_options, locked_names, locks_of
 
 LOCKS = sorted(IMAGES.glob("*/*.lock"))
@@ -43,18 +43,20 @@ def test_all_images_share_one_torch() -> None:
     assert cpu.pop("torch") == "2.13.0+cpu"
     assert cuda.pop("torch") == "2.13.0"
     assert cpu == {name: pin for name, pin in cuda.items() if not CUDA_ONLY.match(name)}
-    for name in ("wanda", "eval"):
+    for name in set(known_images()) - {SHARED}:
         own = pins(IMAGES / name / "requirements.lock")
         assert not set(own) & {"torch", *cpu, *cuda}
         assert "torch==2.13.0" in (IMAGES / name / "requirements.in").read_text()
 
 
 def test_the_harnesses_and_transformers() -> None:
-    wanda, modern = (pins(IMAGES / name / "requirements.lock") for name in ("wanda", "eval"))
+    names = ("wanda", "eval", "minitron")
+    wanda, modern, minitron = (pins(IMAGES / name / "requirements.lock") for name in names)
     assert wanda["lm-eval"] == "0.3.0"
     assert modern["lm-eval"] == "0.4.13"
     assert wanda["transformers"].startswith("5.")
     assert modern["transformers"].startswith("5.")
+    assert (minitron["lm-eval"], minitron["transformers"]) == ("0.4.9", "4.46.2")
 
 
 def test_the_developers_tools_agree_with_the_host_tool() -> None:
@@ -73,7 +75,7 @@ def test_a_lock_is_compiled_by_hash_and_leaves_torch_to_the_shared_image() -> No
 
 
 def test_unknown_locks_are_told_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no lock nothing; known locks: dev, eval, host, torch"):
+    with pytest.raises(InputError, match="no lock nothing; known locks: dev, eval, host, minitron"):
         compile_lock("nothing")
 
 
