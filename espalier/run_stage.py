@@ -155,7 +155,15 @@ def _sole_worker(path: Path) -> Iterator[None]:
 def _environment(spec: RunSpec) -> dict[str, Any]:
     packages = {
         name: importlib.metadata.version(name)
-        for name in ("torch", "transformers", "tokenizers", "safetensors", "datasets", "lm_eval")
+        for name in (
+            "torch",
+            "transformers",
+            "tokenizers",
+            "safetensors",
+            "datasets",
+            "lm_eval",
+            "matplotlib",
+        )
         if _installed(name)
     }
     return {

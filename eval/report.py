@@ -187,8 +187,9 @@ def _published_as(evaluation: Evaluation) -> tuple[str, str, str] | None:
     made = evaluation.model
     if made.get("verb") == "fetch":
         return str(made["name"]), "dense", ""
-    if not (pruning := made.get("pruning")):
-        return None
+    pruning = made.get("pruning") or {}
+    if "pattern" not in pruning:
+        return None  # no values of shapes are listed
     parent = str(made["inputs"]["model"]["name"]).rpartition("/")[2]
     pattern = str(pruning["pattern"])
     setting = pattern if ":" in pattern else f"{pattern}-{pruning['target']:g}"

@@ -137,6 +137,19 @@ def test_a_report_finds_the_published_values_by_the_manifests(tmp_path: Path) ->
         assert shown in text
 
 
+def test_a_shape_has_no_published_values(tmp_path: Path) -> None:
+    before = evaluation(tmp_path, "llama2-7b", 5.1, 0.75, nonzero=1000)
+    after = evaluation(tmp_path, "short", 9.0, 0.70, nonzero=730)
+    manifest = {
+        "verb": "prune",
+        "stage": "shortgpt",
+        "inputs": {"model": {"name": "models/llama2-7b"}},
+        "pruning": {"structure": "depth", "target": {"layers": 23}},
+    }
+    (tmp_path / "checkpoints" / "short" / "manifest.json").write_text(json.dumps(manifest))
+    assert "x1.765" in printed(report(before, after))
+
+
 def test_published_values_are_found() -> None:
     assert published_perplexity("llama2-13b", "dense", "", "wikitext2", 4096) == 4.57
     assert published_perplexity("llama2-70b", "sparsegpt", "2:4", "wikitext2", 4096) == 5.40
