@@ -2,14 +2,20 @@
 
 An image's packages and the developers' tools lie in two virtual environments of their own; a third,
 empty one sees both, the image's first, so that what is tested is what the image holds.
+
+Tests run with the packages of `eval`, those marked `every_image` with the others' too, and those
+marked with an image's name with that image's alone.
 """
 
+import argparse
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 from espalier.errors import EspalierError
-from espalier.images.definition import IMAGES, SHARED, digest, known_images, locked_lines
+from espalier.images.definition import IMAGES, ROOT, SHARED, digest, known_images, locked_lines
 from espalier.images.lock import PYTHON_VERSION, find_uv, run_uv
 from espalier.runtimes.local import ENVIRONMENTS
 from espalier.venv import COMPLETE, ensure_venv
@@ -19,6 +25,9 @@ MAIN = "eval"
 METHODS = "wanda"
 """The image of the methods that are there so far: the benchmarks' packages."""
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
+PARALLEL = ("-n", "2", "--dist", "loadgroup")
+NOTHING_COLLECTED = 5
+"""Pytest's exit code."""
 
 
 def tools_venv() -> Path:
@@ -42,13 +51,14 @@ def overlay(image: str) -> Path:
     """The python that sees an image's packages and, after them, the tools."""
     own = ensure_venv(image, "cpu", ENVIRONMENTS).parent.parent
     folder = ENVIRONMENTS / f"test-{own.name}"
-    tools = tools_venv()
-    run_uv(
-        [find_uv(), "venv", "-q", "--clear", "--python", PYTHON_VERSION, str(folder)],
-        "the tests' environment cannot be made",
-    )
     site = f"lib/python{PYTHON_VERSION}/site-packages"
-    (folder / site / "overlay.pth").write_text(f"{own / site}\n{tools / site}\n")
+    listing, seen = folder / site / "overlay.pth", f"{own / site}\n{tools_venv() / site}\n"
+    if not listing.is_file() or listing.read_text() != seen:  # another run may be using it
+        run_uv(
+            [find_uv(), "venv", "-q", "--clear", "--python", PYTHON_VERSION, str(folder)],
+            "the tests' environment cannot be made",
+        )
+        listing.write_text(seen)
     return folder / "bin" / "python"
 
 
@@ -58,19 +68,68 @@ def main(words: list[str]) -> int:
         return subprocess.run(
             [overlay(METHODS), "-m", "benchmarks", *words[1:]], check=False
         ).returncode
-    codes = []
-    if not words:
-        for image in OTHERS:
-            print(f"== with the packages of image {image}", flush=True)
-            marked = ["tests/unit", "-m", "every_image", "-n", "2"]
-            codes.append(_pytest(image, marked))
-        print(f"== with the packages of image {MAIN}", flush=True)
-    codes.append(_pytest(MAIN, words or ["-n", "2", "--dist", "loadgroup"]))
-    return max(codes)
+    return exit_code(_given(words) if words else _everything())
 
 
-def _pytest(image: str, words: list[str]) -> int:
-    return subprocess.run([overlay(image), "-m", "pytest", *words], check=False).returncode
+def _everything() -> Iterable[int]:
+    own = images_with_tests()
+    for image in OTHERS:
+        if image in own:
+            yield _pytest(image, ["tests", *PARALLEL], f"every_image or {image}")
+        else:
+            yield _pytest(image, ["tests/unit", *PARALLEL], "every_image")
+    yield _pytest(MAIN, PARALLEL, no_other(own))
+
+
+def _given(words: list[str]) -> Iterable[int]:
+    own = images_with_tests()
+    yield _pytest(MAIN, words, no_other(own))
+    for image in own:
+        if mentions(image, words):
+            yield _pytest(image, words, image)
+
+
+def images_with_tests() -> tuple[str, ...]:
+    """The images whose name is a declared marker: that of tests which need their packages."""
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    markers = {line.partition(":")[0] for line in options["markers"]}
+    return tuple(image for image in OTHERS if image in markers)
+
+
+def no_other(own: Iterable[str]) -> str:
+    """The marker expression of the tests that need no other image's packages."""
+    return " and ".join(f"not {image}" for image in own)
+
+
+def mentions(image: str, words: Iterable[str]) -> bool:
+    """Whether a test file that the words name, or any where they name none, has the mark."""
+    named = [path for word in words if (path := ROOT / word.partition("::")[0]).exists()]
+    for path in named or [ROOT / "tests"]:
+        files = path.rglob("test_*.py") if path.is_dir() else [path]
+        if any(f"mark.{image}" in file.read_text() for file in files):
+            return True
+    return False
+
+
+def exit_code(codes: Iterable[int]) -> int:
+    """The worst of the runs; one of them may well have found no test, but not all."""
+    found = set(codes)
+    return max(found - {NOTHING_COLLECTED} or found)
+
+
+def narrowed(words: Iterable[str], marks: str) -> list[str]:
+    """Pytest's words with `marks` as their marker expression, or added to their own."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-m", default="")
+    given, others = parser.parse_known_args(list(words))
+    both = " and ".join(f"({expression})" for expression in (given.m, marks) if expression)
+    return [*others, "-m", both]
+
+
+def _pytest(image: str, words: Iterable[str], marks: str) -> int:
+    print(f"== with the packages of image {image}", flush=True)
+    command = [overlay(image), "-m", "pytest", *narrowed(words, marks)]
+    return subprocess.run(command, check=False).returncode
 
 
 if __name__ == "__main__":

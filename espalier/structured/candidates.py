@@ -15,7 +15,7 @@ from rich.table import Table
 from espalier.architectures.shapes import Shapes
 from espalier.errors import InputError
 from espalier.resources import show_size
-from espalier.structured.parameters import Axis
+from espalier.structured.parameters import Axis, short_count
 
 TOLERANCE = 0.03
 SHOWN = 8
@@ -65,15 +65,16 @@ def candidates(
 
 def candidates_table(chosen: Sequence[Candidate], wanted: int) -> Table:
     """What PARAMS chose (the first row), and what else came near."""
-    title = (
-        f"PARAMS={wanted:,}: within {TOLERANCE:.0%} the sizes that shrink most evenly (first row)"
-    )
     table = Table(
-        *("layers", "hidden", "FFN", "heads", "parameters", "of PARAMS", "evenness"),
-        *("weights", "KV cache per 1024 tokens"),
-        title=title,
+        title=f"PARAMS={wanted:,}: within {TOLERANCE:.0%} the sizes that shrink most evenly, first",
+        caption="parameters without norms and biases; spread: largest share kept over smallest; "
+        "KV cache of 1024 tokens",
         box=None,
+        pad_edge=False,
     )
+    headings = ("layers", "hidden", "FFN", "heads", "parameters", "off by", "spread")
+    for heading in (*headings, "weights", "KV cache"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for candidate in chosen[:SHOWN]:
         shapes = candidate.shapes
         cache = 2 * 1024 * shapes.layers * shapes.kv_heads * shapes.head_dim * shapes.item_bytes
@@ -81,8 +82,8 @@ def candidates_table(chosen: Sequence[Candidate], wanted: int) -> Table:
             str(shapes.layers),
             str(shapes.hidden),
             str(shapes.intermediate),
-            f"{shapes.heads}/{shapes.kv_heads} x {shapes.head_dim}",
-            f"{shapes.parameters:,}",
+            f"{shapes.heads}/{shapes.kv_heads}",
+            short_count(shapes.parameters),
             f"{candidate.gap:+.1%}",
             f"{candidate.spread:.2f}",
             show_size(shapes.parameters * shapes.item_bytes),

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from espalier.figures import save
-
 from espalier.errors import InputError
+from espalier.figures import save
 from espalier.gates import check_parent
 from espalier.scoring.decoder import Decoder
 from espalier.scoring.scores import about_data, model_name, shortened, write_scores

@@ -20,6 +20,9 @@ from espalier.figures import (
     title,
 )
 
+FEW_BARS = 12
+"""Up to so many have room for their values."""
+
 
 @house_style()
 def draw_block_influence(scores: Mapping[str, Any], dropped: Sequence[int] = ()) -> Figure:
@@ -39,6 +42,9 @@ def draw_block_influence(scores: Mapping[str, Any], dropped: Sequence[int] = ())
             label=f"removed: {layer_ranges(dropped)}",
         )
         legend_below(figure, [kept_bars, removed_bars])
+    if len(influence) <= FEW_BARS:
+        for bars in axes.containers:
+            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize="small")
     show_layers(axes, len(influence), "layer")
     axes.locator_params(axis="y", nbins=6)
     if not np.nan_to_num(influence).any():

@@ -26,7 +26,7 @@ def installed(release: str) -> bool:
         return False
 
 
-current = pytest.mark.skipif(not installed("0.4"), reason="lm-eval 0.4 is in the image eval")
+current = pytest.mark.skipif(not installed("0.4.13"), reason="lm-eval 0.4.13 is in the image eval")
 legacy = pytest.mark.skipif(not installed("0.3.0"), reason="lm-eval 0.3.0 is in the image wanda")
 either = [
     pytest.param(run, marks=current, id="eval"),

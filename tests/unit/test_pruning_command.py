@@ -78,8 +78,8 @@ def test_the_candidates_of_params_are_printed(tmp_path: Path, model: Path) -> No
     words = ("prune-minitron", f"MODEL={model}", "PARAMS=20K", "SUITE=none", "DRY_RUN=1")
     done = espalier(tmp_path / "store", *words, "CALIBRATION=pydoc")
     assert done.returncode == 0, done.stderr
-    assert "the sizes that shrink most evenly (first row)" in done.stderr
-    assert "KV cache per 1024 tokens" in done.stderr
+    assert "PARAMS=20,000: within 3% the sizes that shrink most evenly, first" in done.stderr
+    assert "KV cache of 1024 tokens" in done.stderr
     assert "score-minitron-width (waits for" in done.stdout
     assert done.stdout.splitlines()[-1].endswith("checkpoints/model-minitron-20K")
 
