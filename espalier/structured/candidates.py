@@ -1,7 +1,8 @@
 """PARAMS=4B: which shape. Needs no torch.
 
 The rule: among the shapes within 3 % of the parameters asked for (or the nearest, where none is),
-the one whose sizes shrink most evenly, in proportion to the parent's; of equals the nearest.
+the one whose sizes shrink most evenly, in proportion to the parent's; of those that are alike in
+this, to a twentieth, the nearest.
 """
 
 import itertools
@@ -18,6 +19,7 @@ from espalier.resources import show_size
 from espalier.structured.parameters import Axis, short_count
 
 TOLERANCE = 0.03
+ALIKE = 0.05
 SHOWN = 8
 MAX_STEP = 128
 """Between two widths that are tried; a power of two, at most a sixteenth of the parent's."""
@@ -59,7 +61,7 @@ def candidates(
     found = [_candidate(parent, shapes, wanted, axes) for shapes in _grid(fixed or parent, axes)]
     near = [candidate for candidate in found if abs(candidate.gap) <= TOLERANCE]
     if near:
-        return sorted(near, key=lambda c: (round(c.spread, 3), abs(c.gap)))
+        return sorted(near, key=lambda c: (int((c.spread - 1) / ALIKE), abs(c.gap)))
     return sorted(found, key=lambda c: abs(c.gap))
 
 
