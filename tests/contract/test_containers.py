@@ -69,6 +69,23 @@ def test_a_container_gives_the_bytes_that_local_gives(
     assert "is done already" in again.stderr
 
 
+@pytest.mark.parametrize("runtime", ["docker", "podman"])
+def test_scores_and_pictures_too(tmp_path: Path, parent: Path, runtime: str) -> None:
+    engine(runtime)
+    tokens = token_rows(tmp_path / "ids.safetensors", rows=8, width=128)
+    words = ["prune-minitron", f"MODEL={parent}", f"CALIBRATION={tokens}", "SUITE=none"]
+    words += ["LAYERS=20", "HIDDEN=24", "FFN=32", "HEADS=2"]
+    found = []
+    for name in ("local", runtime):
+        done = espalier(tmp_path / name, *words, f"RUNTIME={name}")
+        assert done.returncode == 0, done.stderr
+        files = tree(tmp_path / name).items()
+        found.append({path: data for path, data in files if not path.endswith(TIMES)})
+    assert found[0].keys() == found[1].keys()
+    assert [path for path in found[0] if found[0][path] != found[1][path]] == []
+    assert sum(path.endswith(".svg") for path in found[0]) == 4
+
+
 def test_the_same_recipe_on_two_stores_is_two_runs(tmp_path: Path, words: list[str]) -> None:
     docker = engine("docker")
     first = start(tmp_path / "one", words, docker)
@@ -150,7 +167,24 @@ def test_a_container_is_shut_in(tmp_path: Path, words: list[str]) -> None:
     assert not any("HF_TOKEN" in variable for variable in seen["Config"]["Env"])
 
 
-def test_compose_prunes_and_evaluates_as_the_caller(tmp_path: Path, parent: Path) -> None:
+@pytest.mark.parametrize(
+    ("profile", "variables", "results"),
+    [
+        ("wanda", {"PATTERN": "2:4"}, ["checkpoints/tiny-wanda-2of4"]),
+        (
+            "minitron",
+            {"LAYERS": "20", "FFN": "32"},
+            [
+                "checkpoints/tiny-minitron-20-f32",
+                "scores/tiny/minitron-depth-ids-ppl-20",
+                "scores/tiny/minitron-width-ids-l2-l2-128",
+            ],
+        ),
+    ],
+)
+def test_compose_prunes_and_evaluates_as_the_caller(
+    tmp_path: Path, parent: Path, profile: str, variables: dict[str, str], results: list[str]
+) -> None:
     docker = engine("docker")
     compose = docker.command("compose", "--project-name", f"espalier-test-{os.getpid()}")
     if subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
@@ -170,23 +204,20 @@ def test_compose_prunes_and_evaluates_as_the_caller(tmp_path: Path, parent: Path
         "MODEL": "tiny",
         "CALIBRATION": f"/store/{tokens.name}",
         "DATA": f"/store/{tokens.name}",
-        "PATTERN": "2:4",
         "HF_TOKEN": "",
+        **variables,
     }
     try:
         up = subprocess.run(
-            [*compose, "--profile", "wanda", "up", "--no-color"],
+            [*compose, "--profile", profile, "up", "--no-color"],
             cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
         assert up.returncode == 0, up.stderr + up.stdout
     finally:
-        down = [*compose, "--profile", "wanda", "down", "--volumes"]
+        down = [*compose, "--profile", profile, "down", "--volumes"]
         subprocess.run(down, cwd=ROOT, env=environment, capture_output=True, check=False)
-    for result in (
-        "checkpoints/tiny-wanda-2of4",
-        "evals/tiny/quick",
-        "evals/tiny-wanda-2of4/quick",
-    ):
+    pruned = results[0].removeprefix("checkpoints/")
+    for result in (*results, "evals/tiny/quick", f"evals/{pruned}/quick"):
         manifest = store / result / "manifest.json"
         assert manifest.is_file(), up.stdout
         assert f"{manifest.stat().st_uid}:{manifest.stat().st_gid}" == caller
