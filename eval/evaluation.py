@@ -12,12 +12,12 @@ from espalier.errors import InputError
 from espalier.manifest import MANIFEST, read_manifest
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
+from espalier.task_rows import task_files
 from eval.model import load_model
 from eval.perplexity import perplexity, window_losses
 from eval.results import merged, perplexity_results, write_results
 from eval.spec import EvalParameters
 from eval.suites import SUITES, Suite
-from eval.tasks import task_files
 from eval.windows import TestText, load_windows
 
 LOGITS_AT_ONCE = 1 << 28

@@ -17,9 +17,9 @@ from lm_eval.tasks import TASK_REGISTRY
 from lm_eval.tasks.blimp import BlimpTask
 
 from espalier.errors import InputError
+from espalier.task_rows import is_minimal_pair
 from espalier.text import sha256_of_file
 from espalier.tokenized import load_tokenizer
-from eval.tasks import is_minimal_pair
 
 
 class CausalLM(BaseLM):  # type: ignore[misc]

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 from espalier.errors import InputError  # noqa: E402
 from espalier.progress import Progress  # noqa: E402
 from espalier.stage import Outcome, StageContext  # noqa: E402
+from espalier.task_rows import task_files  # noqa: E402
 from eval.spec import EvalParameters  # noqa: E402
 from eval.stage import run, run_legacy  # noqa: E402
 from eval.suites import PAPER_ZERO_SHOT  # noqa: E402
-from eval.tasks import task_files  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
 
 

@@ -1,0 +1,83 @@
+"""Tasks whose rows lie in a folder: `<task>.jsonl`, the evaluated split as the hub has it.
+
+Names that lm-eval knows are its own tasks, prompts and versions, given our rows. Rows of
+`sentence_good` and `sentence_bad` are a minimal-pair task (BLiMP) whatever their name. What is here
+holds for every lm-eval 0.4, and imports none.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from espalier.errors import InputError
+
+MINIMAL_PAIR = {"sentence_good", "sentence_bad"}
+SPLIT = "test"
+"""What lm-eval calls the rows, whichever split of the hub's they are."""
+
+
+def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> dict[str, Path]:
+    """The row file of each task; of every file in the folder where none is named.
+
+    Args:
+        folder: holds `<task>.jsonl`.
+        names: the tasks.
+        variable: what they were named by.
+
+    Raises:
+        InputError: a file is missing, or there are none.
+    """
+    if not folder.is_dir():
+        raise InputError(f"TASK_DATA={folder} is not a folder; give one of <task>.jsonl files.")
+    present = {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
+    if not present:
+        raise InputError(f"TASK_DATA={folder} holds no <task>.jsonl; put the tasks' rows there.")
+    if missing := [name for name in names if name not in present]:
+        raise InputError(
+            f"TASK_DATA={folder} lacks {', '.join(f'{name}.jsonl' for name in missing)}; put the "
+            f"evaluated split's rows there, or name what is there with {variable}=."
+        )
+    return {name: present[name] for name in names or present}
+
+
+def is_minimal_pair(path: Path) -> bool:
+    """Whether a file's first row is a minimal pair.
+
+    Raises:
+        InputError: the first line is not a JSON object.
+    """
+    with path.open(encoding="utf-8") as lines:
+        try:
+            row = json.loads(lines.readline())
+        except ValueError:
+            row = None
+    if not isinstance(row, dict):
+        raise InputError(f"{path} is not JSON lines; each line has to be a row of the task.")
+    return row.keys() >= MINIMAL_PAIR
+
+
+def rows_config(path: Path) -> dict[str, Any]:
+    """What a task of lm-eval 0.4 is told to read its rows from `path`, and nothing else."""
+    return {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {SPLIT: str(path.resolve())}},
+        "training_split": None,
+        "validation_split": None,
+        "test_split": SPLIT,
+        "fewshot_split": None,
+    }
+
+
+def minimal_pair_config(name: str) -> dict[str, Any]:
+    """A task of lm-eval 0.4: which of two sentences is the more probable."""
+    return {
+        "task": name,
+        "output_type": "multiple_choice",
+        "doc_to_text": "",
+        "doc_to_target": 0,
+        "doc_to_choice": "{{[sentence_good, sentence_bad]}}",
+        "num_fewshot": 0,
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
