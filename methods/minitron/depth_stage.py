@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from espalier.errors import InputError
 from espalier.figures import save
 from espalier.gates import check_parent
@@ -10,6 +12,7 @@ from espalier.scoring.decoder import Decoder
 from espalier.scoring.scores import about_data, model_name, shortened, write_scores
 from espalier.scoring.windows import leading_windows
 from espalier.stage import Outcome, StageContext
+from espalier.tokenized import Limits, load_tokenizer
 from methods.minitron.cuts import cuts_of
 from methods.minitron.measure import Answers, Sample, measure
 from methods.minitron.plots import draw_depth
@@ -77,4 +80,23 @@ def _text(
 def _task(
     context: StageContext, parameters: DepthScoreParameters
 ) -> tuple[list[Sample], Score, dict[str, Any]]:
-    raise NotImplementedError
+    from methods.minitron.harness import TaskScore  # lm-eval takes seconds to import
+
+    model = context.inputs["model"]
+    task = TaskScore(
+        parameters.score,
+        context.inputs.get("tasks"),
+        load_tokenizer(model),
+        Limits.of(model).window(parameters.seqlen or Limits.of(model).positions),
+        context.scratch / "rows",
+        shots=parameters.shots,
+        limit=parameters.samples,
+    )
+    samples = [
+        Sample(torch.tensor(request.tokens), request.continuation) for request in task.requests
+    ]
+
+    def accuracy(answers: Answers) -> float:
+        return task.accuracy(answers.log_likelihoods, answers.greedy)
+
+    return samples, accuracy, task.record

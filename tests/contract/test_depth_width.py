@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import signal
 import subprocess
 import time
@@ -14,6 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from espalier.fingerprint import ROOT
 from espalier.manifest import read_manifest
+from espalier.task_rows import minimal_pair_config, rows_config
+from espalier.tokenized import load_tokenizer
 from tests.contract.command import command, espalier, quiet_environment, refused, tree
 from tests.tiny import SHAPE, tiny_llama, token_rows
 
@@ -97,6 +100,63 @@ def test_depth_from_one_measurement(tmp_path: Path, model: Path, tokens: Path) -
     one, unpruned = content["by_first_removed"]["1"], content["unpruned"]
     cheapest = sorted(range(3), key=lambda layer: abs(one[layer] - unpruned))[:2]
     assert (manifest.pruning or {})["dropped_layers"] == sorted(cheapest)
+
+
+def rows_of_pairs(folder: Path, count: int = 40) -> Path:
+    """Minimal pairs of words that the tiny tokenizer cuts to several lengths."""
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "tree", "walnut"]
+    draw = random.Random(0)
+    lines = []
+    for _ in range(count):
+        good, bad = ([draw.choice(words) for _ in range(draw.randint(2, 9))] for _ in range(2))
+        row = {"sentence_good": " ".join(good), "sentence_bad": " ".join(bad)}
+        lines.append(json.dumps(row) + "\n")
+    folder.mkdir()
+    (folder / "order.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_depth_by_a_tasks_accuracy(tmp_path: Path) -> None:
+    """What the walk says of a cut is what lm-eval's own model says of the pruned checkpoint."""
+    from lm_eval import simple_evaluate
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.models.huggingface import HFLM
+
+    model = tiny_llama(tmp_path / "tiny", num_hidden_layers=4, initializer_range=0.3)
+    rows = rows_of_pairs(tmp_path / "rows")
+    words = ("SCORE=order", "LAYERS=2", "CHOICE=best", "SUITE=none")
+    done = espalier(
+        tmp_path / "store", "prune-minitron-depth", f"MODEL={model}", f"TASK_DATA={rows}", *words
+    )
+    assert done.returncode == 0, done.stderr
+    checkpoint = Path(done.stdout.strip())
+    assert not (tmp_path / "store" / "data").exists()  # no text was needed
+    scores = tmp_path / "store" / "scores" / "tiny" / "minitron-depth-order-2"
+    content = json.loads((scores / "scores.json").read_text())
+    by_first = content["by_first_removed"]["2"]
+    assert content["data"]["rows"] == 40
+    dropped = (read_manifest(checkpoint).pruning or {})["dropped_layers"]
+    assert by_first[dropped[0]] == max(by_first)
+
+    def accuracy(directory: Path) -> float:
+        config = minimal_pair_config("order") | rows_config(rows / "order.jsonl")
+        network = AutoModelForCausalLM.from_pretrained(directory).eval()
+        lm = HFLM(pretrained=network, tokenizer=load_tokenizer(model), batch_size=1)
+        task = ConfigurableTask(config=config)
+        found: Any = simple_evaluate(model=lm, tasks=[task], bootstrap_iters=0)
+        return float(found["results"]["order"]["acc,none"])
+
+    assert accuracy(model) == pytest.approx(content["unpruned"])
+    assert accuracy(checkpoint) == pytest.approx(by_first[dropped[0]])
+
+
+def test_a_task_that_is_none(tmp_path: Path, model: Path) -> None:
+    words = (f"MODEL={model}", "LAYERS=2", "SUITE=none")
+    done = espalier(tmp_path, "prune-minitron-depth", *words, "SCORE=winogrand")
+    refused(done, 2, "SCORE=winogrand is no task of lm-eval 0.4.9 (did you mean winogrande")
+    done = espalier(tmp_path, "prune-minitron-depth", *words, "SCORE=winogrande")
+    refused(done, 2, "SCORE=winogrande needs its rows: give TASK_DATA=")
+    assert not list((tmp_path / "scores" / "tiny").iterdir())
 
 
 def test_width_in_order_of_importance(tmp_path: Path, model: Path, tokens: Path) -> None:
