@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.markers import CARETUP
 from matplotlib.ticker import MaxNLocator
 
 from espalier.figures import (
@@ -20,6 +21,7 @@ from espalier.figures import (
     layer_ticks,
     legend_below,
     new_figure,
+    plain,
     plottable,
     show_layers,
     show_log,
@@ -30,6 +32,9 @@ MARKERS = "osD^vP"
 PANELS = {"hidden": "embedding channels", "intermediate": "FFN neurons", "heads": "attention heads"}
 FAINTEST = 1e-5
 """Of the largest importance; what is less is as good as nothing."""
+BEYOND = 5
+"""Perplexities of so many times the median are ruins: shown at full height they would press what
+is worth comparing into one line."""
 FEW_LAYERS, FEW_RANKS = 40, 16
 """Up to so many layers leave room for large marks; so many ranks are shown one by one."""
 
@@ -58,7 +63,10 @@ def draw_depth(
     _draw_unpruned(axes, float(unpruned[0]))
     show_layers(axes, scores["layers"], "first removed layer")
     if logarithmic:
-        show_log(axes, np.concatenate([unpruned, *curves.values()]))
+        found = np.concatenate([unpruned, *curves.values()])
+        cap = BEYOND * np.nanmedian(found) if np.isfinite(found).any() else np.inf
+        show_log(axes, found[~(found > cap)])
+        handles += _beyond(axes, curves, float(cap))
     handles += _broken(axes, curves)
     if chosen and chosen[1]:
         handles += _chosen(axes, curves, *chosen)
@@ -85,6 +93,23 @@ def _draw_unpruned(axes: Any, score: float) -> None:
         axes.axhline(score, color=INK, linestyle="--", linewidth=1)
         beside = axes.get_yaxis_transform()
         axes.text(1.01, score, f"unpruned\n{score:.4g}", transform=beside, va="center")
+
+
+def _beyond(axes: Any, curves: Mapping[int, np.ndarray], cap: float) -> list[Any]:
+    """Arrows at the top, in the curves' colours, for scores above `cap`."""
+    above = axes.get_xaxis_transform()
+    style: dict[str, Any] = {"linestyle": "", "marker": CARETUP, "markersize": 9}
+    largest = 0.0
+    for index, curve in enumerate(curves.values()):
+        places = np.flatnonzero(curve > cap)
+        if len(places):
+            largest = max(largest, float(curve[places].max()))
+            colour, tops = PALETTE[index % len(PALETTE)], [1.0] * len(places)
+            axes.plot(places, tops, color=colour, transform=above, clip_on=False, **style)
+    if not largest:
+        return []
+    label = f"above, up to {plain(float(f'{largest:.3g}'))}"
+    return list(axes.plot([], [], "^", markersize=7, color=INK, label=label))
 
 
 def _broken(axes: Any, curves: Mapping[int, np.ndarray]) -> list[Any]:

@@ -223,12 +223,12 @@ def test_bars_of_any_influence(values: list[float], tmp_path: Path) -> None:
 def test_depth_curves_by_block() -> None:
     figure = draw_depth(TWO_CURVES, (2, [4, 3]))
     shows(figure, "first removed layer", "perplexity", "1 layer removed", "2 layers removed")
-    shows(figure, "unpruned\n3.58", f"removed: layers 3{TO}4", "1,000", "30")
+    shows(figure, "unpruned\n3.58", f"removed: layers 3{TO}4", "above, up to 1,070", "100")
     (axes,) = figure.axes
     assert axes.get_yscale() == "log"
     low, high = axes.get_ylim()
     assert 2 < low < 3.58
-    assert 1067.4 < high < 2000
+    assert 116.6 < high < 200  # what is left is worth comparing; a ruin is not
 
 
 def ringed(figure: Figure) -> list[tuple[float, float]]:
