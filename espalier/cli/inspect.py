@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,31 @@ def show(assignments: Assignments = None) -> None:
     store, rest = store_of(assignments)
     directory = _checkpoint(store, rest)
     trees: list[Tree] = []
-    for depth, name, manifest in lineage(directory, store.root):
-        text = f"[bold]{name}[/bold]" + (_described(manifest) if manifest else "  (a plain path)")
+    for depth, name, told in _ancestors(directory, store.root):
+        text = f"[bold]{name}[/bold]{told}"
         if depth == 0:
             trees = [Tree(text, highlight=False)]
         else:
             trees = [*trees[:depth], trees[depth - 1].add(text)]
     _print(trees[0])
+
+
+def _ancestors(directory: Path, root: Path) -> Iterator[tuple[int, str, str]]:
+    """Depth, name and account of an artifact and those it comes from, each accounted for once."""
+    known: set[str] = set()
+    repeated_at: int | None = None
+    for depth, name, manifest in lineage(directory, root):
+        if repeated_at is not None and depth > repeated_at:
+            continue
+        repeated_at = None
+        if manifest is None:
+            yield depth, name, "  (a plain path)"
+        elif manifest.fingerprint in known:
+            repeated_at = depth
+            yield depth, name, "  (as above)"
+        else:
+            known.add(manifest.fingerprint)
+            yield depth, name, _described(manifest)
 
 
 def _described(manifest: Manifest) -> str:

@@ -1,5 +1,6 @@
 """Depth scores as a stage: perplexity or a task's accuracy without each block of layers."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -96,7 +97,9 @@ def _task(
         Sample(torch.tensor(request.tokens), request.continuation) for request in task.requests
     ]
 
-    def accuracy(answers: Answers) -> float:
+    def accuracy(answers: Answers) -> float | None:
+        if any(map(math.isnan, answers.log_likelihoods)):
+            return None  # which answer is the likelier is then no question
         return task.accuracy(answers.log_likelihoods, answers.greedy)
 
     return samples, accuracy, task.record
