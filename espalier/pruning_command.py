@@ -1,6 +1,6 @@
 """`make prune-<method>` and `make score-<method>`: the words of a command and what they chain."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,10 @@ class PruningCommand:
         for number, parameters in enumerate(steps, 1):
             last = number == len(steps)
             step_name = name if last else f"{name}-step{number}of{len(steps)}"
-            inputs = {"model": current, **self._texts(chain, self.stage, parameters, parent)}
+            inputs = {
+                "model": current,
+                **texts(chain, self.sources, self.stage, parameters, parent),
+            }
             for role in self.stage.derived:
                 if role not in parameters.unused():
                     inputs[role] = self._scores(chain, role, parameters, current, parent)
@@ -109,33 +112,16 @@ class PruningCommand:
     def _scores(
         self, chain: Chain, role: str, parameters: Parameters, model: Path, parent: Path
     ) -> Path:
-        """Scores that were given, or the stage's that measures them."""
+        """Scores that were given, or those that the scoring stage measures of `model`."""
         derived = self.stage.derived[role]
-        for name in self.sources.scores:
-            given = find_scores(chain, name)
-            if read_manifest(given).stage == derived.stage:
-                require_scores_of(chain, given, model)
-                return given
         if self.sources.scores:
-            raise InputError(
-                f"SCORES={','.join(self.sources.scores)} holds none made by {derived.stage}; make "
-                f"them (make {derived.stage}), or leave SCORES out."
-            )
+            return given_scores(chain, self.sources.scores, derived.stage, model)
         scorer = stage_named(derived.stage)
         asked = {**self.scoring[role], **derived.asked(parameters)}
         validated = scorer.parameters.from_assignments(asked)
-        texts = self._texts(chain, scorer, validated, parent)
-        return chain.run(
-            scorer,
-            validated,
-            {"model": model, **texts},
-            scores_name(model, scorer, validated, texts),
-        )
-
-    def _texts(
-        self, chain: Chain, stage: Stage, parameters: Parameters, parent: Path
-    ) -> dict[str, Path]:
-        return texts(chain, self.sources, stage, parameters, parent)
+        found = texts(chain, self.sources, scorer, validated, parent)
+        name = scores_name(model, scorer, validated, found)
+        return chain.run(scorer, validated, {"model": model, **found}, name)
 
     def _check_uses(self) -> None:
         """Refuse what would be silently ignored."""
@@ -210,6 +196,23 @@ def scores_name(
     method = stage.name.removeprefix("score-")
     label = "-".join(filter(None, (method, *text, parameters.label())))
     return f"{model.resolve().name}/{label}"
+
+
+def given_scores(chain: Chain, names: Sequence[str], stage: str, model: Path) -> Path:
+    """Those of SCORES that `stage` has made, of this very model.
+
+    Raises:
+        InputError: none of them are.
+    """
+    for name in names:
+        scores = find_scores(chain, name)
+        if read_manifest(scores).stage == stage:
+            require_scores_of(chain, scores, model)
+            return scores
+    raise InputError(
+        f"SCORES={','.join(names)} holds none made by {stage}; make them (make {stage}), or leave "
+        "SCORES out."
+    )
 
 
 def find_scores(chain: Chain, name: str) -> Path:

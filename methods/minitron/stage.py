@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from espalier.figures import save
 
 from espalier.architectures.shapes import Shapes, read_config
 from espalier.errors import InputError
+from espalier.figures import save
 from espalier.gates import check_parent
 from espalier.scoring.scores import read_scores, write_scores
 from espalier.stage import Outcome, StageContext

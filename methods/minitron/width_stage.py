@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from espalier.figures import save
 
+from espalier.figures import save
 from espalier.gates import check_parent
 from espalier.scoring.decoder import Decoder
 from espalier.scoring.one_pass import one_pass

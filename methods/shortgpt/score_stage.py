@@ -1,7 +1,6 @@
 """Block influence as a stage."""
 
 from espalier.figures import save
-
 from espalier.gates import check_parent
 from espalier.scoring.decoder import Decoder
 from espalier.scoring.one_pass import one_pass

@@ -1,8 +1,7 @@
 """ShortGPT as a stage."""
 
-from espalier.figures import save
-
 from espalier.architectures.shapes import Shapes, read_config
+from espalier.figures import save
 from espalier.gates import check_parent
 from espalier.scoring.scores import read_scores, write_scores
 from espalier.stage import Outcome, StageContext

@@ -189,6 +189,10 @@ def test_steps_measure_what_the_step_before_left(tmp_path: Path, model: Path, to
     step = "tiny-shortgpt-1-steps2-step1of2"
     assert manifest.inputs["model"].name == f"checkpoints/{step}"
     assert manifest.inputs["scores"].name == f"scores/{step}/shortgpt-tokens-128"
+    lineage = espalier(tmp_path, "show", f"CKPT={checkpoint.name}").stdout
+    assert lineage.count(f"model checkpoints/{step}") == 2
+    assert lineage.count("(as above)") == 1
+    assert "depth: " in lineage
 
 
 def test_a_number_of_parameters(tmp_path: Path, model: Path, tokens: Path) -> None:
