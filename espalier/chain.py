@@ -123,7 +123,8 @@ def default_name(parent: Path, stage: Stage, parameters: Parameters) -> str:
 
 def _existing_path(name: str, want: str | None = None) -> Path | None:
     path = Path(name).expanduser()
-    looks_like_path = "/" in name or path.suffix in (".txt", ".jsonl", ".gz", ".safetensors")
+    files = (".txt", ".jsonl", ".gz", ".parquet", ".safetensors")
+    looks_like_path = "/" in name or path.suffix in files
     if not looks_like_path or not path.exists():
         return None
     return path if not want or (path / want).is_file() else None
