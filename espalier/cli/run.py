@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
         app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
     for name, stage in scorers().items():
         app.command(name, help=stage.summary)(_score_command(stage))
-    for command in (pipeline, evaluate, prepare, fetch, fetch_data, corpus, grow, adopt):
+    for command in (pipeline, evaluate, prepare, fetch, fetch_data, data, corpus, grow, adopt):
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
 
@@ -133,6 +133,21 @@ def fetch_data(assignments: Assignments = None) -> None:
     data = session.rest.pop("DATA", GROWN_TEXT)
     _refuse(session.rest, "DATA")
     session.finish(session.chain.text(data))
+
+
+def data(assignments: Assignments = None) -> None:
+    """Tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA."""
+    session = Session.of(assignments)
+    chain, rest = session.chain, session.rest
+    source, tokenizer = rest.pop("SOURCE", GROWN_TEXT), rest.pop("TOKENIZER", "sapling")
+    name = rest.pop("DATA", "")
+    if name == source:
+        raise InputError(f"DATA={name} is the text's name already; give the result another.")
+    stage = stage_named("data")
+    parameters = stage.parameters.from_assignments(rest)
+    inputs = {"text": chain.text(source), "tokenizer": chain.model(tokenizer)}
+    name = name or "-".join(path.resolve().name for path in inputs.values())
+    session.finish(chain.run(stage, parameters, inputs, name))
 
 
 def corpus(assignments: Assignments = None) -> None:
