@@ -37,7 +37,7 @@ $(SCORERS) pipeline: $(VENV)/.ready
 #: Models, data and evaluation
 #:   prepare          put on the store all that pruning and evaluating MODEL needs
 #:   fetch            put MODEL (an alias or a hub id) on the store
-#:   fetch-data       put the text DATA (c4, wikitext2, wikitext103, pg19, bookcorpus, pydoc) on the store
+#:   fetch-data       put the text DATA (c4, wikitext2, dclm, fineweb-edu, a hub id, …) on the store
 #:   data             tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA (TOKENS)
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy the Hugging Face directory FROM into the store as NAME

@@ -1,19 +1,22 @@
 """Documents read in order from the files that texts come in, one at a time, whatever their size."""
 
 import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from espalier.errors import InputError
 from espalier.text import read_text, text_of_line
 
-LINES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz")
 READABLE = (".txt", ".parquet", *LINES)
 ROWS = 1024
 
 
 def documents_of(file: Path, column: str = "text") -> Iterator[str]:
-    """The texts in a .txt (one document), a .parquet, or lines of JSON with or without .gz.
+    """The texts in a .txt (one document), a .parquet, or lines of JSON, plain, .gz or .zst.
 
     Raises:
         InputError: the file is not whole, or has no texts in that column.
@@ -28,14 +31,26 @@ def documents_of(file: Path, column: str = "text") -> Iterator[str]:
 
 def _lines(file: Path, column: str) -> Iterator[str]:
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
+        with _opened(file) as lines:
             index = 0
             for line in lines:
                 if line.strip():
                     yield text_of_line(line, file, index, column)
                     index += 1
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, OSError, zlib.error) as error:
+        if getattr(error, "errno", None):  # the disk's, not the decompressor's
+            raise
         raise InputError(f"{file} is not whole ({error}); copy or fetch it again.") from None
+
+
+def _opened(file: Path) -> IO[bytes] | gzip.GzipFile:
+    if file.suffix == ".gz":
+        return gzip.open(file)
+    if file.suffix == ".zst":
+        from pyarrow import input_stream  # type: ignore[import-untyped]
+
+        return io.BufferedReader(input_stream(str(file), compression="zstd"))
+    return file.open("rb")
 
 
 def _rows(file: Path, column: str) -> Iterator[str]:

@@ -128,11 +128,11 @@ def fetch(assignments: Assignments = None) -> None:
 
 
 def fetch_data(assignments: Assignments = None) -> None:
-    """Put the text DATA (c4, wikitext2, wikitext103, pg19, bookcorpus or pydoc) on the store."""
+    """Put the text DATA (a listed one, pydoc or a hub id) on the store, FILES of it at most."""
     session = Session.of(assignments)
-    data = session.rest.pop("DATA", GROWN_TEXT)
-    _refuse(session.rest, "DATA")
-    session.finish(session.chain.text(data))
+    data, files = session.rest.pop("DATA", GROWN_TEXT), session.rest.pop("FILES", "")
+    _refuse(session.rest, "DATA, FILES")
+    session.finish(session.chain.text(data, files))
 
 
 def data(assignments: Assignments = None) -> None:
@@ -140,12 +140,12 @@ def data(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     chain, rest = session.chain, session.rest
     source, tokenizer = rest.pop("SOURCE", GROWN_TEXT), rest.pop("TOKENIZER", "sapling")
-    name = rest.pop("DATA", "")
+    name, files = rest.pop("DATA", ""), rest.pop("FILES", "")
     if name == source:
         raise InputError(f"DATA={name} is the text's name already; give the result another.")
     stage = stage_named("data")
     parameters = stage.parameters.from_assignments(rest)
-    inputs = {"text": chain.text(source), "tokenizer": chain.model(tokenizer)}
+    inputs = {"text": chain.text(source, files), "tokenizer": chain.model(tokenizer)}
     name = name or "-".join(path.resolve().name for path in inputs.values())
     session.finish(chain.run(stage, parameters, inputs, name))
 

@@ -79,7 +79,14 @@ def test_a_data_sets_own_held_out_documents_are_used(tmp_path: Path) -> None:
 
 def test_of_a_folder_all_that_can_be_read_counts(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    for name in ("b/a.txt", "c.parquet", "a.jsonl.gz", "notes.md", "manifest.json"):
+    for name in (
+        "b/a.txt",
+        "c.parquet",
+        "a.jsonl.gz",
+        "notes.md",
+        "manifest.json",
+        "metrics.jsonl",
+    ):
         (tmp_path / name).touch()
     assert [part.file.name for part in parts_of(tmp_path)] == ["a.jsonl.gz", "a.txt", "c.parquet"]
     assert parts_of(tmp_path / "c.parquet") == (Part(tmp_path / "c.parquet"),)

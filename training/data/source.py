@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.errors import InputError
+from espalier.manifest import METRICS
 from espalier.text import DESCRIPTION, split_file
 from espalier.text_files import READABLE
 from espalier.token_data.index import Split
@@ -39,8 +40,9 @@ def parts_of(text: Path) -> tuple[Part, ...]:
         ]
         return (*held, Part(split_file(text, "train")))
     files = sorted(path for path in text.rglob("*") if path.name.endswith(READABLE))
-    # manifest.json and its like describe a folder and are no documents
-    found = tuple(Part(path) for path in files if path.suffix != ".json" and path.is_file())
+    # manifest.json, metrics.jsonl and their like describe a folder and are no documents
+    about = [path for path in files if path.suffix == ".json" or path.name == METRICS]
+    found = tuple(Part(path) for path in files if path not in about and path.is_file())
     if not found:
         raise InputError(f"{text} holds no text; give a folder of {', '.join(READABLE)}.")
     return found

@@ -10,7 +10,7 @@ from espalier.stage import Outcome, StageContext
 from espalier.text import Description, sha256_of_file
 from espalier.text_files import documents_of
 from training.fetch.cache import keep_cache_in
-from training.fetch.datasets import text_source
+from training.fetch.datasets import text_source, training_files
 from training.fetch.spec import FetchDataParameters
 
 
@@ -25,7 +25,8 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     repository = inspect(source.hub_id, "dataset", revision)
     counts = {}
     for split, pattern in source.splits.items():
-        files = fnmatch.filter(repository.files, pattern)[: source.files]
+        listed = training_files(repository.files) if pattern == "*" else repository.files
+        files = fnmatch.filter(listed, pattern)[: parameters.files or source.files]
         if not files:
             raise InputError(
                 f"{source.hub_id}@{revision} has no {pattern}; give another revision with "
