@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
         app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
     for name, stage in scorers().items():
         app.command(name, help=stage.summary)(_score_command(stage))
-    for command in (pipeline, evaluate, prepare, fetch, fetch_data, data, corpus, grow, adopt):
+    commands = (pipeline, evaluate, prepare, fetch, fetch_data, data, export, corpus, grow, adopt)
+    for command in commands:
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
 
@@ -148,6 +149,20 @@ def data(assignments: Assignments = None) -> None:
     inputs = {"text": chain.text(source, files), "tokenizer": chain.model(tokenizer)}
     name = name or "-".join(path.resolve().name for path in inputs.values())
     session.finish(chain.run(stage, parameters, inputs, name))
+
+
+def export(assignments: Assignments = None) -> None:
+    """Write the token data DATA as files of FORMAT (parquet, arrow) that other trainers read."""
+    session = Session.of(assignments)
+    chain, rest = session.chain, session.rest
+    name, given = rest.pop("DATA", ""), rest.pop("NAME", "")
+    found = chain.executor.store.find(name, ("data",)) if name else None
+    if found is None:
+        raise InputError(f"DATA={name} is not on the store; make it with make data DATA=<name>.")
+    stage = stage_named("export")
+    parameters = stage.parameters.from_assignments(rest)
+    target = given or f"{name}-{parameters.label()}"
+    session.finish(chain.run(stage, parameters, {"data": found}, target))
 
 
 def corpus(assignments: Assignments = None) -> None:

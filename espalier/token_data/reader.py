@@ -120,10 +120,13 @@ class Stream:
 
     def documents(self) -> Iterator[Ids]:
         """Each document's ids [tokens]."""
-        for shard in self._shards:
-            starts = shard.starts
-            for first, end in pairwise(starts):
-                yield shard.tokens[int(first) : int(end)]
+        for _, documents in self.shards():
+            yield from documents
+
+    def shards(self) -> Iterator[tuple[str, Iterator[Ids]]]:
+        """The name of each shard and its documents' ids [tokens]."""
+        for record, shard in zip(self.index.shards, self._shards, strict=True):
+            yield record.name, shard.documents()
 
     def slice(self, first: int, end: int) -> Ids:
         """Tokens `first` to `end` of the stream [end - first], a copy."""
@@ -184,6 +187,11 @@ class MappedShard:
         if not ascending or starts[0] != 0 or starts[-1] != self._shard.tokens:
             raise _corrupted(self._starts)
         return starts
+
+    def documents(self) -> Iterator[Ids]:
+        """Each document's ids [tokens]."""
+        for first, end in pairwise(self.starts):
+            yield self.tokens[int(first) : int(end)]
 
     def verify(self) -> None:
         """As TokenData.verify."""

@@ -158,6 +158,30 @@ def test_interrupted_and_resumed_is_as_whole(tmp_path: Path, model: Path) -> Non
     assert len(again) <= len((whole / "metrics.jsonl").read_text().splitlines()) + 1
 
 
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_an_export_holds_the_same_documents(made: Path, form: str) -> None:
+    from datasets import Dataset
+
+    store, data = made.parent.parent, TokenData(made)
+    done = espalier(store, "export", "DATA=d", f"FORMAT={form}")
+    assert done.stdout == f"{store}/data/d-{form}\n", done.stderr
+    read = {
+        "parquet": lambda path: parquet.read_table(path)["input_ids"].to_pylist(),
+        "arrow": lambda path: list(Dataset.from_file(str(path))["input_ids"]),
+    }[form]
+    for split in data.splits:
+        files = sorted((store / "data" / f"d-{form}").glob(f"{split}-*.{form}"))
+        assert len(files) == len(data.index.splits[split].shards)
+        rows = [row for path in files for row in read(path)]
+        assert rows == [ids.tolist() for ids in data.documents(split)]
+
+
+def test_an_export_needs_token_data(made: Path) -> None:
+    store = made.parent.parent
+    refused(espalier(store, "export"), 2, "DATA= is not on the store")
+    refused(espalier(store, "export", "DATA=d", "FORMAT=mds"), 2, "FORMAT=mds")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
