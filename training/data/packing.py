@@ -25,7 +25,7 @@ class Fractions:
         one fraction leaves the other's documents where they are.
         """
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        place = int.from_bytes(digest[:8], "big") / 2**64
+        place = int.from_bytes(digest[:6], "big") / 2**48  # exact, so never rounded up to 1
         if place < self.valid:
             return "valid"
         return "test" if place >= 1 - self.test else "train"
