@@ -75,8 +75,8 @@ class SplitWriter:
             filled += len(document)
         self._write(waiting)
 
-    def finish(self, target: Path) -> SplitIndex:
-        """Hash the shards and move them to `target`, where their names say how many there are."""
+    def finish(self) -> SplitIndex:
+        """End the open shard and hash them all; their names now say how many there are."""
         if self.sizes:
             self._end()
         shards = []
@@ -86,10 +86,13 @@ class SplitWriter:
             shards.append(
                 Shard(name=name, tokens=size.tokens, documents=size.documents, sha256=digest)
             )
-        for number, shard in enumerate(shards):
+        return SplitIndex.of(tuple(shards))
+
+    def move(self, index: SplitIndex, target: Path) -> None:
+        """Move the finished shards to `target` under their names."""
+        for number, shard in enumerate(index.shards):
             for kind in ("starts", "tokens"):
                 self._path(number, kind).replace(target / f"{shard.name}.{kind}")
-        return SplitIndex.of(tuple(shards))
 
     def _write(self, documents: Sequence[npt.NDArray[Any]]) -> None:
         if not documents:
@@ -98,10 +101,9 @@ class SplitWriter:
         lengths = np.fromiter(map(len, documents), np.int64, len(documents))
         starts = size.tokens + np.cumsum(lengths) - lengths  # int64 [documents]
         number = len(self.sizes) - 1
-        with self._path(number, "tokens").open("ab") as file:
-            file.write(np.concatenate(documents).astype(self._dtype, copy=False).tobytes())
-        with self._path(number, "starts").open("ab") as file:
-            file.write(starts.astype(START).tobytes())
+        ids = np.concatenate(documents).astype(self._dtype, copy=False)
+        _append(self._path(number, "tokens"), ids)
+        _append(self._path(number, "starts"), starts.astype(START))
         size.tokens += int(lengths.sum())
         size.documents += len(documents)
 
@@ -109,11 +111,18 @@ class SplitWriter:
         """Write the end after the starts of the open shard."""
         size, path = self.sizes[-1], self._path(len(self.sizes) - 1, "starts")
         _cut(path, size.documents * START.itemsize)
-        with path.open("ab") as file:
-            file.write(np.asarray([size.tokens], START).tobytes())
+        _append(path, np.asarray([size.tokens], START))
 
     def _path(self, number: int, kind: str) -> Path:
         return self._folder / f"{self._split}-{number:05d}.{kind}"
+
+
+def _append(path: Path, numbers: npt.NDArray[Any]) -> None:
+    """Write at the end of a file, and to the disk: the place that is saved next relies on it."""
+    with path.open("ab") as file:
+        file.write(numbers.tobytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _cut(path: Path, size: int) -> None:

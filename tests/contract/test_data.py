@@ -202,6 +202,13 @@ def test_a_text_that_cannot_be_read_is_refused(
     refused(done, 2, says)
 
 
+def test_a_hub_id_is_fetched_first(tmp_path: Path) -> None:
+    done = espalier(tmp_path, "data", "SOURCE=org/text-1.0", "FILES=2", "DRY_RUN=1")
+    assert done.returncode == 0, done.stderr
+    assert "DATA=org/text-1.0 FILES=2" in done.stdout
+    assert done.stdout.endswith(f"{tmp_path}/data/org--text-1.0-sapling\n")
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

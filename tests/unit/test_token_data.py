@@ -31,7 +31,8 @@ def write(directory: Path, documents: list[list[int]], limit: int, tokenizer: st
     scratch.mkdir(parents=True)
     writer = SplitWriter(scratch, "train", DTYPE, limit)
     writer.append([np.asarray(document, DTYPE) for document in documents])
-    train = writer.finish(directory)
+    train = writer.finish()
+    writer.move(train, directory)
     TokenIndex(
         dtype="uint16",
         tokenizer=tokenizer,
@@ -100,7 +101,9 @@ def test_what_an_interrupted_run_wrote_after_its_place_is_cut_off(
         writer.append(arrays(lost))
         resumed = SplitWriter(scratch, "train", DTYPE, limit, sizes)
         resumed.append(arrays(rest))
-        assert resumed.finish(target) == TokenIndex.read(whole).splits["train"]
+        index = resumed.finish()
+        resumed.move(index, target)
+        assert index == TokenIndex.read(whole).splits["train"]
         for path in target.iterdir():
             assert path.read_bytes() == (whole / path.name).read_bytes()
 

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from espalier.errors import InputError
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
-from espalier.text import Description, sha256_of_file
+from espalier.text import DESCRIPTION, Description, sha256_of_file
 from espalier.text_files import documents_of
 from espalier.token_data.index import INDEX, SPLITS, Split, TokenIndex, narrowest
 from training.data.packing import Fractions, blocks, until_enough
@@ -51,12 +52,9 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         ", ".join(f"{index.splits[split].tokens:,} tokens {split}" for split in SPLITS)
         + f"; {new / seconds:,.0f} tokens/s"
     )
-    about = Description.read(text) if text.is_dir() else Description(text.name)
     return Outcome(
         data={
-            "name": about.name,
-            "source": about.source,
-            "revision": about.revision,
+            **_origin(text),
             "tokenizer": index.tokenizer,
             "tokens": {split: index.splits[split].tokens for split in SPLITS},
             "documents": {split: index.splits[split].documents for split in SPLITS},
@@ -64,6 +62,14 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         },
         notes={"empty_documents": work.place.empty, "tokens_per_second": round(new / seconds)},
     )
+
+
+def _origin(text: Path) -> dict[str, str]:
+    """Name, source and revision of a text that says them; any other is named by the inputs."""
+    if not (text / DESCRIPTION).is_file():
+        return {}
+    about = Description.read(text)
+    return {"name": about.name, "source": about.source, "revision": about.revision}
 
 
 class Packing:

@@ -60,8 +60,11 @@ class Work:
         write_synced(self._folder / STATE, self.place.model_dump_json())
 
     def finish(self, target: Path) -> dict[Split, SplitIndex]:
-        """Move all shards to `target`."""
-        return {split: writer.finish(target) for split, writer in self._writers.items()}
+        """Hash all shards, which may take a while, then move them to `target`, which does not."""
+        found = {split: writer.finish() for split, writer in self._writers.items()}
+        for split, index in found.items():
+            self._writers[split].move(index, target)
+        return found
 
     def _open(self, dtype: "np.dtype[Any]", limit: int) -> dict[Split, SplitWriter]:
         return {

@@ -39,7 +39,6 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
                 steps.advance(file=target.name)
     return Outcome(
         data={
-            "name": context.inputs["data"].name,
             "tokenizer": index.tokenizer,
             "tokens": {split: data.counts(split)[0] for split in data.splits},
             "documents": {split: data.counts(split)[1] for split in data.splits},
