@@ -37,11 +37,13 @@ $(SCORERS) pipeline: $(VENV)/.ready
 #: Models, data and evaluation
 #:   prepare          put on the store all that pruning and evaluating MODEL needs
 #:   fetch            put MODEL (an alias or a hub id) on the store
-#:   fetch-data       put the text DATA (c4, wikitext2, wikitext103, pg19, bookcorpus, pydoc) on the store
+#:   fetch-data       put the text DATA (c4, wikitext2, dclm, fineweb-edu, a hub id, …) on the store
+#:   data             tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA (TOKENS)
+#:   export           write the token data DATA as FORMAT (parquet, arrow), which other trainers read
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy the Hugging Face directory FROM into the store as NAME
 #:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot), LEGACY=1
-prepare fetch fetch-data grow adopt eval: $(VENV)/.ready
+prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -113,6 +115,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data grow adopt eval \
+.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval \
   list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

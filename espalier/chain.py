@@ -1,5 +1,6 @@
 """Chains stages through the store: what a model or a text needs is made or fetched first."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ GROWN_TEXT = "pydoc"
 """The text that CPython ships: what `sapling` grows on, is calibrated with and is tested on."""
 PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
 DEFAULT_SUITE = "quick"
+FILES = (".txt", ".jsonl", ".gz", ".parquet", ".safetensors")
+"""What a file of text or token ids may end in."""
 
 
 @dataclass
@@ -73,21 +76,24 @@ class Chain:
             f"store, a hub id or one of {', '.join(model_aliases())}."
         )
 
-    def text(self, name: str) -> Path:
-        """The file or data set that CALIBRATION= or DATA= means.
+    def text(self, name: str, files: str = "") -> Path:
+        """The file or data set that CALIBRATION= or DATA= means; FILES= of it, where it is fetched.
 
         Raises:
             InputError: no such file, set or name.
         """
         if path := _existing_path(name):
             return path
-        if found := self.executor.store.find(name, ("data",)):
+        stored = name.replace("/", "--")
+        if not files and (found := self.executor.store.find(stored, ("data",))):
             return found
         if name == GROWN_TEXT:
             return self.make(stage_named("corpus"), {}, {}, GROWN_TEXT)
-        if name.startswith((".", "/", "~")) or Path(name).suffix:
+        looks_like_path = name.startswith((".", "/", "~")) or Path(name).suffix
+        if looks_like_path and not _is_hub_id(name):
             raise InputError(f"{name} does not exist; give an existing file or data set.")
-        return self.make(stage_named("fetch-data"), {"DATA": name}, {}, name)
+        wanted = {"DATA": name, "FILES": files}
+        return self.make(stage_named("fetch-data"), wanted, {}, stored)
 
     def evaluate(self, checkpoint: Path, given: Mapping[str, str]) -> Path:
         """The evaluation's directory; LEGACY=1 takes the method's own pinned harness."""
@@ -121,9 +127,13 @@ def default_name(parent: Path, stage: Stage, parameters: Parameters) -> str:
     return "-".join(filter(None, (parent.resolve().name, stage.name, parameters.label())))
 
 
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)) and not name.endswith(FILES)
+
+
 def _existing_path(name: str, want: str | None = None) -> Path | None:
     path = Path(name).expanduser()
-    looks_like_path = "/" in name or path.suffix in (".txt", ".jsonl", ".gz", ".safetensors")
+    looks_like_path = "/" in name or path.suffix in FILES
     if not looks_like_path or not path.exists():
         return None
     return path if not want or (path / want).is_file() else None

@@ -32,8 +32,8 @@ class Progress:
         self._console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def steps(self, title: str, total: int, done: int = 0) -> Iterator["Steps"]:
-        """Follow `total` steps, `done` of which an earlier run has made."""
+    def steps(self, title: str, total: int | None, done: int = 0) -> Iterator["Steps"]:
+        """Follow `total` steps (None: nobody knows), `done` of which an earlier run has made."""
         with Steps(title, total, done, self._console, self._metrics) as steps:
             yield steps
 
@@ -48,7 +48,7 @@ class Steps:
     """One counted piece of work."""
 
     def __init__(
-        self, title: str, total: int, done: int, console: Console, metrics: Path | None
+        self, title: str, total: int | None, done: int, console: Console, metrics: Path | None
     ) -> None:
         self._title, self._total, self._done, self._first = title, total, done, done
         self._console, self._metrics = console, metrics
@@ -89,14 +89,19 @@ class Steps:
         if self._bar:
             self._bar.update(self._task, advance=1, values=shown)
         elif now - self._clock.last_line > PLAIN_LINE_SECONDS or self._done == self._total:
-            left = elapsed / (self._done - self._first) * (self._total - self._done)
-            line = f"{self._title} {self._done}/{self._total} {shown} eta {left:.0f} s"
+            line = f"{self._title} {self._done}{self._ahead(elapsed, shown)}"
             self._console.print(line, markup=False, soft_wrap=True)
             self._clock.last_line = now
         if self._metrics:
             row = {"task": self._title, "step": self._done, "elapsed_s": round(elapsed, 3)}
             with self._metrics.open("a") as file:
                 file.write(json.dumps({**row, **values}) + "\n")
+
+    def _ahead(self, elapsed: float, shown: str) -> str:
+        if self._total is None:
+            return f" {shown}"
+        left = elapsed / (self._done - self._first) * (self._total - self._done)
+        return f"/{self._total} {shown} eta {left:.0f} s"
 
 
 def _short(value: Any) -> str:

@@ -117,7 +117,7 @@ class Documents(Sequence[str]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return self._text(self._line(index), index)
+        return text_of_line(self._line(index), self.path, index)
 
     def _line(self, index: int) -> bytes:
         if self._lines is not None:
@@ -126,16 +126,22 @@ class Documents(Sequence[str]):
             file.seek(int(self._starts[index]))
             return file.readline()
 
-    def _text(self, line: bytes, index: int) -> str:
-        try:
-            text = json.loads(line)["text"]
-        except (ValueError, TypeError, KeyError):
-            text = None
-        if not isinstance(text, str):
-            raise InputError(
-                f'{self.path}: document {index + 1} is not {{"text": …}}; correct or remove it.'
-            )
-        return text
+
+def text_of_line(line: bytes, path: Path, index: int, column: str = "text") -> str:
+    """The text of a line of `.jsonl`; `path` and `index` are for the error.
+
+    Raises:
+        InputError: the line is no object with a string of that name.
+    """
+    try:
+        text = json.loads(line)[column]
+    except (ValueError, TypeError, KeyError):
+        text = None
+    if not isinstance(text, str):
+        raise InputError(
+            f'{path}: document {index + 1} is not {{"{column}": …}}; correct or remove it.'
+        )
+    return text
 
 
 def kind_of(source: Path) -> Kind:

@@ -24,7 +24,8 @@ def register(app: typer.Typer) -> None:
         app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
     for name, stage in scorers().items():
         app.command(name, help=stage.summary)(_score_command(stage))
-    for command in (pipeline, evaluate, prepare, fetch, fetch_data, corpus, grow, adopt):
+    commands = (pipeline, evaluate, prepare, fetch, fetch_data, data, export, corpus, grow, adopt)
+    for command in commands:
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
 
@@ -128,11 +129,40 @@ def fetch(assignments: Assignments = None) -> None:
 
 
 def fetch_data(assignments: Assignments = None) -> None:
-    """Put the text DATA (c4, wikitext2, wikitext103, pg19, bookcorpus or pydoc) on the store."""
+    """Put the text DATA (a listed one, pydoc or a hub id) on the store, FILES of it at most."""
     session = Session.of(assignments)
-    data = session.rest.pop("DATA", GROWN_TEXT)
-    _refuse(session.rest, "DATA")
-    session.finish(session.chain.text(data))
+    data, files = session.rest.pop("DATA", GROWN_TEXT), session.rest.pop("FILES", "")
+    _refuse(session.rest, "DATA, FILES")
+    session.finish(session.chain.text(data, files))
+
+
+def data(assignments: Assignments = None) -> None:
+    """Tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA."""
+    session = Session.of(assignments)
+    chain, rest = session.chain, session.rest
+    source, tokenizer = rest.pop("SOURCE", GROWN_TEXT), rest.pop("TOKENIZER", "sapling")
+    name, files = rest.pop("DATA", ""), rest.pop("FILES", "")
+    if name == source:
+        raise InputError(f"DATA={name} is the text's name already; give the result another.")
+    stage = stage_named("data")
+    parameters = stage.parameters.from_assignments(rest)
+    inputs = {"text": chain.text(source, files), "tokenizer": chain.model(tokenizer)}
+    name = name or "-".join(path.resolve().name for path in inputs.values())
+    session.finish(chain.run(stage, parameters, inputs, name))
+
+
+def export(assignments: Assignments = None) -> None:
+    """Write the token data DATA as files of FORMAT (parquet, arrow) that other trainers read."""
+    session = Session.of(assignments)
+    chain, rest = session.chain, session.rest
+    name, given = rest.pop("DATA", ""), rest.pop("NAME", "")
+    found = chain.executor.store.find(name, ("data",)) if name else None
+    if found is None:
+        raise InputError(f"DATA={name} is not on the store; make it with make data DATA=<name>.")
+    stage = stage_named("export")
+    parameters = stage.parameters.from_assignments(rest)
+    target = given or f"{name}-{parameters.label()}"
+    session.finish(chain.run(stage, parameters, {"data": found}, target))
 
 
 def corpus(assignments: Assignments = None) -> None:

@@ -21,6 +21,7 @@ pytest.importorskip("lm_eval", reason="fetching runs in the image eval")
 from espalier.errors import InputError
 from espalier.fingerprint import ROOT
 from tests.unit.hub_server import COMMIT, Hub, serve
+from training.fetch.datasets import training_files
 from training.fetch.stage import wanted
 
 RUN = """
@@ -67,6 +68,13 @@ def json_lines(texts: list[str]) -> bytes:
     return gzip.compress("".join(json.dumps({"text": t, "url": ""}) + "\n" for t in texts).encode())
 
 
+def zstandard_lines(texts: list[str]) -> bytes:
+    import pyarrow as pa
+
+    lines = gzip.decompress(json_lines(texts))
+    return pa.compress(lines, codec="zstd", asbytes=True)
+
+
 @pytest.fixture(scope="module")
 def hub() -> Iterator[Hub]:
     wikitext = {
@@ -78,6 +86,11 @@ def hub() -> Iterator[Hub]:
         "en/c4-train.00001-of-01024.json.gz": json_lines(["never"]),
         "en/c4-validation.00000-of-00008.json.gz": json_lines(["d"]),
     }
+    shards = "global-shard_01_of_10/local-shard_0_of_10/shard_0000000"
+    dclm = {
+        f"{shards}0_processed.jsonl.zst": zstandard_lines(["a", "b"]),
+        f"{shards}1_processed.jsonl.zst": zstandard_lines(["c"]),
+    }
     contents = {
         "models/org/plain": MODEL,
         "models/org/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
@@ -85,6 +98,11 @@ def hub() -> Iterator[Hub]:
         "models/org/broken": {**MODEL, "model-2.safetensors": b"x"},
         "datasets/Salesforce/wikitext": wikitext,
         "datasets/allenai/c4": c4,
+        "datasets/mlfoundations/dclm-baseline-1.0": dclm,
+        "datasets/org/text": {
+            "test.parquet": parquet(["never"]),
+            "all.parquet": parquet(["a", "b"]),
+        },
     }
     hub = Hub(contents, gated={"models/org/gated"}, broken={"model-2.safetensors"})
     with serve(hub) as served:
@@ -197,6 +215,32 @@ def test_only_the_first_shard_of_c4_is_fetched(hub: Hub, tmp_path: Path) -> None
     assert names == ["dataset.json", "train.jsonl", "validation.jsonl"]
     lines = (tmp_path / "out" / "train.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["a", "b\u2028c"]
+
+
+def test_as_many_files_as_asked_are_fetched(hub: Hub, tmp_path: Path) -> None:
+    given = {"DATA": "dclm", "REVISION": "main"}
+    assert fetch(hub.url, tmp_path, "fetch-data", **given)[0] == 0
+    lines = (tmp_path / "out" / "train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["a", "b"]
+    more = tmp_path / "more"
+    more.mkdir()
+    assert fetch(hub.url, more, "fetch-data", **given, FILES="2")[0] == 0
+    lines = (more / "out" / "train.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["a", "b", "c"]
+
+
+def test_any_text_of_the_hub_is_fetched_by_its_id(hub: Hub, tmp_path: Path) -> None:
+    code, said = fetch(hub.url, tmp_path, "fetch-data", DATA="org/text")
+    assert code == 0, said
+    _, data = json.loads(said)
+    assert (data["source"], data["revision"]) == ("org/text", COMMIT)
+    assert data["documents"] == {"train": 2}
+
+
+def test_training_files_are_known_by_their_names() -> None:
+    files = ["README.md", "infos.json", "data/test-0.parquet", "data/train-0.parquet"]
+    assert training_files(files) == ["data/train-0.parquet"]
+    assert training_files(["a.jsonl", "b.jsonl.zst", "valid.jsonl"]) == ["a.jsonl", "b.jsonl.zst"]
 
 
 def test_an_unknown_text_names_the_known(hub: Hub, tmp_path: Path) -> None:

@@ -1,22 +1,17 @@
 """Fetch a text data set and write it as the store keeps texts: `{split}.jsonl` and dataset.json."""
 
 import fnmatch
-import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
-
-from pyarrow import parquet  # type: ignore[import-untyped]
 
 from espalier.errors import InputError
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from espalier.text import Description, sha256_of_file
+from espalier.text_files import documents_of
 from training.fetch.cache import keep_cache_in
-from training.fetch.datasets import text_source
+from training.fetch.datasets import text_source, training_files
 from training.fetch.spec import FetchDataParameters
-
-ROWS = 1024
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
@@ -30,7 +25,8 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     repository = inspect(source.hub_id, "dataset", revision)
     counts = {}
     for split, pattern in source.splits.items():
-        files = fnmatch.filter(repository.files, pattern)[: source.files]
+        listed = training_files(repository.files) if pattern == "*" else repository.files
+        files = fnmatch.filter(listed, pattern)[: parameters.files or source.files]
         if not files:
             raise InputError(
                 f"{source.hub_id}@{revision} has no {pattern}; give another revision with "
@@ -73,25 +69,6 @@ def write_documents(files: list[Path], target: Path, column: str) -> None:
     temporary = target.with_name(target.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as lines:
         for file in files:
-            for text in texts_of(file, column):
+            for text in documents_of(file, column):
                 lines.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
     temporary.rename(target)
-
-
-def texts_of(file: Path, column: str) -> Iterator[str]:
-    """The texts in a .parquet, or a .json/.jsonl with or without .gz.
-
-    Raises:
-        InputError: the file has no such column.
-    """
-    try:
-        if file.suffix == ".parquet":
-            for batch in parquet.ParquetFile(file).iter_batches(ROWS, columns=[column]):
-                yield from batch.column(0).to_pylist()
-        else:
-            open_text = gzip.open if file.suffix == ".gz" else open
-            with open_text(file, "rt", encoding="utf-8") as lines:
-                for line in lines:
-                    yield json.loads(line)[column]
-    except (KeyError, IndexError):
-        raise InputError(f"{file.name} has no column {column}.") from None

@@ -24,8 +24,13 @@ class FetchParameters(Parameters):
 class FetchDataParameters(Parameters):
     """Which text."""
 
-    data: Annotated[str, Field(description="c4, wikitext2, wikitext103, pg19 or bookcorpus")]
+    data: Annotated[str, Field(description="a listed text, such as c4, or a Hugging Face id")]
     revision: Revision = None
+    files: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Optional,
+        Field(description="files of a split at most; default the listed number"),
+    ] = None
 
 
 def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate | None:

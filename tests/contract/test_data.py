@@ -1,0 +1,225 @@
+"""`make data` on tiny texts: the same documents give the same bytes, however they come."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from espalier.errors import InputError
+from espalier.manifest import read_manifest
+from espalier.token_data.reader import TokenData
+from tests.contract.command import command, espalier, quiet_environment, refused
+from tests.contract.waiting import wait_for
+from tests.tiny import SHAPE, tiny_llama, tokenizer
+
+TEXTS = [f"The {number} quick brown foxes </s> jump.\nOver {number}." for number in range(60)]
+SPLIT = ("VALID=0.2", "TEST=0.2", "SHARD=500")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_llama(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_lines(tmp_path_factory.mktemp("text") / "text.jsonl", TEXTS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, model: Path, lines: Path) -> Path:
+    return make(tmp_path_factory.mktemp("store"), lines, model, *SPLIT)
+
+
+def write_lines(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return path
+
+
+def make(store: Path, text: Path, model: Path, *words: str) -> Path:
+    done = espalier(store, "data", "DATA=d", f"SOURCE={text}", f"TOKENIZER={model}", *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{store}/data/d\n"
+    assert "tokens/s" in done.stderr
+    return store / "data" / "d"
+
+
+def token_files(directory: Path) -> dict[str, bytes]:
+    """The files that are the data."""
+    return {
+        path.name: path.read_bytes()
+        for path in directory.iterdir()
+        if path.suffix in (".tokens", ".starts") or path.name == "tokens.json"
+    }
+
+
+def test_all_documents_are_there_between_bos_and_eos(made: Path, model: Path) -> None:
+    data = TokenData(made)
+    data.verify()
+    data.require_tokenizer_of(model)
+    found = [ids.tolist() for split in data.splits for ids in data.documents(split)]
+    assert data.splits == ("train", "valid", "test")
+    assert len(data.index.splits["train"].shards) > 1
+    begin, end = SHAPE["bos_token_id"], SHAPE["eos_token_id"]
+    assert all(ids[0] == begin and ids[-1] == end for ids in found)
+    assert all(end not in ids[1:-1] for ids in found)  # what a text spells out is no EOS
+    assert sorted(tokenizer().decode(ids[1:-1]) for ids in found) == sorted(TEXTS)
+    record = read_manifest(made).data or {}
+    assert record["documents"] == {split: data.counts(split)[1] for split in data.splits}
+    assert record["tokenizer"] == data.index.tokenizer
+
+
+def test_another_models_tokenizer_is_refused(made: Path, tmp_path: Path) -> None:
+    other = tiny_llama(tmp_path / "other")
+    changed = json.loads((other / "tokenizer.json").read_text()) | {"normalizer": None}
+    changed["added_tokens"][0]["lstrip"] = True
+    (other / "tokenizer.json").write_text(json.dumps(changed))
+    with pytest.raises(InputError, match="make the data with TOKENIZER="):
+        TokenData(made).require_tokenizer_of(other)
+
+
+@pytest.mark.parametrize("form", ["jsonl.gz", "parquet", "txt", "mixed"])
+def test_every_form_of_the_same_documents_gives_the_same_bytes(
+    tmp_path: Path, made: Path, model: Path, lines: Path, form: str
+) -> None:
+    text = tmp_path / f"text.{form}"
+    if form == "jsonl.gz":
+        text.write_bytes(gzip.compress(lines.read_bytes()))
+    elif form == "parquet":
+        parquet.write_table(pyarrow.table({"text": TEXTS}), text, row_group_size=7)
+    else:
+        text.mkdir()
+        cut = 0 if form == "mixed" else len(TEXTS)
+        for number, document in enumerate(TEXTS[:cut]):
+            (text / f"{number:02d}.txt").write_text(document)
+        if form == "mixed":
+            write_lines(text / "a.jsonl", TEXTS[:20])
+            parquet.write_table(pyarrow.table({"text": TEXTS[20:]}), text / "b.parquet")
+    assert token_files(make(tmp_path / "store", text, model, *SPLIT)) == token_files(made)
+
+
+def test_the_order_of_documents_moves_none_to_another_split(
+    tmp_path: Path, made: Path, model: Path
+) -> None:
+    text = write_lines(tmp_path / "text.jsonl", TEXTS[::-1])
+    turned = TokenData(make(tmp_path / "store", text, model, *SPLIT))
+    for split in turned.splits:
+        assert [ids.tolist() for ids in turned.documents(split)][::-1] == [
+            ids.tolist() for ids in TokenData(made).documents(split)
+        ]
+
+
+def test_tokens_bounds_the_training_tokens(tmp_path: Path, made: Path, model: Path) -> None:
+    text = write_lines(tmp_path / "text.jsonl", TEXTS)
+    data = TokenData(make(tmp_path / "store", text, model, *SPLIT, "TOKENS=0.3K"))
+    whole = [ids.tolist() for ids in TokenData(made).documents("train")]
+    part = [ids.tolist() for ids in data.documents("train")]
+    assert part == whole[: len(part)]
+    assert sum(map(len, part[:-1])) < 300 <= sum(map(len, part))
+
+
+def test_more_tokens_than_there_are_is_refused(tmp_path: Path, model: Path, lines: Path) -> None:
+    words = (f"SOURCE={lines}", f"TOKENIZER={model}", "DATA=d", "TOKENS=1M")
+    done = espalier(tmp_path, "data", *words)
+    refused(done, 2, "TOKENS=1000000 are more than the", "training tokens of the text")
+    assert not list(tmp_path.glob("data/*"))
+
+
+def test_interrupted_and_resumed_is_as_whole(tmp_path: Path, model: Path) -> None:
+    many = [f"{text} {number}" for number in range(750) for text in TEXTS]
+    text = write_lines(tmp_path / "text.jsonl", many)
+    words = ("VALID=0.1", "TEST=0.1", "SHARD=100K")
+    whole = make(tmp_path / "whole", text, model, *words)
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        command(store, "data", "DATA=d", f"SOURCE={text}", f"TOKENIZER={model}", *words),
+        env=quiet_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(store, "data/d.partial-*/metrics.jsonl", process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert len(list(store.glob("data/d.partial-*/.run/scratch/train-*.tokens"))) >= 1
+    done = json.loads(next(store.glob("data/d.partial-*/.run/scratch/place.json")).read_text())
+    assert 0 < done["documents"] < len(many)
+    assert token_files(make(store, text, model, *words)) == token_files(whole)
+    assert len(TokenData(whole).index.splits["train"].shards) > 2
+    again = [
+        json.loads(line)["step"] for line in (store / "data/d/metrics.jsonl").open()
+    ]  # of both runs: no block was packed twice but the one that was cut short
+    assert len(again) <= len((whole / "metrics.jsonl").read_text().splitlines()) + 1
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_an_export_holds_the_same_documents(made: Path, form: str) -> None:
+    from datasets import Dataset
+
+    store, data = made.parent.parent, TokenData(made)
+    done = espalier(store, "export", "DATA=d", f"FORMAT={form}")
+    assert done.stdout == f"{store}/data/d-{form}\n", done.stderr
+    read = {
+        "parquet": lambda path: parquet.read_table(path)["input_ids"].to_pylist(),
+        "arrow": lambda path: list(Dataset.from_file(str(path))["input_ids"]),
+    }[form]
+    for split in data.splits:
+        files = sorted((store / "data" / f"d-{form}").glob(f"{split}-*.{form}"))
+        assert len(files) == len(data.index.splits[split].shards)
+        rows = [row for path in files for row in read(path)]
+        assert rows == [ids.tolist() for ids in data.documents(split)]
+
+
+def test_an_export_needs_token_data(made: Path) -> None:
+    store = made.parent.parent
+    refused(espalier(store, "export"), 2, "DATA= is not on the store")
+    refused(espalier(store, "export", "DATA=d", "FORMAT=mds"), 2, "FORMAT=mds")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", b'{"text": 3}\n', 'document 1 is not {"text": '),
+        ("a.jsonl.gz", gzip.compress(os.urandom(99) * 9)[:-20], "is not"),
+        ("a.parquet", b"PAR1", "is not whole"),
+        ("a.txt", b"\xff\xfe", "is not UTF-8 text"),
+        ("a.jsonl", b'{"text": ""}\n', "no document of the text is for training"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_refused(
+    tmp_path: Path, model: Path, name: str, content: bytes, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    done = espalier(
+        tmp_path / "store", "data", f"SOURCE={tmp_path / name}", f"TOKENIZER={model}", "DATA=d"
+    )
+    refused(done, 2, says)
+
+
+def test_a_hub_id_is_fetched_first(tmp_path: Path) -> None:
+    done = espalier(tmp_path, "data", "SOURCE=org/text-1.0", "FILES=2", "DRY_RUN=1")
+    assert done.returncode == 0, done.stderr
+    assert "DATA=org/text-1.0 FILES=2" in done.stdout
+    assert done.stdout.endswith(f"{tmp_path}/data/org--text-1.0-sapling\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("TOKENS=many",), "TOKENS=many"),
+        (("VALID=0.5", "TEST=0.5"), "leave nothing for training"),
+        (("DATA=pydoc",), "DATA=pydoc is the text's name already"),
+        (("SOURCE=./nowhere.jsonl",), "does not exist"),
+        (("SEED=1",), "SEED is not a parameter here"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    store = tmp_path / "store"
+    refused(espalier(store, "data", *words), 2, says)
+    assert not store.exists()

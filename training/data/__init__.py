@@ -1,0 +1,1 @@
+"""Token data: texts tokenised, split and packed for training."""

@@ -1,0 +1,1 @@
+"""Token data in the files that trainers of other houses read."""
