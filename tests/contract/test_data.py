@@ -59,6 +59,12 @@ def token_files(directory: Path) -> dict[str, bytes]:
     }
 
 
+def test_token_data_is_no_text(made: Path, model: Path) -> None:
+    store = made.parent.parent
+    done = espalier(store, "prune-wanda", f"MODEL={model}", "CALIBRATION=d", "SUITE=none")
+    refused(done, 2, "d is token data that make data has packed, not a text")
+
+
 def test_all_documents_are_there_between_bos_and_eos(made: Path, model: Path) -> None:
     data = TokenData(made)
     data.verify()
