@@ -36,6 +36,19 @@ class Calibration:
     input_ids: "torch.Tensor"
     record: dict[str, Any]
 
+    @classmethod
+    def of(
+        cls, ids: "torch.Tensor", limits: Limits, source: Path, record: dict[str, Any]
+    ) -> "Calibration":
+        """Windows int64 [samples, seqlen] of `source`, counted and hashed into `record`.
+
+        Raises:
+            InputError: the model has no embedding for an id.
+        """
+        check_ids(ids, limits, source)
+        counted = {"samples": ids.shape[0], "seqlen": ids.shape[1], "tokens": ids.numel()}
+        return cls(ids, {**record, **counted, "sha256": sha256_of_ids(ids)})
+
 
 def load_calibration(
     source: Path, model: Path, samples: int, seqlen: int | None, seed: int
@@ -59,7 +72,7 @@ def load_calibration(
     kind, limits = kind_of(source), Limits.of(model)
     record: dict[str, Any] = {"source": source.name, "kind": kind}
     if kind == "tokens":
-        ids = _leading_part(read_input_ids(source), samples, seqlen, limits, source)
+        ids = leading_part(source, samples, seqlen, limits)
     else:
         width = limits.window(seqlen)
         tokenizer = load_tokenizer(model)
@@ -71,19 +84,16 @@ def load_calibration(
         rows, details = _drawn(source, tokenize, samples, width, random.Random(seed))  # noqa: S311
         ids = torch.tensor(rows, dtype=torch.int64)  # [samples, seqlen]
         record |= details | {"seed": seed}
-    check_ids(ids, limits, source)
-    record |= {
-        "samples": ids.shape[0],
-        "seqlen": ids.shape[1],
-        "tokens": ids.numel(),
-        "sha256": sha256_of_ids(ids),
-    }
-    return Calibration(ids, record)
+    return Calibration.of(ids, limits, source, record)
 
 
-def _leading_part(
-    ids: "torch.Tensor", samples: int, seqlen: int | None, limits: Limits, source: Path
-) -> "torch.Tensor":
+def leading_part(source: Path, samples: int, seqlen: int | None, limits: Limits) -> "torch.Tensor":
+    """The first `samples` rows of a .safetensors' `input_ids`, and of each `seqlen` tokens.
+
+    Raises:
+        InputError: the file cannot be read, or its rows are shorter.
+    """
+    ids = read_input_ids(source)
     rows, width = ids.shape
     wanted = width if seqlen is None else seqlen
     if wanted > width:

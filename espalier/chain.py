@@ -15,9 +15,8 @@ from espalier.model_aliases import model_aliases, resolve_model
 from espalier.parameters import Parameters
 from espalier.settings import Settings
 from espalier.stage import Stage
+from espalier.token_data import INDEX
 
-PACKED = "tokens.json"
-"""What token data has and a text has not."""
 GROWN_TEXT = "pydoc"
 """The text that CPython ships: what `sapling` grows on, is calibrated with and is tested on."""
 PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
@@ -88,7 +87,7 @@ class Chain:
             return path
         stored = name.replace("/", "--")
         if not files and (found := self.executor.store.find(stored, ("data",))):
-            if (found / PACKED).is_file():
+            if (found / INDEX).is_file():
                 raise InputError(
                     f"{name} is token data that make data has packed, not a text; give a text, or "
                     "make the data again under another name."

@@ -144,6 +144,11 @@ def read_manifest(directory: Path) -> Manifest:
         raise InputError(f"{path} is not a manifest of contract {CONTRACT} ({where}).") from None
 
 
+def published_name(directory: Path, otherwise: str) -> str:
+    """What the store calls an artifact, which a stage may see by another path."""
+    return read_manifest(directory).name if (directory / MANIFEST).is_file() else otherwise
+
+
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest, last of all files, atomically and synced."""
     write_synced(directory / MANIFEST, manifest.model_dump_json(indent=1) + "\n")

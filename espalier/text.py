@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,6 +184,11 @@ def split_file(directory: Path, split: str) -> Path:
         f"{directory} has no split {split} (it has: {', '.join(present) or 'no text'}); "
         "choose another split or another data set."
     )
+
+
+def joined(path: Path, reading: Reading) -> str:
+    """The documents of a `.jsonl` as the one stream that `reading` describes."""
+    return reading.join.join(islice(Documents(path), reading.documents))
 
 
 def read_text(path: Path) -> str:

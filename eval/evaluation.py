@@ -2,14 +2,13 @@
 
 import importlib
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from espalier.errors import InputError
-from espalier.manifest import MANIFEST, read_manifest
+from espalier.manifest import published_name
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from espalier.task_rows import task_files
@@ -39,7 +38,7 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
     suite, checkpoint = SUITES[parameters.suite], context.inputs["model"]
     files = _task_files(context, suite, parameters)
     text = _text(context, suite, parameters)
-    started, name = time.time(), _name(checkpoint)
+    started, name = time.time(), published_name(checkpoint, otherwise=checkpoint.name)
     transformers.utils.logging.disable_progress_bar()
     model = load_model(checkpoint, parameters.dtype, context.device)
     parts = []
@@ -74,12 +73,6 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         data=text.record if text else None,
         notes={"suite": parameters.suite, "results": _headline(results)},
     )
-
-
-def _name(checkpoint: Path) -> str:
-    """What the store calls it: a container sees it under another path."""
-    published = (checkpoint / MANIFEST).is_file()
-    return read_manifest(checkpoint).name if published else checkpoint.name
 
 
 def _task_files(context: StageContext, suite: Suite, parameters: EvalParameters) -> dict[str, Any]:

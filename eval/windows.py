@@ -9,8 +9,8 @@ import torch
 from espalier.errors import InputError
 from espalier.text import (
     Description,
-    Documents,
     Reading,
+    joined,
     kind_of,
     read_text,
     sha256_of_file,
@@ -95,7 +95,7 @@ def _text(source: Path, split: str | None) -> tuple[str, dict[str, Any]]:
     if kind == "documents":
         reading = Reading(source.stem, "stream")
         name = source.name.split(".")[0]
-        return _joined(source, reading), _file_record(name, source) | {"join": reading.join}
+        return joined(source, reading), _file_record(name, source) | {"join": reading.join}
     about = Description.read(source)
     reading = replace(about.perplexity, split=split) if split else about.perplexity
     record = {
@@ -107,11 +107,7 @@ def _text(source: Path, split: str | None) -> tuple[str, dict[str, Any]]:
         "documents": reading.documents,
         "windows": reading.windows,
     }
-    return _joined(split_file(source, reading.split), reading), record
-
-
-def _joined(path: Path, reading: Reading) -> str:
-    return reading.join.join(Documents(path)[: reading.documents])
+    return joined(split_file(source, reading.split), reading), record
 
 
 def _file_record(name: str, source: Path) -> dict[str, Any]:

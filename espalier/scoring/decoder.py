@@ -6,7 +6,7 @@ Shapes: B samples, T tokens, H hidden, V vocabulary.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,8 @@ class Decoder:
 
     def normed(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., H] after the final norm, kept on the host."""
-        norm = self._norm()
-        return torch.cat(
-            [norm(part.to(self._device)).cpu() for part in hidden.split(TOKENS_AT_ONCE)]
-        )
+        parts = hidden.split(TOKENS_AT_ONCE)
+        return torch.cat([self._norm(part.to(self._device)).cpu() for part in parts])
 
     def log_probabilities(
         self, normed: Sequence[Tensor], targets: Tensor
@@ -108,6 +106,7 @@ class Decoder:
     def _load(self, layer: int) -> nn.Module:
         return self.architecture.load_layer(self._reader, layer, self._dtype, self._device)
 
+    @cached_property
     def _norm(self) -> nn.Module:
         return self.architecture.final_norm(self._reader, self._dtype, self._device)
 

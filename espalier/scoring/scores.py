@@ -8,7 +8,7 @@ from typing import Any
 from espalier.architectures.shapes import Shapes, read_config
 from espalier.checkpoint.files import write_text
 from espalier.errors import InputError
-from espalier.manifest import MANIFEST, read_manifest
+from espalier.manifest import published_name
 
 SCORES = "scores.json"
 NAMING = ("source", "samples", "seqlen", "rows", "shots", "sha256")
@@ -18,9 +18,7 @@ DIGITS = 9
 
 def model_name(model: Path) -> str:
     """What the store calls a model; its family where it is a plain path, seen by another name."""
-    if (model / MANIFEST).is_file():
-        return read_manifest(model).name
-    return str(read_config(model).get("model_type"))
+    return published_name(model, otherwise=str(read_config(model).get("model_type")))
 
 
 def about_data(record: Mapping[str, Any]) -> dict[str, Any]:

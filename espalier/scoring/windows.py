@@ -4,20 +4,19 @@ Unlike the windows that a pruning method is calibrated with, these are not drawn
 depth and width prunings cut a stream into windows from the first token on.
 """
 
-from collections.abc import Iterator
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from espalier.calibration import Calibration
+from espalier.calibration import Calibration, leading_part
 from espalier.errors import InputError
-from espalier.text import Description, Documents, Reading, kind_of, read_text, split_file
-from espalier.tokenized import Limits, check_ids, load_tokenizer, read_input_ids, sha256_of_ids
+from espalier.text import Description, Reading, joined, kind_of, read_text, split_file
+from espalier.tokenized import Limits, load_tokenizer
 
-MAX_DOCUMENTS = 8000
-"""Of a set of documents, so many make the stream: the published recipe's number."""
+DOCUMENTS = Reading("train", "stream", " ", documents=8000)
+"""How documents make one stream in the published recipes."""
 
 
 def leading_windows(source: Path, model: Path, samples: int, seqlen: int | None) -> Calibration:
@@ -36,56 +35,34 @@ def leading_windows(source: Path, model: Path, samples: int, seqlen: int | None)
     kind, limits = kind_of(source), Limits.of(model)
     record: dict[str, Any] = {"source": source.name, "kind": kind, "rule": "leading windows"}
     if kind == "tokens":
-        ids = read_input_ids(source)
-        width = limits.window(seqlen or ids.shape[1])
-        if width > ids.shape[1]:
-            raise _too_short(source, width, ids.shape[1], "its rows have")
-        windows = ids[:samples, :width]
+        windows = leading_part(source, samples, seqlen, limits)
     else:
         width = limits.window(seqlen)
         text, details = _text(source, kind)
         stream = torch.tensor(load_tokenizer(model)(text)["input_ids"], dtype=torch.int64)
         if len(stream) < width:
-            raise _too_short(source, width, len(stream), "it has")
+            raise InputError(
+                f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; give "
+                f"SEQLEN={len(stream)} or less, or a longer text."
+            )
         count = min(samples, len(stream) // width)
         windows = stream[: count * width].view(count, width)
         record |= details
-    check_ids(windows, limits, source)
-    windows = windows.contiguous()
-    record |= {
-        "samples": windows.shape[0],
-        "seqlen": windows.shape[1],
-        "tokens": windows.numel(),
-        "sha256": sha256_of_ids(windows),
-    }
-    return Calibration(windows, record)
+    return Calibration.of(windows, limits, source, record)
 
 
 def _text(source: Path, kind: str) -> tuple[str, dict[str, Any]]:
     if kind == "text":
         return read_text(source), {"join": "one text"}
     if kind == "documents":
-        return _joined(source, " ", MAX_DOCUMENTS), {"join": " "}
+        return joined(source, DOCUMENTS), {"join": DOCUMENTS.join}
     about = Description.read(source)
     reading = about.scores or _by_default(about.calibration)
-    text = _joined(split_file(source, reading.split), reading.join, reading.documents)
+    text = joined(split_file(source, reading.split), reading)
     details = {"source": about.name, "revision": about.revision, "split": reading.split}
     return text, details | {"join": reading.join}
 
 
 def _by_default(calibration: Reading) -> Reading:
-    most = MAX_DOCUMENTS if calibration.rule == "documents" else calibration.documents
-    join = " " if calibration.rule == "documents" else calibration.join
-    return Reading(calibration.split, "stream", join, most)
-
-
-def _joined(path: Path, join: str, most: int | None) -> str:
-    documents: Iterator[str] = iter(Documents(path))
-    return join.join(islice(documents, most))
-
-
-def _too_short(source: Path, width: int, longest: int, what: str) -> InputError:
-    return InputError(
-        f"{source} is shorter than SEQLEN={width}: {what} {longest} tokens; give "
-        f"SEQLEN={longest} or less, or a longer text."
-    )
+    as_documents = calibration.rule == "documents"
+    return replace(DOCUMENTS, split=calibration.split) if as_documents else calibration

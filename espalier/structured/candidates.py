@@ -16,14 +16,13 @@ from rich.table import Table
 from espalier.architectures.shapes import Shapes
 from espalier.errors import InputError
 from espalier.resources import show_size
-from espalier.structured.parameters import Axis, short_count
+from espalier.structured.parameters import FIELDS, Axis, short_count
 
 TOLERANCE = 0.03
 ALIKE = 0.05
 SHOWN = 8
 MAX_STEP = 128
 """Between two widths that are tried; a power of two, at most a sixteenth of the parent's."""
-FIELDS: dict[Axis, str] = {"layers": "layers", "hidden": "hidden", "ffn": "intermediate"}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,11 @@ from espalier.structured.target import target_shapes
 
 Size = Annotated[Annotated[int, Field(ge=1)] | None, Optional]
 Axis = Literal["layers", "hidden", "ffn", "heads", "kv_heads"]
+FIELDS: dict[Axis, str] = {
+    "layers": "layers", "hidden": "hidden", "ffn": "intermediate",
+    "heads": "heads", "kv_heads": "kv_heads",
+}  # fmt: skip
+"""What Shapes calls each."""
 LABELS: dict[Axis, str] = {
     "layers": "", "hidden": "h", "ffn": "f", "heads": "a", "kv_heads": "kv",
 }  # fmt: skip

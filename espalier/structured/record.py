@@ -3,9 +3,10 @@
 from typing import Any
 
 from espalier.architectures.shapes import Shapes
+from espalier.structured.parameters import FIELDS
 from espalier.structured.restructure import Kept
 
-SIZES = ("layers", "hidden", "intermediate", "heads", "kv_heads")
+SIZES = tuple(FIELDS.values())
 
 
 def structured_section(parent: Shapes, target: Shapes, kept: Kept) -> dict[str, Any]:

@@ -8,13 +8,8 @@ from espalier.architectures.shapes import Shapes
 from espalier.errors import InputError
 from espalier.stage import Unrolled
 from espalier.structured.candidates import candidates, candidates_table
-from espalier.structured.parameters import Axis, ShapeParameters
+from espalier.structured.parameters import FIELDS, Axis, ShapeParameters
 from espalier.structured.target import target_shapes
-
-FIELDS: dict[Axis, str] = {
-    "layers": "layers", "hidden": "hidden", "ffn": "intermediate",
-    "heads": "heads", "kv_heads": "kv_heads",
-}  # fmt: skip
 
 
 def unroll(parameters: ShapeParameters, config: Mapping[str, Any]) -> Unrolled:

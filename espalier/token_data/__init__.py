@@ -4,3 +4,5 @@ A directory `data/<name>` holds `tokens.json` and, of each split, shards `train-
 `.tokens` are the ids, little-endian, one document after another as [BOS] document [EOS]; `.starts`
 are uint64 offsets of the documents' first ids and, last, of the end. No document spans shards.
 """
+
+INDEX = "tokens.json"

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from espalier.errors import InputError
 from espalier.manifest import write_synced
+from espalier.token_data import INDEX
 
 VERSION = 1
-INDEX = "tokens.json"
 START = np.dtype("<u8")
 """Of an offset in a `.starts` file."""
 

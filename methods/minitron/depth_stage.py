@@ -84,11 +84,12 @@ def _task(
     from methods.minitron.harness import TaskScore  # lm-eval takes seconds to import
 
     model = context.inputs["model"]
+    limits = Limits.of(model)
     task = TaskScore(
         parameters.score,
         context.inputs.get("tasks"),
         load_tokenizer(model),
-        Limits.of(model).window(parameters.seqlen or Limits.of(model).positions),
+        limits.window(parameters.seqlen or limits.positions),
         context.scratch / "rows",
         shots=parameters.shots,
         limit=parameters.samples,

@@ -140,21 +140,18 @@ def _measure_chunk(
 
     start = [decoder.embed(part.inputs) for part in batches]
     whole, without = walk(layers(), start, cuts, advance)
-    streams = [whole, *(without.pop(cut) for cut in cuts)]
-    scored = []
-    while streams:
-        hidden = streams.pop(0)
-        scored.append(torch.cat([_scored(h, b) for h, b in zip(hidden, batches, strict=True)]))
+
+    def scored(hidden: list[Tensor]) -> Tensor:
+        """The normed states at the scored positions of all batches: [N, H]."""
+        pairs = zip(hidden, batches, strict=True)
+        return decoder.normed(torch.cat([h.flatten(0, 1)[b.places] for h, b in pairs]))
+
+    # Taken out of the dictionary, a stream is freed as soon as its scored part is copied.
+    normed = [scored(whole), *(scored(without.pop(cut)) for cut in cuts)]
     targets = torch.cat([part.targets for part in batches])
-    normed = [decoder.normed(states) for states in scored]
     answers = decoder.log_probabilities(normed, targets)
     owners = torch.cat([part.owners + i * size for i, part in enumerate(batches)])
     return [_by_sample(*answer, owners, len(samples)) for answer in answers]
-
-
-def _scored(hidden: Tensor, batch: _Batch) -> Tensor:
-    """Hidden states [B, T, H] at the scored positions: [N, H]."""
-    return hidden.flatten(0, 1)[batch.places]
 
 
 def _by_sample(

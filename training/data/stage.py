@@ -11,7 +11,8 @@ from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from espalier.text import DESCRIPTION, Description, sha256_of_file
 from espalier.text_files import documents_of
-from espalier.token_data.index import INDEX, SPLITS, Split, TokenIndex, narrowest
+from espalier.token_data import INDEX
+from espalier.token_data.index import SPLITS, Split, TokenIndex, narrowest
 from training.data.packing import Fractions, blocks, until_enough
 from training.data.source import Part, parts_of
 from training.data.spec import DataParameters
