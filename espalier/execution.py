@@ -26,6 +26,7 @@ from espalier.manifest import (
 )
 from espalier.parameters import Parameters
 from espalier.plan import Plan
+from espalier.processes import Processes
 from espalier.resources import require_gpu
 from espalier.revision import code_revision
 from espalier.runtimes.base import Launch, Limits, Runtime
@@ -139,6 +140,7 @@ class Executor:
             secrets=secrets or {},
             environment={**hub_environment(request.stage), **pinned},
             limits=Limits(self.settings.memory, self.settings.cpus),
+            processes=Processes(self.settings.nodes, self.settings.gpus),
         )
 
     def _spec(
@@ -201,7 +203,7 @@ class Executor:
             stage=request.stage.name,
             code=code_hash(request.stage.entry.partition(":")[0]),
             lock=self.runtime.image(request.stage.image, self.settings.accel, build=False).lock,
-            parameters=request.parameters.model_dump(mode="json"),
+            parameters=request.parameters.identity(),
             inputs={role: record.content for role, record in records.items()},
         )
         return recipe, records

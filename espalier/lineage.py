@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from espalier.ledger import Entry
 from espalier.manifest import MANIFEST, Manifest, read_manifest
 
 
@@ -24,3 +25,12 @@ def descends_from(directory: Path, stage: str) -> bool:
     """Whether an artifact on the store, or an ancestor of it, was made by `stage`."""
     store = directory.resolve().parent.parent
     return any(m is not None and m.stage == stage for _, _, m in lineage(directory, store))
+
+
+def account_of(model: Path | None) -> list[Entry]:
+    """What a model has cost, by its manifest; of a plain directory nothing is known."""
+    if model is None:
+        return []
+    if (model / MANIFEST).is_file():
+        return read_manifest(model).ledger
+    return [Entry(kind="pretraining", stage="?", name=model.name)]

@@ -10,13 +10,15 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier.errors import InputError
+from espalier.ledger import Entry
 
 CONTRACT = 1
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
 RUN_FOLDER = ".run"
-NOT_CONTENT = {MANIFEST, METRICS}
-"""Files with times in them: listed by no hash, so that equal runs have equal content."""
+TRACKERS = "trackers"
+NOT_CONTENT = {MANIFEST, METRICS, TRACKERS}
+"""Files and folders with times in them: in no hash, so that equal runs have equal content."""
 
 CHUNK = 1 << 22
 
@@ -120,6 +122,8 @@ class Manifest(Record):
     files: list[FileRecord]
     model: dict[str, Any] | None = None
     pruning: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    ledger: list[Entry] = Field(default_factory=list)
     data: dict[str, Any] | None = None
     checks: dict[str, Any] = Field(default_factory=dict)
     notes: dict[str, Any] = Field(default_factory=dict)
@@ -168,7 +172,7 @@ def content_files(directory: Path) -> Iterator[Path]:
     """The files that are the artifact's content, sorted by relative path."""
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)
-        if path.is_file() and relative.parts[0] != RUN_FOLDER and str(relative) not in NOT_CONTENT:
+        if path.is_file() and relative.parts[0] not in {RUN_FOLDER, *NOT_CONTENT}:
             yield path
 
 

@@ -23,6 +23,7 @@ class ModelSource:
         revision: a commit, tag or branch of `hub_id`.
         gated: a licence has to be accepted and a token given.
         grown: made by the `grow` stage, not fetched.
+        pretraining_tokens: that its authors say it was trained on; None: they do not.
         shape: its config.json as far as a plan needs it before it is fetched.
     """
 
@@ -31,6 +32,7 @@ class ModelSource:
     revision: str = DEFAULT_REVISION
     gated: bool = False
     grown: bool = False
+    pretraining_tokens: float | None = None
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -1,6 +1,6 @@
 """Validated stage parameters, given on the command line as upper-case KEY=value."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -33,6 +33,13 @@ class Parameters(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
     )
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how to run, not what comes out: recorded, and not fingerprinted."""
+
+    def identity(self) -> dict[str, Any]:
+        """What is fingerprinted of them."""
+        return self.model_dump(mode="json", exclude=set(self.EXECUTION))
 
     def label(self) -> str:
         """What the default name of a result says of its parameters."""

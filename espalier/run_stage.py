@@ -23,7 +23,9 @@ from types import FrameType
 from typing import Any
 
 from espalier.discovery import stage_named
-from espalier.errors import EnvironmentFailure, EspalierError, Interrupted
+from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
+from espalier.ledger import Entry
+from espalier.lineage import account_of
 from espalier.manifest import (
     METRICS,
     RUN_FOLDER,
@@ -33,6 +35,7 @@ from espalier.manifest import (
     record_files,
     write_manifest,
 )
+from espalier.processes import Processes
 from espalier.progress import Progress
 from espalier.resources import peak_memory
 from espalier.stage import Outcome, Stage, StageContext
@@ -71,17 +74,16 @@ def run(output: Path) -> None:
     folder = output / RUN_FOLDER
     spec = RunSpec.model_validate_json((folder / "run.json").read_bytes())
     stage = stage_named(spec.stage)
+    if Processes.from_environment().node > 0:
+        return _join(stage, spec, output)
     if spec.runtime in ("local", "inside"):
         _end_with_parent()
     with _sole_worker(folder / "worker.lock"):
         scratch = folder / "scratch"
         scratch.mkdir(exist_ok=True)
-        progress = Progress(output / METRICS)
-        inputs = {role: Path(path) for role, path in spec.inputs.items()}
-        context = StageContext(inputs, output, scratch, spec.device, progress)
+        context = _context(spec, output)
         parameters = stage.parameters.model_validate(spec.parameters)
-        module, _, function = stage.entry.partition(":")
-        outcome: Outcome = getattr(importlib.import_module(module), function)(context, parameters)
+        outcome: Outcome = _imported(stage.entry)(context, parameters)
         model, checks = _gate(stage, context, outcome)
         shutil.rmtree(scratch)
         files = record_files(output)
@@ -102,6 +104,8 @@ def run(output: Path) -> None:
             files=files,
             model=model,
             pruning=outcome.pruning,
+            training=outcome.training,
+            ledger=_ledger(spec, context, model, outcome),
             data=outcome.data,
             checks={**outcome.checks, **checks},
             notes=outcome.notes,
@@ -113,6 +117,36 @@ def run(output: Path) -> None:
             peak_memory_bytes=peak_memory(),
         )
     write_manifest(output, manifest)
+
+
+def _context(spec: RunSpec, output: Path) -> StageContext:
+    inputs = {role: Path(path) for role, path in spec.inputs.items()}
+    scratch = output / RUN_FOLDER / "scratch"
+    return StageContext(inputs, output, scratch, spec.device, Progress(output / METRICS))
+
+
+def _imported(place: str) -> Any:
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _join(stage: Stage, spec: RunSpec, output: Path) -> None:
+    """Take part in a run that the first machine gates and publishes."""
+    if stage.join is None:
+        raise InputError(f"{stage.name} runs on one machine; leave NODES out.")
+    parameters = stage.parameters.model_validate(spec.parameters)
+    _imported(stage.join)(_context(spec, output), parameters)
+
+
+def _ledger(
+    spec: RunSpec, context: StageContext, model: dict[str, Any] | None, outcome: Outcome
+) -> list[Entry]:
+    """What the model has cost so far: its parent's account, and this stage's line."""
+    if model is None:
+        return []
+    fresh = (outcome.training or {}).get("init") == "random"
+    before = [] if fresh else account_of(context.inputs.get("model"))
+    return [*before, *Entry.of(spec.stage, spec.name, model, outcome)]
 
 
 def _gate(
@@ -162,6 +196,7 @@ def _environment(spec: RunSpec) -> dict[str, Any]:
             "safetensors",
             "datasets",
             "lm_eval",
+            "accelerate",
             "matplotlib",
         )
         if _installed(name)

@@ -32,10 +32,12 @@ class Settings(BaseModel):
     memory: Annotated[int | None, BeforeValidator(_size)] = None
     cpus: Annotated[float | None, Field(gt=0)] = None
     threads: Annotated[int | None, Field(ge=1)] = None
+    gpus: Annotated[int, Field(ge=1)] = 1
+    nodes: Annotated[int, Field(ge=1)] = 1
 
 
 NAMES = frozenset(name.upper() for name in Settings.model_fields)
-PERSISTENT = frozenset({"STORE", "RUNTIME", "ACCEL", "MEMORY", "CPUS", "THREADS"})
+PERSISTENT = frozenset({"STORE", "RUNTIME", "ACCEL", "MEMORY", "CPUS", "THREADS", "GPUS", "NODES"})
 """Settings taken from the environment and `.env` too; the others are for one command."""
 
 

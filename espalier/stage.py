@@ -63,6 +63,8 @@ class Stage:
         network: whether it may use the network (fetch only).
         report: `package.module:function`, imported on the host; called as `function(before, after)`
             with two of the stage's results, it gives a rich renderable.
+        join: `package.module:function`, called as `function(context, parameters)` on every machine
+            but the first, where a run is spread over several.
         derived: the inputs that other stages make of the same model, by role.
         unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
             the prunings they stand for; may raise InputError.
@@ -79,6 +81,7 @@ class Stage:
     estimate: Callable[[Any, Mapping[str, Any]], Estimate | None] | None = None
     network: bool = False
     report: str | None = None
+    join: str | None = None
     derived: Mapping[str, Derived] = field(default_factory=dict)
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
 
@@ -112,6 +115,7 @@ class Outcome:
     """What a stage tells the manifest, by the manifest's own section names."""
 
     pruning: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     checks: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from espalier.fingerprint import ROOT
 from espalier.manifest import ImageRecord
+from espalier.processes import Processes
 
 COMMAND = ("python", "-m", "espalier.run_stage")
 
@@ -44,6 +45,7 @@ class Launch:
     secrets: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
+    processes: Processes = field(default_factory=Processes)
 
 
 class Runtime(Protocol):
@@ -82,6 +84,7 @@ def quiet_environment(launch: Launch) -> dict[str, str]:
         **offline,
         **online,
         **terminal,
+        **launch.processes.environment,
         **launch.environment,
     }
 

@@ -133,7 +133,12 @@ def test_a_model_lands_in_its_directory_alone(hub: Hub, tmp_path: Path) -> None:
     code, said = fetch(hub.url, tmp_path, "fetch", MODEL="org/plain")
     assert code == 0, said
     notes, _ = json.loads(said)
-    assert notes == {"hub_id": "org/plain", "revision": "main", "commit": COMMIT}
+    assert notes == {
+        "hub_id": "org/plain",
+        "revision": "main",
+        "commit": COMMIT,
+        "pretraining_tokens": None,
+    }
     kept = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == kept
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == MODEL["model.safetensors"]

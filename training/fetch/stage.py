@@ -60,5 +60,6 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
             "hub_id": source.hub_id,
             "revision": source.revision,
             "commit": repository.commit,
+            "pretraining_tokens": source.pretraining_tokens,
         }
     )
