@@ -13,6 +13,7 @@ from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.pruning_command import TASK_DATA, PruningCommand, known_names, score
 from espalier.stage import Stage
+from espalier.training_command import TRAINERS, TrainingCommand
 
 EVALUATION = ("SUITE", "DATA", "TASKS", "TASK_DATA", "LIMIT", "LEGACY")
 """Assignments of a pipeline that go to its evaluations, not to its method."""
@@ -24,7 +25,10 @@ def register(app: typer.Typer) -> None:
         app.command(f"prune-{name}", help=stage.summary)(_prune_command(name))
     for name, stage in scorers().items():
         app.command(name, help=stage.summary)(_score_command(stage))
-    commands = (pipeline, evaluate, prepare, fetch, fetch_data, data, export, corpus, grow, adopt)
+    commands = (
+        *(pipeline, evaluate, prepare, fetch, fetch_data, data, export),
+        *(train_gpu, corpus, grow, adopt),
+    )
     for command in commands:
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
@@ -163,6 +167,13 @@ def export(assignments: Assignments = None) -> None:
     parameters = stage.parameters.from_assignments(rest)
     target = given or f"{name}-{parameters.label()}"
     session.finish(chain.run(stage, parameters, {"data": found}, target))
+
+
+def train_gpu(assignments: Assignments = None) -> None:
+    """Train CKPT, or ARCH from scratch, on the token data DATA for TOKENS."""
+    session = Session.of(assignments)
+    command = TrainingCommand.parse(stage_named(TRAINERS["gpu"]), session.rest)
+    session.finish(command.run(session.chain))
 
 
 def corpus(assignments: Assignments = None) -> None:

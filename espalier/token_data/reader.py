@@ -81,14 +81,14 @@ class TokenData:
                 f"has {has}; make the data with TOKENIZER=<that model>."
             )
 
-    def verify(self) -> None:
-        """Read every shard and compare it with the index.
+    def verify(self, part: int = 0, of: int = 1) -> None:
+        """Read every shard, or every `of`-th from `part`, and compare it with the index.
 
         Raises:
             InputError: a shard is not what was published; the first is named.
         """
         for stream in self._streams.values():
-            stream.verify()
+            stream.verify(part, of)
 
     def stream(self, split: Split) -> "Stream":
         """One split.
@@ -145,9 +145,9 @@ class Stream:
             position += high - low
         return np.concatenate(found)
 
-    def verify(self) -> None:
+    def verify(self, part: int = 0, of: int = 1) -> None:
         """As TokenData.verify."""
-        for shard in self._shards:
+        for shard in self._shards[part::of]:
             shard.verify()
 
     def _touched(self, first: int, end: int) -> Iterator[tuple["MappedShard", int, int]]:

@@ -1,0 +1,1 @@
+"""Training on GPUs by torch FSDP2: from scratch, continued or distilled, to an exact token budget."""

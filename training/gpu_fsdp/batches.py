@@ -1,0 +1,142 @@
+"""Which tokens each step trains on: an order that no number of ranks changes.
+
+Shapes: B sequences, L tokens a sequence.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from espalier.errors import InputError
+from espalier.token_data.index import Split
+from espalier.token_data.reader import TokenData
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """B sequences as tensors.
+
+    Attributes:
+        inputs: int64 [B, L].
+        targets: int64 [B, L], each the token after its input.
+        positions: int64 [B, L] that start again with each document; None: the whole is one.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    positions: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def split(self, size: int) -> Iterator["Sequences"]:
+        """In parts of `size` sequences."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            positions = None if self.positions is None else self.positions[part]
+            yield Sequences(self.inputs[part], self.targets[part], positions)
+
+    def to(self, device: str) -> "Sequences":
+        """On another device."""
+        positions = None if self.positions is None else self.positions.to(device)
+        return Sequences(self.inputs.to(device), self.targets.to(device), positions)
+
+
+class Windows:
+    """A split as windows of L tokens; a window's last target is the next one's first token."""
+
+    def __init__(self, data: TokenData, split: Split, seqlen: int, document_mask: bool) -> None:
+        self._stream = data.stream(split)
+        self._seqlen, self._masked = seqlen, document_mask
+        self._vocabulary, self._name = data.index.vocabulary, f"{data.directory} ({split})"
+        self.count = max(0, self._stream.index.tokens - 1) // seqlen
+
+    def read(self, numbers: npt.NDArray[np.int64]) -> Sequences:
+        """The windows of those numbers [B].
+
+        Raises:
+            InputError: a token lies outside the vocabulary.
+        """
+        length = self._seqlen
+        rows = [self._stream.slice(n * length, (n + 1) * length + 1) for n in map(int, numbers)]
+        ids = torch.from_numpy(np.stack(rows).astype(np.int64))  # [B, L + 1]
+        if int(ids.max()) >= self._vocabulary:
+            raise InputError(
+                f"{self._name} holds token {int(ids.max())} and its vocabulary ends at "
+                f"{self._vocabulary}; make the data again with FORCE=1."
+            )
+        positions = None
+        if self._masked:
+            positions = torch.stack([self._positions(n) for n in map(int, numbers)])
+        return Sequences(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), positions)
+
+    def _positions(self, number: int) -> Tensor:
+        first = number * self._seqlen
+        starts = torch.from_numpy(self._stream.boundaries(first, first + self._seqlen))
+        place = torch.arange(self._seqlen)
+        began = torch.zeros(self._seqlen, dtype=torch.int64)
+        began[starts] = starts
+        return place - torch.cummax(began, 0).values
+
+
+class Order:
+    """Every window once an epoch, shuffled anew for each; sample i of a run is always the same."""
+
+    def __init__(self, windows: int, seed: int) -> None:
+        self._windows, self._seed = windows, seed
+
+    def windows_of(self, first: int, end: int) -> npt.NDArray[np.int64]:
+        """The windows of samples `first` to `end` of the run, int64 [end - first]."""
+        samples = np.arange(first, end)
+        epochs, places = samples // self._windows, samples % self._windows
+        found = np.empty_like(samples)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            found[here] = shuffled(self._windows, self._seed, int(epoch))[places[here]]
+        return found
+
+
+@lru_cache(maxsize=2)
+def shuffled(windows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """A permutation of the windows, int64 [windows]."""
+    return np.random.default_rng((seed, epoch)).permutation(windows)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A rank's part of every batch: contiguous rows, of equal number on all ranks."""
+
+    rank: int
+    world: int
+
+    def of(self, first: int, end: int) -> tuple[int, int]:
+        """Its part of samples `first` to `end`."""
+        size = (end - first) // self.world
+        return first + self.rank * size, first + (self.rank + 1) * size
+
+
+class Batches:
+    """This rank's sequences of each step, read one step ahead on a thread."""
+
+    def __init__(self, windows: Windows, order: Order, batch: int, share: Share) -> None:
+        self._windows, self._order, self._batch, self._share = windows, order, batch, share
+
+    def steps(self, first: int, end: int) -> Iterator[Sequences]:
+        """Those of steps `first` to `end`."""
+        with ThreadPoolExecutor(1, "batches") as reader:
+            ahead = reader.submit(self._read, first)
+            for step in range(first, end):
+                sequences = ahead.result()
+                if step + 1 < end:
+                    ahead = reader.submit(self._read, step + 1)
+                yield sequences
+
+    def _read(self, step: int) -> Sequences:
+        first, end = self._share.of(step * self._batch, (step + 1) * self._batch)
+        return self._windows.read(self._order.windows_of(first, end))

@@ -1,0 +1,117 @@
+"""Starts the ranks: one in this process, or several by torchrun's agent, on one machine or more."""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from espalier.errors import EspalierError
+from espalier.processes import Processes
+from training.gpu_fsdp.batches import Share
+from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.trainer import Place
+from training.gpu_fsdp.worker import RESULT, run_rank
+
+PORT = 29517
+"""Of the meeting point of several machines; on one machine any free port is taken."""
+
+
+class RankRefused(EspalierError):
+    """What a rank has refused, with its own exit code."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(str(told["text"]))
+        self.exit_code = int(told["code"])
+
+
+def train(job: Job, place: Place, device: str, title: str, processes: Processes) -> dict[str, Any]:
+    """Run all ranks of this machine to their end; the first rank's account.
+
+    Raises:
+        RankRefused: input, environment, an interruption or a loss that is no number.
+    """
+    _clear(place.scratch, processes)
+    job.micro_batch(processes.world)
+    with asked_to_stop(place.stop):
+        if processes.world == 1:
+            _alone(job, place, device, title)
+        else:
+            _several(place, processes)
+    return outcome(place.scratch)
+
+
+def outcome(scratch: Path) -> dict[str, Any]:
+    """The first rank's account.
+
+    Raises:
+        RankRefused: a rank has refused something.
+    """
+    for path in sorted(scratch.glob("error-*.json")):
+        raise RankRefused(json.loads(path.read_text()))
+    return dict(json.loads((scratch / RESULT).read_text()))
+
+
+@contextmanager
+def asked_to_stop(file: Path) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a file that every rank's loop looks for after each step."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        file.touch()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, ask) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _clear(scratch: Path, processes: Processes) -> None:
+    """Remove what an earlier run has told; its states stay."""
+    if processes.node == 0:
+        for path in [scratch / "stop", scratch / RESULT, *scratch.glob("error-*.json")]:
+            path.unlink(missing_ok=True)
+
+
+def _alone(job: Job, place: Place, device: str, title: str) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        run_rank(job, place, device, Share(0, 1), title)
+    finally:
+        dist.destroy_process_group()
+
+
+def _several(place: Place, processes: Processes) -> None:
+    # The agent says of a failed rank what the rank has said already.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    one = processes.nodes == 1
+    config = LaunchConfig(
+        min_nodes=processes.nodes,
+        max_nodes=processes.nodes,
+        nproc_per_node=processes.each,
+        run_id=place.output.name,
+        rdzv_backend="c10d" if one else "static",
+        rdzv_endpoint="localhost:0" if one else f"{processes.head}:{PORT}",
+        rdzv_configs={} if one else {"rank": processes.node, "timeout": 900},
+        max_restarts=0,
+        monitor_interval=0.2,
+        local_addr="localhost" if one else None,
+        signals_to_handle="SIGQUIT",  # the others are ours: ranks are asked to stop by a file
+    )
+    command = (sys.executable, "-m", "training.gpu_fsdp.worker", str(place.output))
+    try:
+        elastic_launch(config, command[0])(*command[1:])
+    except ChildFailedError:
+        if not any(place.scratch.glob("error-*.json")):
+            raise

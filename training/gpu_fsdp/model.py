@@ -1,0 +1,167 @@
+"""The trained model: a stock causal language model whose forward gives sums of losses.
+
+Shapes: B sequences, L tokens, D hidden width, V vocabulary.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from espalier.checkpoint.reader import CheckpointReader, check_finite, read_entry
+from training.gpu_fsdp.batches import Sequences
+from training.gpu_fsdp.loss import Sums, Weights, summed_losses, taught_layers
+from training.gpu_fsdp.sparsity import local
+
+
+class LanguageModel(nn.Module):
+    """Wraps a stock model, so that its head is used inside one sharded forward."""
+
+    def __init__(self, stock: nn.Module) -> None:
+        super().__init__()
+        self.stock = stock
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.stock.model.layers
+
+    @property
+    def head(self) -> Tensor:
+        """The output matrix [V, D]; whole only while the root's weights are gathered."""
+        return self.stock.lm_head.weight
+
+    def named_weights(self) -> dict[str, nn.Parameter]:
+        """Every parameter by the name that a checkpoint gives it, a tied head once."""
+        return dict(self.stock.named_parameters())
+
+    def forward(
+        self, sequences: Sequences, weights: Weights, teacher: "Taught | None" = None
+    ) -> Sums:
+        """Sums over all tokens of the sequences."""
+        states = self.states(sequences, every=teacher is not None and weights.hidden > 0)
+        taught = None if teacher is None else (teacher.states[-1].flatten(0, 1), teacher.head)
+        sums = summed_losses(
+            states[-1].flatten(0, 1), self.head, sequences.targets.flatten(), weights, taught
+        )
+        if teacher is None or not weights.hidden:
+            return sums
+        pairs = taught_layers(len(states) - 1, len(teacher.states) - 1)
+        difference = torch.stack(
+            [
+                F.mse_loss(mine.float(), teacher.states[its + 1].float())
+                for mine, its in zip(states[1:], pairs, strict=True)
+            ]
+        ).mean()
+        hidden = weights.hidden * sequences.targets.numel() * difference
+        return Sums(sums.objective + hidden, sums.cross_entropy, sums.kl)
+
+    def states(self, sequences: Sequences, every: bool) -> tuple[Tensor, ...]:
+        """The final hidden states [B, L, D], or the embedding's and all layers', the final last."""
+        output = self.stock.model(
+            input_ids=sequences.inputs,
+            position_ids=sequences.positions,
+            use_cache=False,
+            output_hidden_states=every,
+        )
+        return tuple(output.hidden_states) if every else (output.last_hidden_state,)
+
+
+class Taught:
+    """What a teacher gives for the same sequences: hidden states [B, L, D'] and head [V, D']."""
+
+    def __init__(self, states: tuple[Tensor, ...], head: Tensor) -> None:
+        self.states, self.head = states, head
+
+
+class Teacher(nn.Module):
+    """A frozen model whose forward gives hidden states."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+
+    def forward(self, sequences: Sequences, every: bool) -> tuple[tuple[Tensor, ...], Tensor]:
+        return self.model.states(sequences, every), self.model.head
+
+
+def empty_model(config: Mapping[str, Any]) -> LanguageModel:
+    """The model on torch's meta device: shapes and names, no memory."""
+    raw = {key: value for key, value in config.items() if key not in ("torch_dtype", "dtype")}
+    stock = AutoConfig.for_model(raw.pop("model_type"), **raw)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            stock, attn_implementation="sdpa", dtype=torch.float32
+        )
+    return LanguageModel(model.train())
+
+
+def allocate(model: LanguageModel, device: str) -> None:
+    """Give every parameter (or this rank's shard of it) memory; what was tied stays tied."""
+    model.to_empty(device=device)
+    rotary = model.stock.model.rotary_emb  # its frequencies are in no checkpoint
+    with torch.device(device):
+        model.stock.model.rotary_emb = type(rotary)(config=model.stock.config)
+
+
+def load_weights(model: LanguageModel, checkpoint: Path) -> None:
+    """Read this rank's rows of every parameter.
+
+    Raises:
+        InputError: a tensor is missing, or holds NaN or infinite weights.
+    """
+    reader = CheckpointReader(checkpoint)
+    for name, parameter in model.named_weights().items():
+        start, stop = rows_of(parameter)
+        if start < stop:
+            block = read_entry(reader.entries[name], start, stop)
+            check_finite(name, block)
+            with torch.no_grad():
+                local(parameter).copy_(block)
+
+
+def fresh_weights(model: LanguageModel, seed: int) -> None:
+    """The stock initialisation, whatever the number of ranks.
+
+    Matrices are normal with the config's `initializer_range`, norms one, biases zero; each tensor
+    has a generator of its own, of the seed and its name.
+    """
+    deviation = model.stock.config.initializer_range
+    for name, parameter in model.named_weights().items():
+        start, stop = rows_of(parameter)
+        with torch.no_grad():
+            if parameter.ndim == 1:
+                local(parameter).fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            key = hashlib.sha256(f"{seed} {name}".encode()).digest()
+            generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+            whole = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
+            local(parameter).copy_(whole[start:stop])
+
+
+def kept_entries(model: LanguageModel, checkpoint: Path, names: list[str]) -> dict[str, Tensor]:
+    """Where this rank's rows of the named matrices differ from zero in a checkpoint, bool."""
+    reader, weights, kept = CheckpointReader(checkpoint), model.named_weights(), {}
+    for name in names:
+        shard = local(weights[name])
+        start, stop = rows_of(weights[name])
+        block = read_entry(reader.entries[name], start, stop) if start < stop else shard.cpu()
+        kept[name] = (block != 0).reshape(shard.shape).to(shard.device)
+    return kept
+
+
+def rows_of(parameter: nn.Parameter) -> tuple[int, int]:
+    """Which rows of the whole parameter this rank holds: sharding is along the first dimension."""
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    if not isinstance(parameter, DTensor):
+        return 0, parameter.shape[0]
+    shape, offset = compute_local_shape_and_global_offset(
+        parameter.shape, parameter.device_mesh, parameter.placements
+    )
+    return offset[0], offset[0] + shape[0]

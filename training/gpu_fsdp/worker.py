@@ -1,0 +1,108 @@
+"""One rank: `python -m training.gpu_fsdp.worker <partial directory>`, started by torchrun's agent.
+
+What it has to say at its end lies in files of the scratch folder, since torchrun only passes on that
+a process failed: `result.json` of the first rank, `error-<rank>.json` of any that refused.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    # The stage itself is asked to stop, and asks the ranks by a file: all stop after the same step.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+import torch
+import torch.distributed as dist
+
+from espalier.device import require_device
+from espalier.errors import EspalierError
+from espalier.manifest import RUN_FOLDER, RunSpec, write_synced
+from espalier.progress import Progress
+from espalier.resources import peak_memory
+from espalier.token_data.reader import TokenData
+from training.gpu_fsdp.batches import Share
+from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.metrics import Metrics
+from training.gpu_fsdp.spec import TrainingParameters
+from training.gpu_fsdp.trainer import Place, Trainer
+
+RESULT = "result.json"
+
+
+def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[str, Any]:
+    """Train in an initialised process group; the account of it, the same on every rank."""
+    progress = Progress(None)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        if job.parameters.verify:
+            TokenData(job.data).verify(share.rank, share.world)
+        trainer = Trainer(job, place, device, share)
+        first = trainer.resume()
+        metrics = Metrics(place.output, title, job, first, share.rank)
+        if share.rank == 0:
+            progress.say(f"{title}: {job.budget}" + (f", from step {first}" if first else ""))
+        with metrics:
+            trainer.run(first, metrics)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    on_gpu = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    return {
+        **asdict(trainer.facts),
+        "last_loss": metrics.last.get("loss"),
+        "tokens_per_second": metrics.speed,
+        "data_share": metrics.data_share,
+        "peak_bytes": on_gpu or peak_memory(),
+    }
+
+
+def run_rank(
+    job: Job, place: Place, device: str, share: Share, title: str
+) -> dict[str, Any] | None:
+    """As `work`, with what is refused left in a file for the stage, and the result too."""
+    try:
+        found = work(job, place, device, share, title)
+    except EspalierError as error:
+        told = {"kind": type(error).__name__, "code": error.exit_code, "text": str(error)}
+        write_synced(place.scratch / f"error-{share.rank}.json", json.dumps(told))
+        return None
+    if share.rank == 0:
+        write_synced(place.scratch / RESULT, json.dumps(found))
+    return found
+
+
+def main(output: Path) -> None:
+    """Join the process group that torchrun's variables describe, and train."""
+    _end_with_parent()
+    spec = RunSpec.model_validate_json((output / RUN_FOLDER / "run.json").read_bytes())
+    parameters = TrainingParameters.model_validate(spec.parameters)
+    require_device(spec.device)
+    share = Share(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    if spec.device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if spec.device == "cuda" else "gloo")
+    inputs = {role: Path(path) for role, path in spec.inputs.items()}
+    place = Place(output / RUN_FOLDER / "scratch", output)
+    found = run_rank(Job.of(parameters, inputs), place, spec.device, share, spec.name)
+    if found is None:
+        time.sleep(1)  # the agent ends the others, which would wait for this one, without a word
+        os._exit(1)
+    dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """No rank outlives a killed stage, to work on the same directory as its successor."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
