@@ -1,1 +1,1 @@
-"""Training on GPUs by torch FSDP2: from scratch, continued or distilled, to an exact token budget."""
+"""Training on GPUs by torch FSDP2: from scratch, continued or distilled, to a token budget."""

@@ -122,7 +122,7 @@ class Share:
 
 
 class Batches:
-    """This rank's sequences of each step, read one step ahead on a thread."""
+    """A rank's sequences of each step, read one step ahead on a thread."""
 
     def __init__(self, windows: Windows, order: Order, batch: int, share: Share) -> None:
         self._windows, self._order, self._batch, self._share = windows, order, batch, share

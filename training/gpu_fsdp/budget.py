@@ -1,5 +1,6 @@
 """From a number of tokens to steps, and what they cost. Needs no torch."""
 
+import math
 from dataclasses import dataclass
 
 from espalier.architectures.shapes import Shapes
@@ -34,7 +35,7 @@ class Budget:
             InputError: the data hold fewer tokens than that, or not even one step's.
         """
         windows = max(0, available - 1) // seqlen
-        allowed = int((epochs or 1) * windows)
+        allowed = (epochs or 1) * windows
         step = batch * seqlen
         if tokens is None:
             if allowed < batch:
@@ -42,11 +43,13 @@ class Budget:
                     f"the data hold {windows:,} sequences of SEQLEN={seqlen} and a step takes "
                     f"BATCH={batch}; lower BATCH or SEQLEN, or give EPOCHS."
                 )
-            steps = allowed // batch
+            if math.isinf(allowed):
+                raise InputError(f"EPOCHS={epochs} never end; give TOKENS too.")
+            steps = int(allowed // batch)
             return cls(steps * step, steps, batch, seqlen, windows)
         steps = max(1, round(tokens / step))
         if steps * batch > allowed:
-            passes = steps * batch / windows if windows else float("inf")
+            passes = steps * batch / windows if windows else math.inf
             raise InputError(
                 f"TOKENS={tokens} are {steps:,} steps of {step:,} tokens, {passes:.2f} epochs of "
                 f"the {available:,} training tokens that there are; give EPOCHS={passes:.2f} or "

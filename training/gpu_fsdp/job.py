@@ -56,7 +56,8 @@ class Job:
         seqlen = parameters.sequence_length(shapes.positions)
         if seqlen > shapes.positions:
             raise InputError(
-                f"SEQLEN={seqlen} is longer than the model's {shapes.positions} positions; lower it."
+                f"SEQLEN={seqlen} is longer than the model's {shapes.positions} positions; "
+                "lower it."
             )
         if teacher is not None:
             _check_teacher(parameters, teacher, data, shapes, seqlen)
@@ -175,13 +176,13 @@ def _check_teacher(
     its = Shapes.of(read_config(teacher))
     if its.vocabulary != shapes.vocabulary:
         raise InputError(
-            f"TEACHER has {its.vocabulary} tokens and the model {shapes.vocabulary}; logits can only "
-            "be compared where they are equal."
+            f"TEACHER has {its.vocabulary} tokens and the model {shapes.vocabulary}; logits can "
+            "only be compared where they are equal."
         )
     if seqlen > its.positions:
         raise InputError(f"SEQLEN={seqlen} is longer than TEACHER's {its.positions} positions.")
     if parameters.hidden_weight and its.hidden != shapes.hidden:
         raise InputError(
-            f"HIDDEN_WEIGHT compares hidden states and TEACHER's are {its.hidden} wide, the model's "
-            f"{shapes.hidden}; leave it out."
+            f"HIDDEN_WEIGHT compares hidden states and TEACHER's are {its.hidden} wide, the "
+            f"model's {shapes.hidden}; leave it out."
         )

@@ -107,6 +107,7 @@ def _several(place: Place, processes: Processes) -> None:
         max_restarts=0,
         monitor_interval=0.2,
         local_addr="localhost" if one else None,
+        shutdown_timeout=2,
         signals_to_handle="SIGQUIT",  # the others are ours: ranks are asked to stop by a file
     )
     command = (sys.executable, "-m", "training.gpu_fsdp.worker", str(place.output))

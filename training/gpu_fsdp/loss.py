@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import cross_entropy as token_cross_entropy
+from torch.nn.functional import kl_div, linear, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 LOGITS = 1 << 27
@@ -78,25 +79,25 @@ def _piece(
     weights: Weights,
     teacher: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    logits = F.linear(hidden, head).float()  # [n, V]
-    cross_entropy = F.cross_entropy(logits, targets, reduction="sum")
+    logits = linear(hidden, head).float()  # [n, V]
+    cross_entropy = token_cross_entropy(logits, targets, reduction="sum")
     objective = weights.cross_entropy * cross_entropy
     if weights.z_loss:
         objective = objective + weights.z_loss * torch.logsumexp(logits, -1).square().sum()
     kl = torch.zeros_like(cross_entropy)
     if teacher is not None and weights.kl:
-        kl = divergence(F.linear(*teacher).float(), logits, weights.temperature)
+        kl = divergence(linear(*teacher).float(), logits, weights.temperature)
         objective = objective + weights.kl * kl
     return objective, cross_entropy, kl
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Sum of KL(teacher || student) over tokens, of logits [N, V], times the temperature squared."""
-    expected = F.log_softmax(teacher / temperature, -1)
-    given = F.log_softmax(student / temperature, -1)
-    return F.kl_div(given, expected, reduction="sum", log_target=True) * temperature**2
+    """Sum of KL(teacher || student) over tokens, of logits [N, V], times temperature squared."""
+    expected = log_softmax(teacher / temperature, -1)
+    given = log_softmax(student / temperature, -1)
+    return kl_div(given, expected, reduction="sum", log_target=True) * temperature**2
 
 
 def taught_layers(student: int, teacher: int) -> list[int]:
-    """Which teacher layer's output each student layer's is compared with: evenly, the last's last."""
+    """The teacher layer that each student layer is compared with: the last with the last."""
     return [round((layer + 1) * teacher / student) - 1 for layer in range(student)]

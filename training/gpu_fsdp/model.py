@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import mse_loss
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from espalier.checkpoint.reader import CheckpointReader, check_finite, read_entry
@@ -19,7 +19,7 @@ from training.gpu_fsdp.loss import Sums, Weights, summed_losses, taught_layers
 from training.gpu_fsdp.sparsity import local
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(nn.Module):  # type: ignore[misc]
     """Wraps a stock model, so that its head is used inside one sharded forward."""
 
     def __init__(self, stock: nn.Module) -> None:
@@ -53,7 +53,7 @@ class LanguageModel(nn.Module):
         pairs = taught_layers(len(states) - 1, len(teacher.states) - 1)
         difference = torch.stack(
             [
-                F.mse_loss(mine.float(), teacher.states[its + 1].float())
+                mse_loss(mine.float(), teacher.states[its + 1].float())
                 for mine, its in zip(states[1:], pairs, strict=True)
             ]
         ).mean()
@@ -78,7 +78,7 @@ class Taught:
         self.states, self.head = states, head
 
 
-class Teacher(nn.Module):
+class Teacher(nn.Module):  # type: ignore[misc]
     """A frozen model whose forward gives hidden states."""
 
     def __init__(self, model: LanguageModel) -> None:

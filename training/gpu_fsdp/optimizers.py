@@ -40,19 +40,19 @@ def optimizers(
     return [adam, *muon]
 
 
-class Muon(Optimizer):
+class Muon(Optimizer):  # type: ignore[misc]
     """Momentum whose matrices are made orthogonal before the step.
 
-    Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. torch's own multiplies in
-    bfloat16, one matrix at a time: on a CPU without it that costs more than the model itself. Equal
-    shapes are treated together; of a sharded matrix every rank computes the whole update.
+    Keller Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/. torch's own multiplies
+    in bfloat16, one matrix at a time: on a CPU without it that costs more than the model itself.
+    Equal shapes are treated together; of a sharded matrix every rank computes the whole update.
     """
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(weights, {"lr": lr, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+    @torch.no_grad()  # type: ignore[untyped-decorator]
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
         """Use the gradients of all parameters once, with Nesterov's momentum."""
         for group in self.param_groups:
             alike: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)

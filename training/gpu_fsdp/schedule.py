@@ -20,8 +20,8 @@ def learning_rate(
 ) -> float:
     """The rate of `step` (from 0) of `steps`.
 
-    Warm-up is quadratic, 1 - (1 - t/T)²; then the rate falls from `peak` to `final * peak`, which the
-    last step has: by half a cosine, along a line, over the last fifth alone (wsd), or not at all.
+    Warm-up is quadratic, 1 - (1 - t/T)²; then the rate falls from `peak` to `final * peak`, which
+    the last step has: by half a cosine, along a line, in the last fifth alone (wsd), or not at all.
     """
     rising = warmup_steps(steps, warmup)
     if step < rising:

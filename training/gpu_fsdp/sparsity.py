@@ -21,7 +21,7 @@ def is_masked(name: str, shape: Sequence[int]) -> bool:
 
 
 class Masks:
-    """Where a rank's shards may differ from zero: fixed by the pruned checkpoint, never by training.
+    """Where a rank's shards may differ from zero: fixed by the pruned checkpoint.
 
     A weight that becomes zero by training can leave it again.
     """

@@ -5,12 +5,11 @@ from typing import Any
 
 from espalier.device import require_device
 from espalier.errors import Interrupted
-from espalier.manifest import METRICS, published_name
+from espalier.manifest import METRICS
 from espalier.parameters import Parameters
 from espalier.processes import Processes
 from espalier.stage import Outcome, StageContext
-from espalier.token_data.reader import TokenData
-from training.gpu_fsdp.budget import forward_flops, training_flops
+from training.gpu_fsdp.account import data_section, training_section
 from training.gpu_fsdp.export import sparsity_of
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.launch import train
@@ -37,8 +36,8 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     draw_losses(context.output / METRICS, title, context.output / "loss")
     return Outcome(
         pruning=_pruning(job, context.output),
-        training=account(job, found, processes),
-        data=data_of(job),
+        training=training_section(job, found),
+        data=data_section(job),
         checks={"validation_loss": found["valid"][-1][1] if found["valid"] else None},
         notes={
             "peak_bytes_a_process": found["peak_bytes"],
@@ -60,45 +59,6 @@ def join(context: StageContext, parameters: Parameters) -> None:
         train(job, place, context.device, context.output.name, Processes.from_environment())
     except FileNotFoundError:  # the first machine has told and tidied already
         raise Interrupted("the first machine has ended.") from None
-
-
-def account(job: Job, found: dict[str, Any], processes: Processes) -> dict[str, Any]:
-    """The manifest's section `training`."""
-    budget, shapes = job.budget, job.shapes
-    flops = training_flops(shapes, budget.seqlen)
-    teacher = None
-    if job.teacher is not None:
-        flops += forward_flops(job.teacher_shapes, budget.seqlen)
-        teacher = published_name(job.teacher, job.teacher.name)
-    best = found["best"]
-    return {
-        "init": job.parameters.init,
-        "policy": job.parameters.policy if job.masked else None,
-        "precision": job.precision,
-        "teacher": teacher,
-        "nominal_tokens": budget.nominal,
-        "tokens": budget.tokens,
-        "steps": budget.steps,
-        "step_tokens": budget.step_tokens,
-        "seqlen": budget.seqlen,
-        "epochs": round(budget.epochs, 4),
-        "flops_per_token": flops,
-        "flops": flops * budget.tokens,
-        "last_loss": found["last_loss"],
-        "validations": found["valid"],
-        "best": {"step": best[0], "loss": best[1]} if best else None,
-    }
-
-
-def data_of(job: Job) -> dict[str, Any]:
-    """The manifest's section `data`."""
-    index = TokenData(job.data).index
-    return {
-        "name": published_name(job.data, job.data.name),
-        "tokenizer": index.tokenizer,
-        "train_tokens": index.splits["train"].tokens,
-        "tokens_seen": job.budget.tokens,
-    }
 
 
 def _pruning(job: Job, output: Path) -> dict[str, Any] | None:

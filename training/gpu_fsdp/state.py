@@ -30,6 +30,8 @@ class TrainingState:
     ) -> None:
         self._folder, self._model, self._optimizers, self._rank = folder, model, optimizers, rank
         self._writing: Future[Any] | None = None
+        # Its own: a checkpoint is agreed upon on a thread, while the steps go on meeting in theirs.
+        self._group = dist.new_group(backend="gloo")
 
     def latest(self) -> int | None:
         """The step of the last complete checkpoint."""
@@ -55,7 +57,11 @@ class TrainingState:
             write_synced(place / FACTS, json.dumps(facts))
         dist.barrier()
         model, moments = get_state_dict(self._model, self._optimizers)
-        self._writing = dcp.async_save({"model": model, "optimizers": moments}, checkpoint_id=place)
+        self._writing = dcp.async_save(
+            {"model": model, "optimizers": moments},
+            checkpoint_id=place,
+            process_group=self._group,
+        )
 
     def wait(self) -> None:
         """Until the last checkpoint is complete; then older ones are removed."""

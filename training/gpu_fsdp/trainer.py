@@ -182,7 +182,7 @@ class Trainer:
             return Taught(*self._parts.teacher(part, self.job.weights.hidden > 0))
 
     def _validate(self, step: int) -> float:
-        """Mean cross-entropy of the validation windows; the weights are kept where it is the best."""
+        """Mean cross-entropy of the validation windows; the best weights so far are kept."""
         windows, share = self._valid, self._share
         assert windows is not None  # noqa: S101
         sums = torch.zeros(1, dtype=torch.float64)
@@ -233,8 +233,8 @@ class Trainer:
         last = self._state.latest()
         kept = f"the state of step {last} is kept" if last else "nothing was saved yet"
         raise Diverged(
-            f"the loss is no finite number at step {step}; {kept}. Lower LR or CLIP, or look at the "
-            "data."
+            f"the loss is no finite number at step {step}; {kept}. Lower LR or CLIP, or look at "
+            "the data."
         )
 
 

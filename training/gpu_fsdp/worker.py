@@ -1,7 +1,7 @@
 """One rank: `python -m training.gpu_fsdp.worker <partial directory>`, started by torchrun's agent.
 
-What it has to say at its end lies in files of the scratch folder, since torchrun only passes on that
-a process failed: `result.json` of the first rank, `error-<rank>.json` of any that refused.
+What it has to say at its end lies in files of the scratch folder, since torchrun only passes on
+that a process failed: `result.json` of the first rank, `error-<rank>.json` of any that refused.
 """
 
 import ctypes

@@ -20,7 +20,7 @@ class CorpusParameters(Parameters):
 class GrowParameters(Parameters):
     """The shape of the model is fixed; how long it grows is not."""
 
-    steps: Annotated[int, Field(ge=1, description="optimizer steps of 1024 tokens")] = 220
+    steps: Annotated[int, Field(ge=1, description="optimizer steps of 1024 tokens")] = 260
     seed: Seed = 0
 
 
@@ -29,8 +29,8 @@ def _corpus_estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
 
 
 def _grow_estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
-    steps = getattr(parameters, "steps", 220)
-    return Estimate(memory=1 << 30, disk=8 << 20, seconds=5 + 0.25 * steps)
+    steps = getattr(parameters, "steps", 260)
+    return Estimate(memory=1 << 30, disk=40 << 20, seconds=10 + 0.25 * steps)
 
 
 STAGES = (
