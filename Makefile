@@ -25,12 +25,18 @@ ARGUMENTS = $(filter-out 'PYTHON=%,$(given))
 #:
 #: Prune
 #:   prune-<method>   prune MODEL (default sapling), evaluate before and after, print the table
-#:   pipeline         fetch MODEL, prune it with METHOD, evaluate it with SUITE
+#:   pipeline         fetch MODEL, prune it with METHOD, train it (TRAIN=gpu TOKENS), evaluate it (SUITE)
 $(addprefix prune-,$(METHODS)): prune-%: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:   score-<method>   only measure what shortgpt, minitron-depth or minitron-width go by (SCORES)
 $(SCORERS) pipeline: $(VENV)/.ready
+	@$(ESPALIER) $@ $(ARGUMENTS)
+
+#:
+#: Train
+#:   train-gpu        train CKPT, or ARCH from scratch, on the token data DATA for TOKENS (TEACHER, GPUS)
+train-gpu: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -87,7 +93,7 @@ locks lock-check: $(VENV)/.ready
 #:   bench            time and memory of the methods beside a plain implementation
 #:
 #: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local),
-#: ACCEL (cpu, cuda), MEMORY, CPUS, THREADS; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
+#: ACCEL (cpu, cuda), MEMORY, CPUS, THREADS, GPUS, NODES; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
 setup: $(VENV)/.ready
 
 doctor: $(VENV)/.ready
@@ -115,6 +121,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval \
+.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu \
   list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

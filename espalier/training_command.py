@@ -1,6 +1,6 @@
-"""`make train-gpu`: the words of the command, and what they chain."""
+"""`make train-gpu`, and TRAIN= of a pipeline: the words, and what they chain."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from espalier.token_data import INDEX
 TRAINERS = {"gpu": "train-gpu"}
 """What TRAIN= of a pipeline may say, and the stage that it means."""
 SOURCES = ("MODEL", "CKPT", "ARCH", "TOKENIZER", "TEACHER", "DATA", "REVISION", "NAME")
+PREFIX = "TRAIN_"
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,55 @@ class TrainingCommand:
             raise InputError("TOKENIZER goes with ARCH; a CKPT has its own.")
         return cls(stage, stage.parameters.from_assignments(rest), sources)
 
-    def run(self, chain: Chain, model: Path | None = None) -> Path:
-        """The trained checkpoint; of `model` where it is given, as by a pipeline."""
-        inputs, parent = self._start(chain, model)
+    @classmethod
+    def of_pipeline(cls, rest: dict[str, str], known: Collection[str]) -> "TrainingCommand | None":
+        """Take the training's words out of a pipeline's; None where it has no TRAIN.
+
+        They are TRAIN_<NAME>, and <NAME> alone where nothing else `known` has that name.
+
+        Raises:
+            InputError: no such trainer, or as `parse`.
+        """
+        prefixed = {key: rest.pop(key) for key in list(rest) if key.startswith(PREFIX)}
+        trainer = rest.pop("TRAIN", None)
+        if trainer is None:
+            if prefixed:
+                raise InputError(f"{', '.join(prefixed)} is for training; give TRAIN=gpu too.")
+            return None
+        if trainer not in TRAINERS:
+            raise InputError(f"TRAIN={trainer} is not known; there are {', '.join(TRAINERS)}.")
+        stage = stage_named(TRAINERS[trainer])
+        own = {name.upper() for name in stage.parameters.model_fields} | {"TEACHER"}
+        words = {key: rest.pop(key) for key in list(rest) if key in own - set(known)}
+        words |= {key.removeprefix(PREFIX): value for key, value in prefixed.items()}
+        if useless := {"MODEL", "CKPT", "ARCH", "TOKENIZER", "REVISION"} & words.keys():
+            raise InputError(
+                f"{', '.join(sorted(PREFIX + name for name in useless))} has no use: a pipeline "
+                "trains what it prunes."
+            )
+        return cls.parse(stage, words)
+
+    def run(self, chain: Chain) -> Path:
+        """The trained checkpoint."""
+        inputs, parent = self._start(chain)
+        return self._run(chain, inputs, parent, inputs.get("tokenizer") or inputs["model"])
+
+    def continued(self, chain: Chain, pruned: Path, parent: Path) -> Path:
+        """The trained checkpoint of a pipeline's pruned one."""
+        return self._run(chain, {"model": pruned}, pruned, parent)
+
+    def _run(self, chain: Chain, inputs: dict[str, Path], named: Path, tokenizer: Path) -> Path:
         if teacher := self.sources.get("TEACHER"):
             inputs["teacher"] = chain.model(teacher)
-        inputs["data"] = self._data(chain, inputs.get("tokenizer") or inputs["model"])
-        name = self.sources.get("NAME") or default_name(parent, self.stage, self.parameters)
+        inputs["data"] = self._data(chain, tokenizer)
+        name = self.sources.get("NAME") or default_name(named, self.stage, self.parameters)
         return chain.run(self.stage, self.parameters, inputs, name)
 
-    def _start(self, chain: Chain, model: Path | None) -> tuple[dict[str, Path], Path]:
+    def _start(self, chain: Chain) -> tuple[dict[str, Path], Path]:
         """The inputs that say what is trained, and what the result is named after."""
         if (architecture := self.sources.get("ARCH")) is None:
             named = self.sources.get("CKPT") or self.sources.get("MODEL") or "sapling"
-            found = model or chain.model(named, self.sources.get("REVISION", ""))
+            found = chain.model(named, self.sources.get("REVISION", ""))
             return {"model": found}, found
         path = Path(architecture).expanduser()
         file = path if path.is_file() else chain.model(architecture) / "config.json"
@@ -62,19 +98,16 @@ class TrainingCommand:
         if tokenizer is None and path.is_file():
             raise InputError(f"ARCH={architecture} has no tokenizer; give TOKENIZER=<model>.")
         owner = chain.model(tokenizer) if tokenizer else file.parent
-        parent = path.with_suffix("") if path.is_file() else file.parent
-        return {"architecture": file, "tokenizer": owner}, parent
+        named_after = path.with_suffix("") if path.is_file() else file.parent
+        return {"architecture": file, "tokenizer": owner}, named_after
 
     def _data(self, chain: Chain, tokenizer: Path) -> Path:
         """Token data by its name, or `pydoc` packed for a model that was grown on it."""
         name = self.sources.get("DATA")
         if name is None:
-            if chain.default_text(tokenizer, prune=False) != GROWN_TEXT:
-                raise InputError("give DATA=<token data>; make data makes them.")
-            packed = stage_named("data")
-            parameters = packed.parameters.from_assignments({})
-            inputs = {"text": chain.text(GROWN_TEXT), "tokenizer": chain.model("sapling")}
-            return chain.run(packed, parameters, inputs, f"{GROWN_TEXT}-sapling")
+            if found := grown_token_data(chain, tokenizer):
+                return found
+            raise InputError("give DATA=<token data>; make data makes them.")
         path = Path(name).expanduser()
         if "/" in name and (path / INDEX).is_file():
             return path
@@ -84,3 +117,13 @@ class TrainingCommand:
             f"DATA={name} is no token data on the store; make them with make data DATA={name} "
             "SOURCE=<text> TOKENIZER=<the model>."
         )
+
+
+def grown_token_data(chain: Chain, model: Path) -> Path | None:
+    """`pydoc` packed for a model that was grown on it; None for any other model."""
+    if chain.default_text(model, prune=False) != GROWN_TEXT:
+        return None
+    packed = stage_named("data")
+    inputs = {"text": chain.text(GROWN_TEXT), "tokenizer": chain.model("sapling")}
+    parameters = packed.parameters.from_assignments({})
+    return chain.run(packed, parameters, inputs, f"{GROWN_TEXT}-sapling")

@@ -13,7 +13,7 @@ from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.pruning_command import TASK_DATA, PruningCommand, known_names, score
 from espalier.stage import Stage
-from espalier.training_command import TRAINERS, TrainingCommand
+from espalier.training_command import TRAINERS, TrainingCommand, grown_token_data
 
 EVALUATION = ("SUITE", "DATA", "TASKS", "TASK_DATA", "LIMIT", "LEGACY")
 """Assignments of a pipeline that go to its evaluations, not to its method."""
@@ -50,7 +50,7 @@ def _score_command(stage: Stage) -> Callable[[Assignments], None]:
 
 
 def pipeline(assignments: Assignments = None) -> None:
-    """Fetch or grow MODEL, prune it with METHOD and evaluate before and after (SUITE)."""
+    """Fetch or grow MODEL, prune it with METHOD, train it (TRAIN, TOKENS), evaluate all (SUITE)."""
     session = Session.of(assignments)
     method = session.rest.pop("METHOD", "wanda")
     method_named(method)
@@ -59,30 +59,33 @@ def pipeline(assignments: Assignments = None) -> None:
 
 def _pipeline(method: str, session: Session) -> None:
     chain, rest = session.chain, dict(session.rest)
+    known = known_names(method_named(method)) | {*EVALUATION, "MODEL", "CKPT", "NAME", "REVISION"}
+    training = TrainingCommand.of_pipeline(rest, known)
     evaluation = {key: rest.pop(key) for key in EVALUATION if key in rest}
     asked = "SUITE" in evaluation
     # The rows that the result is evaluated on are also those that layers are scored by.
     rows = {key: value for key, value in evaluation.items() if key == TASK_DATA}
     command = PruningCommand.parse(method, rest | rows)
-    if evaluation.get("SUITE") == "none":
-        _, pruned = command.run(chain, console.print)
-        session.finish(pruned)
-        return
-    if "DATA" in evaluation:
+    evaluated = evaluation.get("SUITE") != "none"
+    if evaluated and "DATA" in evaluation:
         chain.text(evaluation["DATA"])  # a text that is not to be had is best known before pruning
     parent, pruned = command.run(chain, console.print)
+    results = [pruned, *([training.continued(chain, pruned, parent)] if training else [])]
+    if not evaluated:
+        session.finish(results[-1])
+        return
     try:
-        before = chain.evaluate(parent, evaluation)
-        after = chain.evaluate(pruned, evaluation)
+        before, *after = [chain.evaluate(model, evaluation) for model in (parent, *results)]
     except EspalierError as error:
         # The checkpoint is there; its text may not be, where there is no network.
         if asked or error.exit_code != EnvironmentFailure.exit_code:
             raise
-        console.print(f"Not evaluated. {error} Try make eval CKPT={pruned.name} DATA=<a text>.")
+        name = results[-1].name
+        console.print(f"Not evaluated. {error} Try make eval CKPT={name} DATA=<a text>.")
     else:
-        if not session.settings.dry_run:
-            report(stage_named("eval"), before, after)
-    session.finish(pruned)
+        for result in () if session.settings.dry_run else after:
+            report(stage_named("eval"), before, result)
+    session.finish(results[-1])
 
 
 def evaluate(assignments: Assignments = None) -> None:
@@ -112,7 +115,9 @@ def prepare(assignments: Assignments = None) -> None:
     chain.text(rest.pop("CALIBRATION", "") or chain.default_text(model, prune=True))
     if rest.pop("SUITE", "quick") != "none":
         chain.text(rest.pop("DATA", "") or chain.default_text(model, prune=False))
-    _refuse(rest, "MODEL, REVISION, CALIBRATION, SUITE, DATA")
+    if rest.pop("TRAIN", ""):
+        grown_token_data(chain, model)
+    _refuse(rest, "MODEL, REVISION, CALIBRATION, SUITE, DATA, TRAIN")
     session.finish(model)
 
 

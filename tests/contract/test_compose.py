@@ -22,7 +22,7 @@ def variables(service: dict[str, Any]) -> set[str]:
     for word in words:
         name, _, value = word.partition("=")
         fixed = name in ("METHOD", "SUITE") and not value.startswith("$")
-        assert fixed or re.fullmatch(rf"\$\{{{name}:-[a-z]*\}}", value), word
+        assert fixed or re.fullmatch(rf"\$\{{(TRAIN_)?{name}:-[a-z0-9-]*\}}", value), word
     return {word.partition("=")[0] for word in words}
 
 
@@ -52,8 +52,23 @@ def test_each_method_is_a_profile_that_prunes_and_then_evaluates(method: str) ->
         assert method in SERVICES[name]["profiles"]
 
 
+def test_training_follows_whichever_method_runs() -> None:
+    service, stage = SERVICES["train-gpu"], stage_named("train-gpu")
+    assert service["image"] == f"espalier/{stage.image}:${{ACCEL:-cpu}}"
+    assert service["depends_on"].keys() == {"prepare", *methods()}
+    assert all(not service["depends_on"][name]["required"] for name in methods())
+    words = [word.partition("=")[0] for word in service["command"][4:]]
+    sources = {"MODEL", "CKPT", "DATA", "TEACHER", "NAME", "GPUS"}
+    assert set(words) == {name.upper() for name in stage.parameters.model_fields} | sources
+    assert "CKPT=${NAME:-}" in service["command"]
+    evaluation = SERVICES["eval-train"]
+    assert "CKPT=${TRAIN_NAME:-trained}" in evaluation["command"]
+    assert "NAME=${TRAIN_NAME:-trained}" in service["command"]
+
+
 def test_no_service_is_without_a_method() -> None:
-    expected = {"prepare", *methods(), *(f"eval-{name}" for name in methods())}
+    training = {"train-gpu", "eval-train"}
+    expected = {"prepare", *methods(), *(f"eval-{name}" for name in methods()), *training}
     assert set(SERVICES) == expected
     assert set(GPU["services"]) == expected
 
