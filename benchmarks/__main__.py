@@ -1,10 +1,16 @@
-"""`make bench`: the pruning benchmark, or with `depth` as first word the depth search's."""
+"""`make bench`: pruning; with `depth` or `training` as first word the depth search or training."""
 
 import sys
 
-from benchmarks import depth, pruning
+if sys.argv[1:2] == ["training"]:
+    from benchmarks import training
 
-if sys.argv[1:2] == ["depth"]:
+    training.main(sys.argv[2:])
+elif sys.argv[1:2] == ["depth"]:
+    from benchmarks import depth
+
     depth.main(sys.argv[2:])
 else:
+    from benchmarks import pruning
+
     pruning.main(sys.argv[1:])

@@ -33,10 +33,10 @@ class Entry(BaseModel):
     @classmethod
     def of(cls, stage: str, name: str, model: dict[str, Any], outcome: Outcome) -> list[Self]:
         """The line of a stage that made a model; a conversion has none."""
-        if outcome.training:
+        if outcome.training is not None:
             told = {key: outcome.training[key] for key in ("tokens", "flops")}
             return [cls(kind="training", stage=stage, name=name, **told)]
-        if outcome.pruning:
+        if outcome.pruning is not None:
             data = outcome.data or {}
             read = int(data.get("samples", 0)) * int(data.get("seqlen", 0))
             parameters = model.get("parent_parameters") or model["parameters"]

@@ -24,6 +24,8 @@ MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
 METHODS = "wanda"
 """The image of the methods that are there so far: the benchmarks' packages."""
+TRAINING = "fsdp"
+"""The image of the trainer, for its own benchmark."""
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
 PARALLEL = ("-n", "2", "--dist", "loadgroup")
 NOTHING_COLLECTED = 5
@@ -65,9 +67,9 @@ def overlay(image: str) -> Path:
 def main(words: list[str]) -> int:
     """Exit code of the benchmarks, or of pytest in every image."""
     if words[:1] == ["--bench"]:
-        return subprocess.run(
-            [overlay(METHODS), "-m", "benchmarks", *words[1:]], check=False
-        ).returncode
+        image = TRAINING if words[1:2] == ["training"] else METHODS
+        command = [overlay(image), "-m", "benchmarks", *words[1:]]
+        return subprocess.run(command, check=False).returncode
     return exit_code(_given(words) if words else _everything())
 
 

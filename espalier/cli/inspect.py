@@ -14,6 +14,7 @@ from rich.tree import Tree
 from espalier.artifact_lock import is_held
 from espalier.cli.session import Assignments, store_of
 from espalier.errors import EnvironmentFailure, InputError
+from espalier.ledger import Entry, Total
 from espalier.lineage import lineage
 from espalier.manifest import Manifest, file_sha256, read_manifest
 from espalier.model_aliases import model_aliases
@@ -104,6 +105,10 @@ def _described(manifest: Manifest) -> str:
         lines.append(f"{model['parameters']:,} parameters, {model['nonzero']:,} not zero")
     if pruning:
         lines.append(_sparsity(pruning))
+    if manifest.training:
+        lines.append(_training(manifest.training))
+    if manifest.ledger:
+        lines.append(_cost(manifest.ledger))
     return "".join(f"\n{line}" for line in lines)
 
 
@@ -112,6 +117,22 @@ def _sparsity(pruning: dict[str, Any]) -> str:
         left = ", ".join(f"{size} {name}" for name, size in pruning["target"].items())
         return f"{pruning['structure']}: {pruning['achieved']:.1%} removed; left {left}"
     return f"sparsity {pruning['achieved']:.4f} achieved, pattern {pruning['pattern']}"
+
+
+def _training(training: dict[str, Any]) -> str:
+    teacher = f", taught by {training['teacher']}" if training["teacher"] else ""
+    return (
+        f"{training['tokens']:,} tokens trained on from {training['init']} weights "
+        f"({training['epochs']:.2f} epochs){teacher}, last loss {training['last_loss']:.4f}"
+    )
+
+
+def _cost(ledger: list[Entry]) -> str:
+    """Everything behind a model: what two arms are compared at."""
+    total = Total.of(ledger)
+    tokens = "unknown" if total.tokens is None else f"{total.tokens:,}"
+    flops = "unknown" if total.flops is None else f"{total.flops:.3g}"
+    return f"in all {tokens} training tokens and {flops} FLOPs ({len(ledger)} stages)"
 
 
 def verify(assignments: Assignments = None) -> None:
