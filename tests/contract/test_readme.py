@@ -10,12 +10,19 @@ import pytest
 
 from espalier.fingerprint import ROOT
 
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("methods/*/README.md")), ROOT / "eval/README.md"]
+READMES = [
+    ROOT / "README.md",
+    *sorted([*ROOT.glob("methods/*/README.md"), *ROOT.glob("training/*/README.md")]),
+    ROOT / "eval/README.md",
+]
 ELSEWHERE = {
     "make test": "this very run",
     "make prune-wanda": "test_the_two_commands",
     "make images": "tests/images",
     "MODEL=sapling docker compose --profile wanda up": "test_containers",
+    "TRAIN=gpu NAME=pruned MODEL=sapling docker compose --profile wanda --profile train up": (
+        "test_containers"
+    ),
 }
 
 
