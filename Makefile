@@ -45,7 +45,7 @@ train-gpu: $(VENV)/.ready
 #:   fetch            put MODEL (an alias or a hub id) on the store
 #:   fetch-data       put the text DATA (c4, wikitext2, dclm, fineweb-edu, a hub id, …) on the store
 #:   data             tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA (TOKENS)
-#:   export           write the token data DATA as FORMAT (parquet, arrow), which other trainers read
+#:   export           write the token data DATA as FORMAT (parquet, arrow, arrayrecord, mds) for other trainers
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy the Hugging Face directory FROM into the store as NAME
 #:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot), LEGACY=1

@@ -3,8 +3,8 @@
 An image's packages and the developers' tools lie in two virtual environments of their own; a third,
 empty one sees both, the image's first, so that what is tested is what the image holds.
 
-Tests run with the packages of `eval`, those marked `every_image` with the others' too, and those
-marked with an image's name with that image's alone.
+Tests run with the packages of `eval`, those marked `every_image` with the others' too where those
+hold transformers, and those marked with an image's name with that image's alone.
 """
 
 import argparse
@@ -27,6 +27,8 @@ METHODS = "wanda"
 TRAINING = "fsdp"
 """The image of the trainer, for its own benchmark."""
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
+WITHOUT_MODELS = ("export",)
+"""The images without transformers: only the tests marked for them can be imported there."""
 PARALLEL = ("-n", "2", "--dist", "loadgroup")
 NOTHING_COLLECTED = 5
 """Pytest's exit code."""
@@ -76,7 +78,9 @@ def main(words: list[str]) -> int:
 def _everything() -> Iterable[int]:
     own = images_with_tests()
     for image in OTHERS:
-        if image in own:
+        if image in WITHOUT_MODELS:
+            yield _pytest(image, [*marked(image, []), *PARALLEL], image)
+        elif image in own:
             yield _pytest(image, ["tests", *PARALLEL], f"every_image or {image}")
         else:
             yield _pytest(image, ["tests/unit", *PARALLEL], "every_image")
@@ -87,8 +91,9 @@ def _given(words: list[str]) -> Iterable[int]:
     own = images_with_tests()
     yield _pytest(MAIN, words, no_other(own))
     for image in own:
-        if mentions(image, words):
-            yield _pytest(image, words, image)
+        if found := marked(image, words):
+            options = [word for word in words if not _path(word).exists()]
+            yield _pytest(image, [*found, *options], image)
 
 
 def images_with_tests() -> tuple[str, ...]:
@@ -103,14 +108,19 @@ def no_other(own: Iterable[str]) -> str:
     return " and ".join(f"not {image}" for image in own)
 
 
-def mentions(image: str, words: Iterable[str]) -> bool:
-    """Whether a test file that the words name, or any where they name none, has the mark."""
-    named = [path for word in words if (path := ROOT / word.partition("::")[0]).exists()]
-    for path in named or [ROOT / "tests"]:
-        files = path.rglob("test_*.py") if path.is_dir() else [path]
-        if any(f"mark.{image}" in file.read_text() for file in files):
-            return True
-    return False
+def marked(image: str, words: Iterable[str]) -> list[str]:
+    """The tests that the words name, or all, less the files without the image's mark."""
+    found = []
+    for word in [word for word in words if _path(word).exists()] or [str(ROOT / "tests")]:
+        path = _path(word)
+        files = {str(file): file for file in path.rglob("test_*.py")} or {word: path}
+        found += [name for name in sorted(files) if f"mark.{image}" in files[name].read_text()]
+    return found
+
+
+def _path(word: str) -> Path:
+    """What a word names, if it names tests."""
+    return ROOT / word.partition("::")[0]
 
 
 def exit_code(codes: Iterable[int]) -> int:

@@ -161,7 +161,7 @@ def data(assignments: Assignments = None) -> None:
 
 
 def export(assignments: Assignments = None) -> None:
-    """Write the token data DATA as files of FORMAT (parquet, arrow) that other trainers read."""
+    """Write the token data DATA as FORMAT (parquet, arrow, arrayrecord, mds) for other trainers."""
     session = Session.of(assignments)
     chain, rest = session.chain, session.rest
     name, given = rest.pop("DATA", ""), rest.pop("NAME", "")

@@ -24,12 +24,12 @@ def image(tmp_path: Path) -> Image:
 
 def test_the_shared_image_is_built_first() -> None:
     assert known_images()[0] == "torch"
-    assert {"wanda", "eval", "minitron"} <= set(known_images())
+    assert {"wanda", "eval", "export", "fsdp", "minitron"} <= set(known_images())
     assert not {"host", "dev"} & set(known_images())
 
 
 def test_unknown_names_are_told_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no image wander; known images: torch, eval, minitron, w"):
+    with pytest.raises(InputError, match="no image wander; known images: torch, eval, export, f"):
         load_image("wander")
     with pytest.raises(InputError, match="ACCEL=tpu has no image: give cpu or cuda"):
         load_image("wanda").lock_hash("tpu")

@@ -75,7 +75,7 @@ def test_a_lock_is_compiled_by_hash_and_leaves_torch_to_the_shared_image() -> No
 
 
 def test_unknown_locks_are_told_the_known_ones() -> None:
-    with pytest.raises(InputError, match="no lock nothing; known locks: dev, eval, host, minitron"):
+    with pytest.raises(InputError, match="no lock nothing; known locks: dev, eval, export, f"):
         compile_lock("nothing")
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.run import exit_code, images_with_tests, mentions, narrowed, no_other
+from tests.run import exit_code, images_with_tests, marked, narrowed, no_other
 
 
 def test_an_image_whose_name_is_a_marker_has_tests_of_its_own() -> None:
-    assert images_with_tests() == ("minitron",)
+    assert images_with_tests() == ("export", "fsdp", "minitron")
     assert no_other(("a", "b")) == "not a and not b"
 
 
@@ -24,16 +24,18 @@ def test_given_markers_are_narrowed(words: list[str], expected: list[str]) -> No
     assert narrowed(words, "not a") == expected
 
 
-def test_the_named_files_say_whether_an_image_has_tests_there(tmp_path: Path) -> None:
+def test_an_images_own_tests_are_found_by_its_mark(tmp_path: Path) -> None:
     image = "minitron"  # apart from the mark, or this file itself would have it
-    marked = tmp_path / "below" / "test_marked.py"
-    marked.parent.mkdir()
-    marked.write_text(f"pytestmark = pytest.mark.{image}\n")
-    (tmp_path / "test_other.py").write_text("")
-    assert mentions(image, ["-x", str(tmp_path)])
-    assert mentions(image, [f"{marked}::test_one", "-x"])
-    assert not mentions(image, ["-k", image, str(tmp_path / "test_other.py")])
-    assert not mentions("wanda", ["-n", "2"])
+    file = tmp_path / "below" / "test_marked.py"
+    file.parent.mkdir()
+    file.write_text(f"pytestmark = pytest.mark.{image}\n")
+    other = tmp_path / "test_other.py"
+    other.write_text("")
+    assert marked(image, ["-x", str(tmp_path)]) == [str(file)]
+    assert marked(image, [f"{file}::test_one", str(other), "-x"]) == [f"{file}::test_one"]
+    assert marked(image, ["-k", image, str(other)]) == []
+    assert marked(image, ["-n", "2"])  # of all tests
+    assert marked("wanda", []) == []
 
 
 @pytest.mark.parametrize(

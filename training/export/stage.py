@@ -1,66 +1,56 @@
-"""Write each shard of token data as one file of rows: column `input_ids`, a document a row."""
+"""Write token data in the form that another trainer reads."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-from pyarrow import parquet
-
+from espalier.errors import InputError
 from espalier.parameters import Parameters
+from espalier.progress import Steps
 from espalier.stage import Outcome, StageContext
 from espalier.token_data.reader import Ids, TokenData
+from training.export import mds, records, tables
+from training.export.rows import Part, counts, parts
 from training.export.spec import ExportParameters
-
-ROWS = 1024
-"""Documents held at once, and a row group of Parquet."""
-TOKENIZER = b"espalier.tokenizer"
-"""Key of the schema's metadata that holds the tokenizer's hash."""
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
-    """Export the input `data`; shards that an interrupted run has finished are kept."""
+    """Export the input `data`; files that an interrupted run has finished are kept."""
     assert isinstance(parameters, ExportParameters)  # noqa: S101
     data = TokenData(context.inputs["data"])
     data.verify()
-    index = data.index
-    schema = pa.schema(
-        [("input_ids", pa.list_(pa.int32()))], metadata={TOKENIZER: index.tokenizer.encode()}
-    )
-    total = sum(len(split.shards) for split in index.splits.values())
+    found = {split: parts(data, split, parameters.seqlen) for split in data.splits}
+    total = sum(map(len, found.values()))
+    if not total:
+        raise InputError(f"no split has SEQLEN={parameters.seqlen} tokens; give fewer.")
     with context.progress.steps("export", total) as steps:
-        for split in data.splits:
-            for name, documents in data.stream(split).shards():
-                target = context.output / f"{name}.{parameters.format}"
+        for split, its_parts in found.items():
+            if parameters.format == "mds" and its_parts:
+                rows = _in_a_row(its_parts, steps)
+                mds.write(context.output / split, rows, data.index.dtype)
+                continue
+            for part in its_parts:
+                target = context.output / f"{part.name}.{parameters.format}"
                 if not target.exists():
-                    write(target, documents, schema)
+                    _write(target, part.rows, data.index.tokenizer)
                 steps.advance(file=target.name)
+    written = {split: counts(data, split, parameters.seqlen) for split in data.splits}
     return Outcome(
         data={
-            "tokenizer": index.tokenizer,
-            "tokens": {split: data.counts(split)[0] for split in data.splits},
-            "documents": {split: data.counts(split)[1] for split in data.splits},
+            "tokenizer": data.index.tokenizer,
+            "tokens": {split: tokens for split, (tokens, _) in written.items()},
+            "rows": {split: rows for split, (_, rows) in written.items()},
         }
     )
 
 
-def write(target: Path, documents: Iterator[Ids], schema: Any) -> None:
-    """Write rows to a .parquet, or to an .arrow in the streaming form that `datasets` maps."""
-    temporary = target.with_name(f".{target.name}.tmp")
-    if target.suffix == ".parquet":
-        writer = parquet.ParquetWriter(temporary, schema, compression="zstd")
+def _write(target: Path, rows: Iterator[Ids], tokenizer: str) -> None:
+    if target.suffix == ".arrayrecord":
+        records.write(target, rows)
     else:
-        writer = pa.ipc.new_stream(str(temporary), schema)
-    with writer:
-        while rows := list(islice(documents, ROWS)):
-            writer.write_batch(_batch(rows, schema))
-    temporary.replace(target)
+        tables.write(target, rows, tokenizer)
 
 
-def _batch(rows: list[Ids], schema: Any) -> Any:
-    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)  # int32 [rows + 1]
-    values = np.concatenate(rows).astype(np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(values))
-    return pa.record_batch([lists], schema=schema)
+def _in_a_row(parts: list[Part], steps: Steps) -> Iterator[Ids]:
+    for part in parts:
+        yield from part.rows
+        steps.advance(read=part.name)

@@ -1,0 +1,205 @@
+"""`make export`: what is written is read back by the formats' own readers, as the same tokens."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from espalier.manifest import (
+    CodeRecord,
+    ImageRecord,
+    Manifest,
+    Recipe,
+    content_digest,
+    read_manifest,
+    record_files,
+    write_manifest,
+)
+from espalier.token_data.index import SPLITS, Split, TokenIndex, token_dtype
+from espalier.token_data.reader import Ids, TokenData
+from espalier.token_data.writer import SplitWriter
+from tests.contract.command import espalier, refused, tree
+from tests.contract.export_readers import READERS, read_mds
+
+pytestmark = pytest.mark.export
+
+WRITTEN = {
+    1 << 26: "efa35591af0a8bfd0b59efd463f5a68aa7a070fc2fcbc329150287baa263d41a",
+    5000: "0e6527faefffe919b0f66fbf04e80a56f289de2c68bbb278036fef7fc35c6685",
+}
+"""Bytes of a shard at most, and the sha256 over index and shards that MDSWriter gave."""
+FORMATS = tuple(READERS)
+LENGTHS: dict[Split, list[int]] = {
+    "train": [3, 255, 256, 40, 300, 1, 257, 2, 70000, 9],
+    "valid": [5, 1],
+    "test": [7],
+}
+
+
+@pytest.fixture(scope="module")
+def data(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TokenData:
+    """Token data `d` on a store of its own, in several shards."""
+    folder = tmp_path_factory.mktemp("store") / "data" / "d"
+    return write_data(folder, getattr(request, "param", "uint16"))
+
+
+def write_data(folder: Path, dtype: str) -> TokenData:
+    folder.mkdir(parents=True)
+    generator, kind = np.random.default_rng(0), token_dtype(dtype)  # type: ignore[arg-type]
+    highest = min(np.iinfo(kind).max, 100_000)
+    splits = {}
+    for split in SPLITS:
+        writer = SplitWriter(folder, split, kind, 500)
+        ids = [generator.integers(0, highest, length).astype(kind) for length in LENGTHS[split]]
+        writer.append(ids)
+        splits[split] = writer.finish()
+        writer.move(splits[split], folder)
+    index = TokenIndex.model_validate(
+        {
+            "dtype": dtype,
+            "tokenizer": "0" * 64,
+            "vocabulary": highest + 1,
+            "bos": None,
+            "eos": 0,
+            "splits": splits,
+        }
+    )
+    index.write(folder)
+    publish(folder)
+    return TokenData(folder)
+
+
+def publish(folder: Path) -> None:
+    """Write the manifest without which the store knows of nothing."""
+    files = record_files(folder)
+    recipe = Recipe(stage="data", code="0", lock="0", parameters={}, inputs={})
+    manifest = Manifest(
+        stage="data",
+        verb="data",
+        name="data/d",
+        parameters={},
+        seed=None,
+        inputs={},
+        parents=[],
+        image=ImageRecord(name="eval", lock="0"),
+        code=CodeRecord(sha256="0", revision=None),
+        command=[],
+        fingerprint=recipe.fingerprint,
+        recipe=recipe,
+        content=content_digest(files),
+        files=files,
+    )
+    write_manifest(folder, manifest)
+
+
+def export(data: TokenData, form: str, *words: str) -> Path:
+    store = data.directory.parent.parent
+    done = espalier(store, "export", "DATA=d", f"FORMAT={form}", *words)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("data", ["uint16", "uint32"], indirect=True)
+def test_all_documents_are_there_in_their_order(data: TokenData, form: str) -> None:
+    made = export(data, form)
+    assert made.name == f"d-{form}"
+    for split in data.splits:
+        assert READERS[form](made, split) == [ids.tolist() for ids in data.documents(split)]
+        if form != "mds":
+            shards = data.index.splits[split].shards
+            names = [path.stem for path in sorted(made.glob(f"{split}-*"))]
+            assert names == [shard.name for shard in shards]
+    record = read_manifest(made).data or {}
+    assert record["tokens"] == {split: sum(LENGTHS[split]) for split in SPLITS}
+    assert record["rows"] == {split: len(LENGTHS[split]) for split in SPLITS}
+    assert record["tokenizer"] == data.index.tokenizer
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_rows_of_equal_length_run_on_over_documents_and_shards(data: TokenData, form: str) -> None:
+    made = export(data, form, "SEQLEN=128")
+    assert made.name == f"d-{form}-128"
+    tokens = np.concatenate(list(data.documents("train")))
+    whole = len(tokens) // 128
+    assert READERS[form](made, "train") == tokens[: whole * 128].reshape(whole, 128).tolist()
+    assert READERS[form](made, "valid") == READERS[form](made, "test") == []
+    assert (read_manifest(made).data or {})["rows"] == {"train": whole, "valid": 0, "test": 0}
+    names = [path.stem for path in sorted(made.glob("train-*"))]
+    assert names == [f"train-{n:05d}-of-{len(names):05d}" for n in range(len(names))]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_the_same_data_gives_the_same_bytes(data: TokenData, form: str) -> None:
+    again = export(data, form, "NAME=again", "FORCE=1")
+    kept = {name for name in tree(again) if name not in ("manifest.json", "metrics.jsonl")}
+    first = export(data, form)
+    assert {name: tree(first)[name] for name in kept} == {name: tree(again)[name] for name in kept}
+    done = espalier(data.directory.parent.parent, "export", "DATA=d", f"FORMAT={form}")
+    assert "is done already" in done.stderr
+
+
+def test_records_are_in_groups_of_one(data: TokenData) -> None:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for path in export(data, "arrayrecord").glob("*.arrayrecord"):
+        assert "group_size:1," in ArrayRecordReader(str(path)).writer_options_string()
+
+
+def test_too_long_rows_are_refused(data: TokenData) -> None:
+    store = data.directory.parent.parent
+    done = espalier(store, "export", "DATA=d", "FORMAT=mds", "SEQLEN=1000000")
+    refused(done, 2, "no split has SEQLEN=1000000 tokens")
+    assert not list((store / "data").glob("*1000000*"))
+
+
+def test_damaged_data_are_not_exported(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data" / "d", "uint16")
+    shard = next(data.directory.glob("train-00001-*.tokens"))
+    shard.write_bytes(bytes(shard.stat().st_size))
+    for form in FORMATS:
+        done = espalier(tmp_path, "export", "DATA=d", f"FORMAT={form}")
+        refused(done, 2, f"{shard.name} is not what tokens.json says")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["d"]
+
+
+@pytest.mark.parametrize("limit", WRITTEN)
+def test_mds_is_what_mosaicml_streaming_writes(
+    tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digests of what MDSWriter of 0.13.0 wrote of these rows, and StreamingDataset read back."""
+    from training.export import mds
+
+    monkeypatch.setattr(mds, "LIMIT", limit)
+    rows = [np.arange(n, dtype="<u2") for n in (1, 255, 256, 257, 1000) * 6]
+    mds.write(tmp_path / "train", iter(rows), "uint16")
+    digest = hashlib.sha256(b"".join(tree(tmp_path / "train").values())).hexdigest()
+    assert digest == WRITTEN[limit]
+    assert read_mds(tmp_path, "train") == [row.tolist() for row in rows]
+
+
+def test_an_interrupted_mds_goes_on_after_its_last_whole_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.export import mds
+
+    monkeypatch.setattr(mds, "LIMIT", 5000)
+    rows = [np.arange(n, dtype="<u2") for n in (1, 255, 256, 257, 1000) * 6]
+    mds.write(tmp_path / "whole" / "train", iter(rows), "uint16")
+
+    def some() -> Iterator[Ids]:
+        yield from rows[:20]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mds.write(tmp_path / "part" / "train", some(), "uint16")
+    finished = tree(tmp_path / "part")
+    assert finished
+    assert "train/index.json" not in finished
+    stamps = {name: (tmp_path / "part" / name).stat().st_mtime_ns for name in finished}
+    mds.write(tmp_path / "part" / "train", iter(rows), "uint16")
+    assert tree(tmp_path / "part") == tree(tmp_path / "whole")
+    for name, stamp in stamps.items():
+        assert (tmp_path / "part" / name).stat().st_mtime_ns == stamp
