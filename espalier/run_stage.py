@@ -122,7 +122,8 @@ def run(output: Path) -> None:
 def _context(spec: RunSpec, output: Path) -> StageContext:
     inputs = {role: Path(path) for role, path in spec.inputs.items()}
     scratch = output / RUN_FOLDER / "scratch"
-    return StageContext(inputs, output, scratch, spec.device, Progress(output / METRICS))
+    progress = Progress(output / METRICS)
+    return StageContext(inputs, output, scratch, spec.device, progress, spec.name)
 
 
 def _imported(place: str) -> Any:

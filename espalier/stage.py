@@ -101,6 +101,7 @@ class StageContext:
             (resume state, caches); it survives an interruption.
         device: `cpu` or `cuda`.
         progress: where steps and metrics are reported.
+        name: of the artifact; its directory has another inside a container.
     """
 
     inputs: Mapping[str, Path]
@@ -108,6 +109,7 @@ class StageContext:
     scratch: Path
     device: str
     progress: Progress
+    name: str = ""
 
 
 @dataclass(frozen=True)

@@ -237,3 +237,34 @@ def test_stock_transformers_reads_the_result(tmp_path: Path, inputs: dict[str, P
     for name, weight in model.named_parameters():
         assert torch.equal(weight, run.weights[name])
     assert run.losses[-1] < run.losses[0] - 0.2
+
+
+def test_half_precision_products_give_nearly_the_same_losses(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    exact = train(tmp_path / "exact", inputs, tokens=5 * 64)
+    half = train(tmp_path / "half", inputs, tokens=5 * 64, precision="bf16")
+    assert half.losses != exact.losses
+    assert half.losses == pytest.approx(exact.losses, abs=0.02)
+    assert all(weight.dtype == torch.float32 for weight in half.weights.values())
+
+
+@pytest.mark.parametrize(
+    ("tracker", "files"),
+    [("tensorboard", "tensorboard/**/events.out*"), ("wandb", "wandb/offline-run-*/*.wandb")],
+)
+def test_trackers_lie_beside_the_result(
+    tmp_path: Path, inputs: dict[str, Path], tracker: str, files: str
+) -> None:
+    run = train(tmp_path / "run", inputs, tokens=2 * 64, tracker=tracker)
+    assert list((run.output / "trackers").glob(files))
+
+
+def test_a_run_that_only_lacks_its_export(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    whole = train(tmp_path / "run", inputs, tokens=4 * 64)
+    for path in whole.output.glob("*.safetensors"):
+        path.unlink()
+    again = train(tmp_path / "run", inputs, tokens=4 * 64)
+    assert again.found["loss"] == whole.found["loss"] == whole.losses[-1]
+    assert len(again.losses) == 4
+    assert again.weights.keys() >= {"model.norm.weight"}

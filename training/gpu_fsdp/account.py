@@ -30,7 +30,7 @@ def training_section(job: Job, found: dict[str, Any]) -> dict[str, Any]:
         "epochs": round(budget.epochs, 4),
         "flops_per_token": flops,
         "flops": flops * budget.tokens,
-        "last_loss": found["last_loss"],
+        "last_loss": found["loss"],
         "validations": found["valid"],
         "best": {"step": best[0], "loss": best[1]} if best else None,
     }

@@ -26,14 +26,13 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, TrainingParameters)  # noqa: S101
     require_device(context.device)
     job = Job.of(parameters, context.inputs)
-    title = context.output.name.partition(".partial")[0]
     place = Place(context.scratch, context.output)
     processes = Processes.from_environment()
-    found = train(job, place, context.device, title, processes)
+    found = train(job, place, context.device, context.name, processes)
     best = found["best"]
     if best and best[0] < job.budget.steps:
         place.best.rename(context.output / BEST)
-    draw_losses(context.output / METRICS, title, context.output / "loss")
+    draw_losses(context.output / METRICS, context.name, context.output / "loss")
     return Outcome(
         pruning=_pruning(job, context.output),
         training=training_section(job, found),
@@ -56,7 +55,7 @@ def join(context: StageContext, parameters: Parameters) -> None:
     job = Job.of(parameters, context.inputs)
     place = Place(context.scratch, context.output)
     try:
-        train(job, place, context.device, context.output.name, Processes.from_environment())
+        train(job, place, context.device, context.name, Processes.from_environment())
     except FileNotFoundError:  # the first machine has told and tidied already
         raise Interrupted("the first machine has ended.") from None
 

@@ -19,6 +19,7 @@ from training.gpu_fsdp.batches import Batches, Order, Sequences, Share, Windows
 from training.gpu_fsdp.export import export
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.metrics import Metrics
+from training.gpu_fsdp.loss import IGNORED
 from training.gpu_fsdp.model import Taught
 from training.gpu_fsdp.schedule import learning_rate
 from training.gpu_fsdp.state import TrainingState
@@ -35,10 +36,12 @@ class Facts:
     """What is known of the run so far, saved with every checkpoint.
 
     Attributes:
+        loss: of the last step.
         best: step and validation loss of the best weights so far; they lie in the folder `best`.
         valid: every validation: step and loss.
     """
 
+    loss: float | None = None
     best: tuple[int, float] | None = None
     valid: list[tuple[int, float]] = field(default_factory=list)
 
@@ -92,6 +95,7 @@ class Trainer:
             return 0
         facts = self._state.load(step)
         self.facts = Facts(
+            loss=facts["loss"],
             best=tuple(facts["best"]) if facts["best"] else None,
             valid=[(int(at), float(loss)) for at, loss in facts["valid"]],
         )
@@ -109,7 +113,7 @@ class Trainer:
         valid_every = self.job.parameters.valid_every or max(1, math.ceil(total / 10))
         for step, sequences in zip(range(first, total), self._timed(first), strict=True):
             values = self._step(step, sequences)
-            done = step + 1
+            done, self.facts.loss = step + 1, values["loss"]
             if self._valid and (done % valid_every == 0 or done == total):
                 values["valid_loss"] = self._validate(done)
             steps.advance(**values)
@@ -193,12 +197,10 @@ class Trainer:
             for number in range(rounds):  # as many on every rank: each gathers weights from all
                 first = (number * share.world + share.rank) * self._micro
                 wanted = torch.arange(first, first + self._micro)
-                sequences = windows.read((wanted % windows.limit).numpy()).to(self._device)
-                counted = int((wanted < windows.limit).sum())
-                for index, one in enumerate(sequences.split(1)):
-                    loss = self._parts.model(one, weights).cross_entropy
-                    if index < counted:
-                        sums += loss.double().cpu()
+                sequences = windows.read((wanted % windows.limit).numpy())
+                sequences.targets[wanted >= windows.limit] = IGNORED  # counted already
+                found = self._parts.model(sequences.to(self._device), weights)
+                sums += found.cross_entropy.double().cpu()
         self._parts.model.train()
         self._parts.model.reshard()  # its root stays gathered where no backward follows
         loss = float(_summed(sums)) / (windows.limit * self.job.budget.seqlen)

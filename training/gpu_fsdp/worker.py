@@ -56,7 +56,6 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
     on_gpu = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     return {
         **asdict(trainer.facts),
-        "last_loss": metrics.last.get("loss"),
         "tokens_per_second": metrics.speed,
         "data_share": metrics.data_share,
         "peak_bytes": on_gpu or peak_memory(),
