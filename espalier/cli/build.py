@@ -72,6 +72,7 @@ def doctor(assignments: Assignments = None) -> None:
         engine = find_engine(name)
         rows[name] = f"answers ({engine.client})" if engine else "does not answer"
     rows["python3.11"] = shutil.which("python3.11") or "not on PATH (RUNTIME=local needs it)"
+    rows["sbatch"] = shutil.which("sbatch") or "not on PATH (RUNTIME=slurm needs it)"
     try:
         rows["RUNTIME"] = f"{settings.runtime} → {choose_runtime(settings).name}"
     except EspalierError as error:

@@ -30,6 +30,10 @@ class Job:
         """Where scripts and logs are kept."""
         return self.settings.store.absolute() / "slurm"
 
+    def file(self, number: str, suffix: str) -> Path:
+        """The job's script (`sh`) or log."""
+        return self.folder / f"{self.command.title}-{number}.{suffix}"
+
     @property
     def words(self) -> list[str]:
         """The command as the job runs it: the same words, and the settings spelt out."""

@@ -18,6 +18,9 @@ done
 # Interrupted (75), or stopped before a stage had begun (143): the same command goes on. One that
 # nobody stopped was killed, for want of memory perhaps: it is tried three times, not for ever.
 if [[ -n $STOPPED && $CODE =~ ^(75|143)$ || $CODE == 75 && ${SLURM_RESTART_COUNT:-0} -lt 3 ]]; then
-  scontrol requeue "$SLURM_JOB_ID"
+  # Not a job that somebody cancels, nor one that Slurm puts back itself: those run no longer.
+  if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+  fi
 fi
 exit "$CODE"

@@ -29,10 +29,8 @@ class Command:
 def steps(command: Command, missing: Set[str]) -> list[Command]:
     """The commands that stand for `command`, in order: a pipeline is itself, cut after each step.
 
-    What an earlier one has published, the later ones find done and skip.
-
-    Args:
-        missing: the verbs of the stages whose results are not there yet.
+    What an earlier one has published, the later ones find done and skip. `missing` holds the verbs
+    of the stages whose results are not there yet.
     """
     if command.name != "pipeline" and not command.name.startswith("prune-"):
         return [replace(command, title=command.name)]

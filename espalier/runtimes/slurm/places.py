@@ -1,4 +1,4 @@
-"""Where a step's command finds its packages: an apptainer or pyxis container, or the node itself."""
+"""Where a step's command finds its packages: a container of apptainer or pyxis, or the node."""
 
 import os
 from collections.abc import Mapping
@@ -125,7 +125,7 @@ class Apptainer:
 
 @dataclass(frozen=True)
 class Pyxis:
-    """srun's own containers, where the cluster has the plugin: a .sqsh file or a registry's image."""
+    """srun's own containers, where it has the plugin: a .sqsh file or a registry's image."""
 
     files: ImageFiles
 
@@ -186,7 +186,7 @@ def tuning(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def _own() -> dict[str, str]:
-    """This process's environment, for srun and apptainer themselves."""
+    """What srun and apptainer themselves are started with."""
     return {name: value for name, value in os.environ.items() if name != "HF_TOKEN"}
 
 

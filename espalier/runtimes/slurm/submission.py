@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.runtimes.slurm.job import Job
@@ -40,9 +39,7 @@ def submit(jobs: Sequence[Job]) -> list[str]:
             if ids:
                 subprocess.run(["scancel", *ids], check=False, capture_output=True)
             raise
-        _say(
-            f"{job.command.title}: job {ids[-1]}, log {job.folder}/{job.command.title}-{ids[-1]}.log"
-        )
+        _say(f"{job.command.title}: job {ids[-1]}, log {job.file(ids[-1], 'log')}")
     return ids
 
 
@@ -60,14 +57,8 @@ def _submit(job: Job, after: str | None) -> str:
             raise EnvironmentFailure(f"Slurm does not answer: {reason}.")
         raise InputError(f"Slurm refuses the job {job.command.title}: {reason}.")
     number = done.stdout.strip().partition(";")[0]
-    _keep(job, number)
+    job.file(number, "sh").write_text(job.script())
     return number
-
-
-def _keep(job: Job, number: str) -> Path:
-    path = job.folder / f"{job.command.title}-{number}.sh"
-    path.write_text(job.script())
-    return path
 
 
 def _reason(said: str) -> str:
