@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+REVOKED = 3
+"""Seconds after which a node surely starts a job again that it has ended."""
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONFIGURATION = """\
 ClusterName=espalier
@@ -62,6 +64,7 @@ class Cluster:
 
     folder: Path
     children: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    hurried: set[str] = field(default_factory=set)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,18 +93,20 @@ class Cluster:
         words = self.ask("scontrol", "show", "job", number, "--oneliner").split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def ended(self, number: str, seconds: float = 60) -> str:
+    def ended(self, number: str, seconds: float = 300) -> str:
         """The state in which the job ends.
 
-        One that was requeued need not wait two minutes, but until its first run has left the nodes.
+        One that was requeued need not wait two minutes, but until its first run has left the nodes,
+        which for a second or two take it for the one that has just ended.
         """
         deadline = time.monotonic() + seconds
         while True:
             job = self.job(number)
             if job["JobState"] not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"):
                 return job["JobState"]
-            if job["Reason"] == "BeginTime" and self.idle():
-                self.ask("scontrol", "update", f"JobId={number}", "StartTime=now")
+            if job["Reason"] == "BeginTime" and self.idle() and number not in self.hurried:
+                self.ask("scontrol", "update", f"JobId={number}", f"StartTime=now+{REVOKED}")
+                self.hurried.add(number)
             assert time.monotonic() < deadline, job
             time.sleep(0.2)
 

@@ -45,9 +45,8 @@ def submitted(
     """The command under RUNTIME=slurm, and its jobs: the last line that it printed."""
     done = espalier(
         store,
-        *words,
+        *(words[0], "CONTAINER=inside", *words[1:]),
         "RUNTIME=slurm",
-        "CONTAINER=inside",
         environment={**cluster.environment, "HF_TOKEN": TOKEN},
     )
     return done, (done.stdout.splitlines() or [""])[-1].split()
@@ -96,6 +95,21 @@ def test_a_step_spans_the_nodes_that_it_asks_for(
     assert seen == {str(node): f"{nodes} 3 {head}" for node in range(nodes)}
 
 
+def test_training_on_two_nodes(cluster: Cluster, store: Path, parent: Path) -> None:
+    text = store.with_name("text.txt")
+    text.write_text("\n\n".join(f"{n} quick brown foxes jump over it " * 9 for n in range(99)))
+    packing = ("data", "DATA=foxes", f"SOURCE={text}", f"TOKENIZER={parent}")
+    assert espalier(store, *packing).returncode == 0
+    words = ("train-gpu", f"CKPT={parent}", "DATA=foxes", "NAME=trained", "BATCH=4", "SEQLEN=32")
+    few = ("TOKENS=640", "SAVE_EVERY=99", "VALID_TOKENS=512", "NODES=2")
+    done, (number,) = submitted(cluster, store, *words, *few, "CONTAINER=none")
+    assert done.returncode == 0, done.stderr
+    assert cluster.ended(number) == "COMPLETED", log(store, number)
+    assert cluster.job(number)["NodeList"] == "n[1-2]"
+    manifest = json.loads((store / "checkpoints" / "trained" / "manifest.json").read_text())
+    assert manifest["notes"]["processes"] == 2
+
+
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A command that takes some seconds."""
@@ -112,7 +126,7 @@ def begun(store: Path) -> bool:
 
 def went_on(cluster: Cluster, store: Path, number: str) -> None:
     """The job was stopped once, was requeued and has ended well, from where it had been."""
-    wait_until(lambda: cluster.job(number)["Restarts"] == "1", 30)
+    wait_until(lambda: cluster.job(number)["Restarts"] == "1", 120)
     assert not list(store.glob("checkpoints/*/manifest.json"))
     left = len(list(store.glob("checkpoints/*.partial-*/model-*.safetensors")))
     assert cluster.ended(number) == "COMPLETED", log(store, number)
@@ -149,7 +163,7 @@ def test_a_cancelled_job_stays_cancelled(cluster: Cluster, store: Path, deep: li
     assert done.returncode == 0, done.stderr
     wait_until(lambda: begun(store))
     cluster.ask("scancel", number)
-    wait_until(cluster.idle, 30)
+    wait_until(cluster.idle, 120)
     assert "the same command goes on from here" in log(store, number)
     assert cluster.ended(number) == "CANCELLED"
     assert cluster.job(number)["Restarts"] == "0"
