@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from espalier.chain import Chain
+from espalier.cli.steps import steps
 from espalier.execution import Executor, Request
 from espalier.manifest import MANIFEST
 from espalier.parameters import Parameters
 from espalier.runtimes.choice import choose_runtime, fetching_runtime
 from espalier.runtimes.slurm import in_job
+from espalier.runtimes.slurm.command import Command
 from espalier.runtimes.slurm.job import Job
-from espalier.runtimes.slurm.pipeline import Command, steps
 from espalier.runtimes.slurm.submission import dependency, require_sbatch, submit
 from espalier.settings import Settings
 from espalier.stage import Stage

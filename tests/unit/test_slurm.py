@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from espalier.cli.steps import steps
 from espalier.discovery import stage_named
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.execution import Executor, Request
@@ -19,8 +20,8 @@ from espalier.runtimes import local
 from espalier.runtimes.base import Launch
 from espalier.runtimes.choice import choose_runtime, fetching_runtime
 from espalier.runtimes.local import InsideRuntime
+from espalier.runtimes.slurm.command import Command
 from espalier.runtimes.slurm.job import BODY, Job
-from espalier.runtimes.slurm.pipeline import Command, steps
 from espalier.runtimes.slurm.places import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
 from espalier.runtimes.slurm.step import SlurmRuntime
 from espalier.settings import Settings, read_settings, split_assignments
@@ -193,6 +194,21 @@ def test_a_pipeline_in_steps(given: dict[str, str], missing: set[str], titles: l
         assert [step.given.get("SUITE") for step in found if step.title != "eval"] == ["none"] * (
             titles != ["eval"]
         )
+
+
+def test_only_the_middle_of_three_jobs_trains() -> None:
+    given = {"TRAIN": "gpu", "TOKENS": "1B", "TRAIN_DATA": "c4", "SPARSITY": "0.6", "NAME": "x"}
+    for suite in ({}, {"SUITE": "quick"}):
+        command = Command("prune-wanda", {**given, **suite}, trains=True)
+        first, second, third = steps(command, {"prune", "train", "eval"})
+        assert dict(first.given) == {"SPARSITY": "0.6", "NAME": "x", "SUITE": "none"}
+        assert dict(second.given) == {**given, "SUITE": "none"}
+        assert dict(third.given) == {**given, **suite}
+        assert [step.trains for step in (first, second, third)] == [False, True, False]
+        assert [step.title for step in (first, second, third)] == [
+            *("prune-wanda", "train-gpu", "eval")
+        ]
+    assert [step.title for step in steps(command, {"train"})] == ["train-gpu"]
 
 
 def test_any_other_command_is_one_job() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.fingerprint import ROOT
-from espalier.runtimes.slurm.pipeline import Command
+from espalier.runtimes.slurm.command import Command
 from espalier.runtimes.slurm.places import tuning
 from espalier.settings import Settings
 
