@@ -92,8 +92,10 @@ locks lock-check: $(VENV)/.ready
 #:   lint             ruff, mypy, hadolint, shellcheck
 #:   bench            time and memory of the methods beside a plain implementation
 #:
-#: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local),
+#: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local, slurm),
 #: ACCEL (cpu, cuda), MEMORY, CPUS, THREADS, GPUS, NODES; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
+#: With RUNTIME=slurm: PARTITION, ACCOUNT, SBATCH_FLAGS, CONTAINER (none, apptainer, pyxis), CONTAINER_IMAGE;
+#: for one command: TIME.
 setup: $(VENV)/.ready
 
 doctor: $(VENV)/.ready

@@ -44,14 +44,27 @@ class Chain:
         self, stage: Stage, parameters: Parameters, inputs: Mapping[str, Path], name: str
     ) -> Path:
         """As `make`, with parameters that are validated already."""
+        if self.settings.dry_run:
+            return self.show(stage, parameters, inputs, name)
+        return self.executor.execute(self.request(stage, parameters, inputs, name))
+
+    def show(
+        self, stage: Stage, parameters: Parameters, inputs: Mapping[str, Path], name: str
+    ) -> Path:
+        """Where the stage's directory will be; what would make it goes to `previews`."""
+        request = self.request(stage, parameters, inputs, name)
         target = self.executor.store.path(stage.section, name)
-        shape = self._shapes.get(inputs.get("model", target), {})
-        request = Request(stage, parameters, inputs, name, shape)
-        if not self.settings.dry_run:
-            return self.executor.execute(request)
-        self._shapes[target] = shape
+        self._shapes[target] = request.listed
         self.previews[target] = self.executor.preview(request)
         return target
+
+    def request(
+        self, stage: Stage, parameters: Parameters, inputs: Mapping[str, Path], name: str
+    ) -> Request:
+        """The stage with what is known of its model's shape."""
+        target = self.executor.store.path(stage.section, name)
+        shape = self._shapes.get(inputs.get("model", target), {})
+        return Request(stage, parameters, inputs, name, shape)
 
     def model(self, name: str, revision: str = "") -> Path:
         """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.artifact_lock import artifact_lock
-from espalier.errors import EspalierError, InputError
+from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.fingerprint import code_hash, identify
 from espalier.manifest import (
     MANIFEST,
@@ -100,6 +100,10 @@ class Executor:
         if self._is_done(target, recipe):
             self._say(f"{request.stage.name}: {target} is done already.")
             return target
+        if request.stage.network and not self.runtime.network:
+            raise EnvironmentFailure(
+                f"{target} is not there, and a job fetches nothing; make it where you submit from."
+            )
         if self.settings.accel == "cuda" and not request.stage.network:
             require_gpu()
         if not self.settings.force:
@@ -140,7 +144,10 @@ class Executor:
             secrets=secrets or {},
             environment={**hub_environment(request.stage), **pinned},
             limits=Limits(self.settings.memory, self.settings.cpus),
-            processes=Processes(self.settings.nodes, self.settings.gpus),
+            # A stage that has no part for other machines runs on one.
+            processes=Processes(
+                self.settings.nodes if request.stage.join else 1, self.settings.gpus
+            ),
         )
 
     def _spec(

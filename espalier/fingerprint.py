@@ -120,14 +120,15 @@ def identify(name: str, path: Path, cache: Path) -> InputRecord:
         FileRecord(
             path=file.suffix if file == path else file.relative_to(base).as_posix(),
             size=file.stat().st_size,
-            sha256=_cached_sha256(file, cache),
+            sha256=cached_sha256(file, cache),
         )
         for file in files
     ]
     return InputRecord(name=name, content=content_digest(records))
 
 
-def _cached_sha256(file: Path, cache: Path) -> str:
+def cached_sha256(file: Path, cache: Path) -> str:
+    """A file's sha256; a large one's is kept in `cache`, by path, size and time."""
     status = file.stat()
     if status.st_size < WORTH_CACHING:
         return file_sha256(file)

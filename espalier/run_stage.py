@@ -38,6 +38,7 @@ from espalier.manifest import (
 from espalier.processes import Processes
 from espalier.progress import Progress
 from espalier.resources import peak_memory
+from espalier.runtimes.local import require_built_from
 from espalier.stage import Outcome, Stage, StageContext
 
 
@@ -74,6 +75,7 @@ def run(output: Path) -> None:
     folder = output / RUN_FOLDER
     spec = RunSpec.model_validate_json((folder / "run.json").read_bytes())
     stage = stage_named(spec.stage)
+    require_built_from(spec.image)
     if Processes.from_environment().node > 0:
         return _join(stage, spec, output)
     if spec.runtime in ("local", "inside"):

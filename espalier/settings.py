@@ -4,16 +4,33 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from espalier.errors import InputError
 from espalier.fingerprint import ROOT
+from espalier.job_time import job_time
 from espalier.parameters import sentence
 from espalier.resources import parse_size
 
 
 def _size(value: Any) -> Any:
     return parse_size(value) if isinstance(value, str) and value else value or None
+
+
+def _one_line(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("must be one line")
+    return value
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
 
 
 class Settings(BaseModel):
@@ -34,10 +51,32 @@ class Settings(BaseModel):
     threads: Annotated[int | None, Field(ge=1)] = None
     gpus: Annotated[int, Field(ge=1)] = 1
     nodes: Annotated[int, Field(ge=1)] = 1
+    # RUNTIME=slurm: where a step finds its packages, and what its job asks for.
+    container: Literal["none", "apptainer", "pyxis", "inside"] = "none"
+    container_image: Line | None = None
+    partition: Line | None = None
+    account: Line | None = None
+    time: Annotated[Line | None, AfterValidator(lambda text: text and job_time(text))] = None
+    sbatch_flags: Line | None = None
 
+    def assignments(self) -> dict[str, str]:
+        """What gives these settings again to a command whose environment has others.
+
+        What only a submission needs is left out, and so is DRY_RUN.
+        """
+        told = self.model_dump(mode="json", exclude={*SUBMISSION, "dry_run"}, exclude_none=True)
+        flags = {True: "1", False: "0"}
+        return {
+            name.upper(): flags[value] if isinstance(value, bool) else str(value)
+            for name, value in told.items()
+            if name.upper() in PERSISTENT or value != type(self).model_fields[name].default
+        }
+
+
+SUBMISSION = ("partition", "account", "time", "sbatch_flags")
 
 NAMES = frozenset(name.upper() for name in Settings.model_fields)
-PERSISTENT = frozenset({"STORE", "RUNTIME", "ACCEL", "MEMORY", "CPUS", "THREADS", "GPUS", "NODES"})
+PERSISTENT = NAMES - {"DRY_RUN", "FORCE", "WAIT", "TIME"}
 """Settings taken from the environment and `.env` too; the others are for one command."""
 
 

@@ -19,9 +19,11 @@ def shared() -> Path:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Container tests run when asked for, one at a time."""
+    """Container tests run when asked for, and one at a time; so do those on the one cluster."""
     asked = os.environ.get("ESPALIER_CONTAINER_TESTS") == "1"
     for item in items:
+        if item.get_closest_marker("slurm"):
+            item.add_marker(pytest.mark.xdist_group("slurm"))
         if item.get_closest_marker("containers"):
             item.add_marker(pytest.mark.xdist_group("containers"))
             if not asked:

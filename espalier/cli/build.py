@@ -20,7 +20,7 @@ from espalier.images import (
 )
 from espalier.images.engine import Engine
 from espalier.resources import free_disk, free_memory, show_size
-from espalier.runtimes.choice import ENGINES, NAMES, choose_runtime
+from espalier.runtimes.choice import ENGINES, choose_runtime
 from espalier.settings import Settings, read_settings, split_assignments
 
 Name = Annotated[str, typer.Argument(help="image, or `all`")]
@@ -72,8 +72,9 @@ def doctor(assignments: Assignments = None) -> None:
         engine = find_engine(name)
         rows[name] = f"answers ({engine.client})" if engine else "does not answer"
     rows["python3.11"] = shutil.which("python3.11") or "not on PATH (RUNTIME=local needs it)"
+    rows["sbatch"] = shutil.which("sbatch") or "not on PATH (RUNTIME=slurm needs it)"
     try:
-        rows["RUNTIME"] = f"{settings.runtime} → {choose_runtime(settings.runtime).name}"
+        rows["RUNTIME"] = f"{settings.runtime} → {choose_runtime(settings).name}"
     except EspalierError as error:
         rows["RUNTIME"] = str(error)
     rows["memory at hand"] = show_size(free_memory(settings.memory))
@@ -92,7 +93,9 @@ def _settings(assignments: list[str] | None) -> Settings:
 def _engine(settings: Settings) -> Engine:
     asked = ENGINES if settings.runtime == "auto" else (settings.runtime,)
     if settings.runtime not in (*ENGINES, "auto"):
-        raise InputError(f"images are built by {' or '.join(ENGINES)}, not RUNTIME={NAMES[-2]}.")
+        raise InputError(
+            f"images are built by {' or '.join(ENGINES)}, not RUNTIME={settings.runtime}."
+        )
     for name in asked:
         if engine := find_engine(name):
             return engine

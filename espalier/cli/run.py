@@ -9,14 +9,12 @@ import typer
 
 from espalier.chain import GROWN_TEXT, default_name
 from espalier.cli.session import Assignments, Session, console
+from espalier.cli.steps import DEFAULT_METHOD, EVALUATION, names_before_training
 from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.pruning_command import TASK_DATA, PruningCommand, known_names, score
 from espalier.stage import Stage
 from espalier.training_command import TRAINERS, TrainingCommand, grown_token_data
-
-EVALUATION = ("SUITE", "DATA", "TASKS", "TASK_DATA", "LIMIT", "LEGACY")
-"""Assignments of a pipeline that go to its evaluations, not to its method."""
 
 
 def register(app: typer.Typer) -> None:
@@ -52,15 +50,14 @@ def _score_command(stage: Stage) -> Callable[[Assignments], None]:
 def pipeline(assignments: Assignments = None) -> None:
     """Fetch or grow MODEL, prune it with METHOD, train it (TRAIN, TOKENS), evaluate all (SUITE)."""
     session = Session.of(assignments)
-    method = session.rest.pop("METHOD", "wanda")
+    method = session.rest.pop("METHOD", DEFAULT_METHOD)
     method_named(method)
     _pipeline(method, session)
 
 
 def _pipeline(method: str, session: Session) -> None:
     chain, rest = session.chain, dict(session.rest)
-    known = known_names(method_named(method)) | {*EVALUATION, "MODEL", "CKPT", "NAME", "REVISION"}
-    training = TrainingCommand.of_pipeline(rest, known)
+    training = TrainingCommand.of_pipeline(rest, names_before_training(method))
     evaluation = {key: rest.pop(key) for key in EVALUATION if key in rest}
     asked = "SUITE" in evaluation
     # The rows that the result is evaluated on are also those that layers are scored by.

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from espalier.chain import Chain
+from espalier.cli.slurm import Submission
 from espalier.execution import Executor
 from espalier.runtimes.choice import choose_runtime
 from espalier.settings import Settings, read_settings, split_assignments
@@ -29,20 +30,33 @@ class Session:
     settings: Settings
     chain: Chain
     rest: dict[str, str]
+    submission: Submission | None = None
 
     @classmethod
     def of(cls, words: list[str] | None) -> "Session":
         """Read the words; no runtime is prepared yet."""
         settings, rest = read_settings(split_assignments(words or []))
-        executor = Executor(Store(settings.store), choose_runtime(settings.runtime), settings)
+        if submission := Submission.of(settings, rest):
+            # Walked through as if it were only shown: what runs here, the rehearsal knows.
+            shown = settings.model_copy(update={"dry_run": True})
+            return cls(shown, submission.rehearsal, rest, submission)
+        executor = Executor(Store(settings.store), choose_runtime(settings), settings)
         return cls(settings, Chain(executor, settings), rest)
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether the user has asked to be shown what would run."""
+        return self.submission.settings.dry_run if self.submission else self.settings.dry_run
+
     def finish(self, published: Path) -> None:
-        """Print the published path as the last line on stdout, or what would have run."""
-        if self.settings.dry_run:
+        """Print the published path as the last line on stdout, or what would have run.
+
+        A command that becomes jobs prints their ids instead, or their scripts.
+        """
+        if self.dry_run:
             for preview in self.chain.previews.values():
                 print_rows(preview)
-        sys.stdout.write(f"{published}\n")
+        sys.stdout.write(f"{self.submission.finish(published) if self.submission else published}\n")
 
 
 def print_rows(rows: dict[str, str]) -> None:

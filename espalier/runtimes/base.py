@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -55,6 +55,10 @@ class Runtime(Protocol):
     def name(self) -> str:
         """As RUNTIME= has it."""
 
+    @property
+    def network(self) -> bool:
+        """Whether stages that fetch can run there."""
+
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
         """The image by digest, or the lock; made ready first where `build` is asked."""
 
@@ -89,8 +93,14 @@ def quiet_environment(launch: Launch) -> dict[str, str]:
     }
 
 
-def run_to_end(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+def run_to_end(
+    argv: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    stop: Callable[["subprocess.Popen[bytes]", int], None] = subprocess.Popen.send_signal,
+) -> int:
     """Run a child, hand it SIGINT and SIGTERM, and give its exit code (128 + n when killed).
+
+    `stop(child, signal)` says how they are handed over.
 
     The child has a session of its own, so that Ctrl-C reaches it once, from here. What it prints
     on stdout goes to stderr: the last line on stdout is the published path alone.
@@ -101,7 +111,7 @@ def run_to_end(argv: Sequence[str], environment: Mapping[str, str] | None = None
     def hand_over(number: int, frame: FrameType | None) -> None:
         early.append(number)
         for child in children:
-            child.send_signal(number)
+            stop(child, number)
 
     before = {n: signal.signal(n, hand_over) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -115,7 +125,7 @@ def run_to_end(argv: Sequence[str], environment: Mapping[str, str] | None = None
         )
         children.append(child)
         for number in early:
-            child.send_signal(number)
+            stop(child, number)
         code = child.wait()
     finally:
         for number, handler in before.items():

@@ -5,24 +5,30 @@ from espalier.images import find_engine
 from espalier.runtimes.base import Runtime
 from espalier.runtimes.container import ContainerRuntime
 from espalier.runtimes.local import InsideRuntime, LocalRuntime
+from espalier.runtimes.slurm.places import Apptainer, Bare, ImageFiles, Place, Pyxis
+from espalier.runtimes.slurm.step import SlurmRuntime, SubmitHostRuntime
+from espalier.settings import Settings
 
 ENGINES = ("docker", "podman")
-NAMES = ("auto", *ENGINES, "local", "inside")
+NAMES = ("auto", *ENGINES, "local", "slurm", "inside")
 
 
-def choose_runtime(name: str) -> Runtime:
+def choose_runtime(settings: Settings) -> Runtime:
     """`auto` takes docker when an engine answers, else podman, else local.
 
     Raises:
         InputError: no such runtime.
         EnvironmentFailure: the engine asked for does not answer.
     """
+    name = settings.runtime
     if name not in NAMES:
         raise InputError(f"RUNTIME={name} is not known; there are {', '.join(NAMES)}.")
     if name == "local":
         return LocalRuntime()
     if name == "inside":
         return InsideRuntime()
+    if name == "slurm":
+        return SlurmRuntime(_place(settings))
     for candidate in ENGINES if name == "auto" else (name,):
         if engine := find_engine(candidate):
             return ContainerRuntime(engine)
@@ -31,3 +37,21 @@ def choose_runtime(name: str) -> Runtime:
     raise EnvironmentFailure(
         f"no {name} engine answers; start it, or choose RUNTIME=local, which needs none."
     )
+
+
+def fetching_runtime(settings: Settings) -> Runtime:
+    """What fetches before jobs are submitted; pyxis has no containers outside of a step."""
+    place = _place(settings)
+    return SubmitHostRuntime(Bare(LocalRuntime()) if isinstance(place, Pyxis) else place)
+
+
+def _place(settings: Settings) -> Place:
+    if settings.container == "none":
+        return Bare(LocalRuntime())
+    if settings.container == "inside":
+        return Bare(InsideRuntime())
+    root = settings.store.absolute()
+    suffix = "sif" if settings.container == "apptainer" else "sqsh"
+    pattern = settings.container_image or f"{root}/images/{{image}}-{{accel}}.{suffix}"
+    files = ImageFiles(pattern, root / "cache" / "hashes")
+    return Apptainer(files) if settings.container == "apptainer" else Pyxis(files)

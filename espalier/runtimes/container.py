@@ -18,6 +18,7 @@ class ContainerRuntime:
     """One container a stage, removed when it ends."""
 
     engine: Engine
+    network: bool = True
 
     @property
     def name(self) -> str:
@@ -32,8 +33,7 @@ class ContainerRuntime:
         return ImageRecord(name=name, lock=lock, reference=built.reference, digest=built.digest)
 
     def seen_path(self, role: str, path: Path) -> str:
-        """`/in/<role>`; a file keeps its name below it, since its suffix says what it is."""
-        return f"/in/{role}/{path.name}" if path.is_file() else f"/in/{role}"
+        return container_path(role, path)
 
     def argv(self, launch: Launch) -> list[str]:
         """The engine's `run` command."""
@@ -83,6 +83,11 @@ class ContainerRuntime:
         if device != "cuda":
             return []
         return ["--device=nvidia.com/gpu=all" if self.name == "podman" else "--gpus=all"]
+
+
+def container_path(role: str, path: Path) -> str:
+    """`/in/<role>`; a file keeps its name below it, since its suffix says what it is."""
+    return f"/in/{role}/{path.name}" if path.is_file() else f"/in/{role}"
 
 
 def _tag(image: str, device: str) -> str:

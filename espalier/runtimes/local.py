@@ -23,6 +23,10 @@ class HostRuntime:
     """Runs the stage on the host itself; paths are the host's."""
 
     name: str
+    network: bool = True
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        raise NotImplementedError
 
     def seen_path(self, role: str, path: Path) -> str:
         return str(path.resolve())
@@ -74,10 +78,30 @@ class InsideRuntime(HostRuntime):
         reference = os.environ.get("ESPALIER_IMAGE")
         if not BUILT_FROM.is_dir():  # not in an image at all, as in the project's own tests
             return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
-        locks = [BUILT_FROM / "torch.lock", BUILT_FROM / f"{name}.lock"]
-        if not locks[1].is_file():
-            raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
-        return ImageRecord(name=name, lock=hash_locks(locks), reference=reference)
+        return ImageRecord(name=name, lock=built_lock(name), reference=reference)
 
     def python(self, launch: Launch) -> str:
         return sys.executable
+
+
+def built_lock(name: str) -> str:
+    """The hash of the locks that the image around this process was built from.
+
+    Raises:
+        EnvironmentFailure: this is another image than `name`.
+    """
+    locks = [BUILT_FROM / "torch.lock", BUILT_FROM / f"{name}.lock"]
+    if not locks[1].is_file():
+        raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
+    return hash_locks(locks)
+
+
+def require_built_from(image: ImageRecord) -> None:
+    """Refuse an image that is not the one of the recipe: a file made from it may be an old one.
+
+    Raises:
+        EnvironmentFailure: its packages are others.
+    """
+    if BUILT_FROM.is_dir() and built_lock(image.name) != image.lock:
+        where = image.reference or image.name
+        raise EnvironmentFailure(f"{where} was built from other locks; make it again.")

@@ -14,6 +14,7 @@ from espalier.runtimes.base import Launch, Limits, run_to_end
 from espalier.runtimes.container import ContainerRuntime
 from espalier.runtimes.local import LocalRuntime
 from espalier.secrets import hub_environment, hub_token
+from espalier.settings import Settings
 
 TOKEN = "hf_secret"
 
@@ -103,15 +104,15 @@ def test_auto_takes_docker_then_podman_then_local(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         choice, "find_engine", lambda name: Engine(name, name) if name in answering else None
     )
-    assert choice.choose_runtime("auto").name == "docker"
+    assert choice.choose_runtime(Settings(runtime="auto")).name == "docker"
     answering.remove("docker")
-    assert choice.choose_runtime("auto").name == "podman"
+    assert choice.choose_runtime(Settings(runtime="auto")).name == "podman"
     with pytest.raises(EnvironmentFailure, match="no docker engine answers"):
-        choice.choose_runtime("docker")
+        choice.choose_runtime(Settings(runtime="docker"))
     answering.clear()
-    assert choice.choose_runtime("auto").name == "local"
+    assert choice.choose_runtime(Settings(runtime="auto")).name == "local"
     with pytest.raises(InputError, match="RUNTIME=moon"):
-        choice.choose_runtime("moon")
+        choice.choose_runtime(Settings(runtime="moon"))
 
 
 @pytest.mark.parametrize(("script", "code"), [("exit 3", 3), ("kill -KILL $$", 137)])

@@ -1,0 +1,359 @@
+"""RUNTIME=slurm without Slurm: the argv of steps, the scripts of jobs, and what each refuses."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from espalier.cli.steps import steps
+from espalier.discovery import stage_named
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.execution import Executor, Request
+from espalier.fingerprint import ROOT
+from espalier.images import load_image
+from espalier.processes import Processes
+from espalier.runtimes import local
+from espalier.runtimes.base import Launch
+from espalier.runtimes.choice import choose_runtime, fetching_runtime
+from espalier.runtimes.local import InsideRuntime
+from espalier.runtimes.slurm.command import Command
+from espalier.runtimes.slurm.job import BODY, Job
+from espalier.runtimes.slurm.places import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
+from espalier.runtimes.slurm.step import SlurmRuntime
+from espalier.settings import Settings, read_settings, split_assignments
+from espalier.store import Store
+from tests.contract.waiting import wait_until
+
+STEP = [
+    *("srun", "--job-name=run-1", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap"),
+    *("--mpi=none", "--cpu-bind=none", "--kill-on-bad-exit=0", "--wait=120"),
+]
+STAGE = ["/opt/venv/bin/python", "-m", "espalier.run_stage", "/out"]
+CODE = ("espalier", "methods", "eval", "training", "models.toml")
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Launch:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "ids.safetensors").touch()
+    inputs = {"model": tmp_path / "model", "calibration": tmp_path / "ids.safetensors"}
+    return Launch("wanda", "cpu", "run-1", inputs, tmp_path / "out")
+
+
+def files(tmp_path: Path, suffix: str) -> ImageFiles:
+    return ImageFiles(f"{tmp_path}/{{image}}-{{accel}}.{suffix}", tmp_path / "hashes")
+
+
+def mounted(tmp_path: Path) -> list[str]:
+    return [
+        f"{tmp_path}/model:/in/model:ro",
+        f"{tmp_path}/ids.safetensors:/in/calibration/ids.safetensors:ro",
+        f"{tmp_path}/out:/out:rw",
+        *(f"{ROOT}/{name}:/opt/espalier/{name}:ro" for name in CODE),
+    ]
+
+
+def test_a_step_without_a_container(launch: Launch, tmp_path: Path) -> None:
+    words = SlurmRuntime(Bare(InsideRuntime())).argv(launch)
+    stage = [sys.executable, "-m", "espalier.run_stage", f"{tmp_path}/out"]
+    assert words == [*STEP, "--export=ALL", *stage]
+
+
+def test_a_step_in_apptainer(launch: Launch, tmp_path: Path) -> None:
+    words = SlurmRuntime(Apptainer(files(tmp_path, "sif"))).argv(launch)
+    binds = [f"--bind={mount}" for mount in mounted(tmp_path)]
+    exec_ = [str(WRAPPER), "--containall", "--no-home", "--pwd=/tmp", *binds]
+    assert words == [*STEP, "--export=ALL", *exec_, f"{tmp_path}/wanda-cpu.sif", *STAGE]
+    cuda = SlurmRuntime(Apptainer(files(tmp_path, "sif"))).argv(replace(launch, device="cuda"))
+    assert {"--nv", f"{tmp_path}/wanda-cuda.sif"} <= set(cuda)
+
+
+def test_what_an_apptainer_container_sees(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    wide = replace(launch, processes=Processes(2, 8, head="10.0.0.1"))
+    environment = Apptainer(ImageFiles("x.sif", Path("/nowhere"))).environment(wide)
+    inside = {k.removeprefix("APPTAINERENV_") for k in environment if k.startswith("APPTAINERENV_")}
+    assert "HF_TOKEN" not in environment
+    assert not {"PATH", "HOME", "HF_TOKEN", "PYTHONPATH"} & inside
+    assert environment["APPTAINERENV_ESPALIER_HEAD"] == "10.0.0.1"
+    assert environment["APPTAINERENV_HF_HUB_OFFLINE"] == "1"
+    assert environment["APPTAINERENV_NCCL_SOCKET_IFNAME"] == "ib0"
+
+
+def test_a_step_in_pyxis(launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    place = Pyxis(files(tmp_path, "sqsh"))
+    flags = place.flags(replace(launch, device="cuda"))
+    assert f"--container-image={tmp_path}/wanda-cuda.sqsh" in flags
+    assert f"--container-mounts={','.join([*mounted(tmp_path), 'tmpfs:/tmp'])}" in flags
+    assert {"--container-readonly", "--no-container-mount-home"} <= set(flags)
+    assert "--no-container-remap-root" in flags  # files are the caller's
+    (exported,) = [flag for flag in flags if flag.startswith("--export=")]
+    names = exported.removeprefix("--export=").split(",")
+    assert {"ESPALIER_NODES", "HF_HUB_OFFLINE", "NVIDIA_VISIBLE_DEVICES"} <= set(names)
+    assert not {"ALL", "PATH", "HF_TOKEN"} & set(names)
+    environment = place.environment(replace(launch, device="cuda"))
+    assert "HF_TOKEN" not in environment
+    assert set(names) <= environment.keys()
+    assert SlurmRuntime(place).argv(launch)[-4:] == STAGE
+
+
+def test_training_has_a_task_on_each_node(launch: Launch) -> None:
+    runtime = SlurmRuntime(Bare(InsideRuntime()))
+    words = runtime.argv(replace(launch, processes=Processes(4, 8)))
+    assert {"--nodes=4", "--ntasks=4", "--ntasks-per-node=1"} <= set(words)
+
+
+def test_only_a_stage_with_a_part_for_other_machines_gets_them(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path, nodes=4, gpus=8)
+    executor = Executor(Store(tmp_path), InsideRuntime(), settings)
+    wanda = stage_named("wanda")
+    for stage, nodes in ((wanda, 1), (replace(wanda, join="some:function"), 4)):
+        request = Request(stage, stage.parameters.from_assignments({}), {}, "name")
+        assert executor.launch(request, tmp_path).processes.nodes == nodes
+
+
+def test_more_nodes_than_the_job_has(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    with pytest.raises(InputError, match="NODES=4 were asked for, and this job has 2"):
+        SlurmRuntime(Bare(InsideRuntime())).run(replace(launch, processes=Processes(4)))
+
+
+def test_a_path_that_cannot_be_mounted(launch: Launch, tmp_path: Path) -> None:
+    odd = replace(launch, output=tmp_path / "a:b")
+    with pytest.raises(InputError, match="colon or comma"):
+        Apptainer(files(tmp_path, "sif")).command(odd)
+
+
+def test_an_image_file_is_known_by_its_hash(tmp_path: Path) -> None:
+    place = Apptainer(files(tmp_path, "sif"))
+    assert place.image("wanda", "cpu", build=False).lock == load_image("wanda").lock_hash("cpu")
+    with pytest.raises(EnvironmentFailure, match=r"wanda-cpu\.sif does not exist; .*save-wanda"):
+        place.image("wanda", "cpu", build=True)
+    (tmp_path / "wanda-cpu.sif").write_bytes(b"")
+    digest = place.image("wanda", "cpu", build=True).digest
+    assert digest == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    registry = Pyxis(ImageFiles("registry#espalier/{image}:{accel}", tmp_path))
+    assert registry.image("eval", "cuda", build=True).reference == "registry#espalier/eval:cuda"
+
+
+def test_an_image_of_other_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = InsideRuntime().image("wanda", "cpu", build=False)
+    monkeypatch.setattr(local, "BUILT_FROM", tmp_path)
+    (tmp_path / "torch.lock").write_text(
+        Path(ROOT / "images/torch/requirements-cpu.lock").read_text()
+    )
+    own = tmp_path / "wanda.lock"
+    own.write_text(Path(ROOT / "images/wanda/requirements.lock").read_text())
+    local.require_built_from(record)
+    own.write_text("torch==0.1\n")
+    with pytest.raises(EnvironmentFailure, match="was built from other locks"):
+        local.require_built_from(record)
+
+
+def test_nothing_is_fetched_in_a_job(tmp_path: Path) -> None:
+    settings = Settings(store=tmp_path / "store")
+    executor = Executor(Store(settings.store), SlurmRuntime(Bare(InsideRuntime())), settings)
+    fetch = stage_named("fetch")
+    wanted = fetch.parameters.from_assignments({"MODEL": "some/model"})
+    with pytest.raises(EnvironmentFailure, match="a job fetches nothing"):
+        executor.execute(Request(fetch, wanted, {}, "some--model"))
+    assert not settings.store.exists()
+
+
+def test_what_fetches_where_jobs_are_submitted(launch: Launch, tmp_path: Path) -> None:
+    sif = fetching_runtime(Settings(runtime="slurm", container="apptainer", store=tmp_path))
+    assert sif.argv(launch)[0] == str(WRAPPER)
+    assert f"{tmp_path}/images/wanda-cpu.sif" in sif.argv(launch)
+    inside = fetching_runtime(Settings(runtime="slurm", container="inside"))
+    assert inside.argv(launch)[0] == sys.executable
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "titles"),
+    [
+        ({}, {"prune", "eval"}, ["prune-wanda", "eval"]),
+        ({}, {"grow", "prune", "eval"}, ["prune-wanda", "eval"]),
+        ({"SUITE": "none"}, {"prune"}, ["prune-wanda"]),
+        ({}, {"eval"}, ["eval"]),
+    ],
+)
+def test_a_pipeline_in_steps(given: dict[str, str], missing: set[str], titles: list[str]) -> None:
+    for name in ("pipeline", "prune-wanda"):
+        found = steps(Command(name, given), missing)
+        assert [step.title for step in found] == titles
+        assert all(step.name == name for step in found)
+        assert [step.given.get("SUITE") for step in found if step.title != "eval"] == ["none"] * (
+            titles != ["eval"]
+        )
+
+
+def test_only_the_middle_of_three_jobs_trains() -> None:
+    given = {"TRAIN": "gpu", "TOKENS": "1B", "TRAIN_DATA": "c4", "SPARSITY": "0.6", "NAME": "x"}
+    for suite in ({}, {"SUITE": "quick"}):
+        command = Command("prune-wanda", {**given, **suite}, trains=True)
+        first, second, third = steps(command, {"prune", "train", "eval"})
+        assert dict(first.given) == {"SPARSITY": "0.6", "NAME": "x", "SUITE": "none"}
+        assert dict(second.given) == {**given, "SUITE": "none"}
+        assert dict(third.given) == {**given, **suite}
+        assert [step.trains for step in (first, second, third)] == [False, True, False]
+        assert [step.title for step in (first, second, third)] == [
+            *("prune-wanda", "train-gpu", "eval")
+        ]
+    assert [step.title for step in steps(command, {"train"})] == ["train-gpu"]
+
+
+def test_any_other_command_is_one_job() -> None:
+    (only,) = steps(Command("train-gpu", {"TOKENS": "1B"}, trains=True), {"train"})
+    assert (only.title, only.trains, only.given) == ("train-gpu", True, {"TOKENS": "1B"})
+
+
+def job(tmp_path: Path, trains: bool = False, **given: object) -> Job:
+    settings = Settings.model_validate({"STORE": tmp_path / "a store", "RUNTIME": "slurm", **given})
+    command = Command("prune-wanda", {"MODEL": "it's", "SUITE": "none"}, trains, "prune-wanda")
+    return Job(command, settings)
+
+
+def test_a_jobs_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("NCCL_DEBUG", "INFO")
+    asked = {"PARTITION": "gpu", "ACCOUNT": "me", "TIME": "1-12", "MEMORY": "8g", "CPUS": "3.5"}
+    script = job(tmp_path, ACCEL="cuda", NODES=2, GPUS=8, **asked).script()
+    options = [line.removeprefix("#SBATCH ") for line in script.splitlines() if "#SBATCH" in line]
+    assert options == [
+        *("--job-name=prune-wanda", "--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=4"),
+        *("--mem=8192M", "--gres=gpu:1", "--partition=gpu", "--account=me", "--time=1-12"),
+        f"--output='{tmp_path}/a store/slurm/%x-%j.log'",
+        *("--open-mode=append", "--signal=B:TERM@120", f"--chdir={Path.cwd()}"),
+        "--export=PATH,HOME,USER,LANG,LD_LIBRARY_PATH,NCCL_DEBUG",
+        "--requeue",
+    ]
+    assert "hf_secret" not in script
+    assert (
+        f"-m espalier prune-wanda 'MODEL=it'\"'\"'s' SUITE=none 'STORE={tmp_path}/a store'"
+        in script
+    )
+    assert " NODES=1" in script
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+def test_only_training_gets_the_nodes_and_gpus(tmp_path: Path) -> None:
+    script = job(tmp_path, trains=True, ACCEL="cuda", NODES=2, GPUS=8).script()
+    assert "#SBATCH --nodes=2\n" in script
+    assert "#SBATCH --gres=gpu:8\n" in script
+    assert " GPUS=8 NODES=2" in script
+
+
+def test_flags_of_ones_own_come_last(tmp_path: Path) -> None:
+    script = job(tmp_path, SBATCH_FLAGS="--qos=high --signal=B:TERM@600").script()
+    lines = [line for line in script.splitlines() if "#SBATCH" in line]
+    assert lines[-1] == "#SBATCH --qos=high --signal=B:TERM@600"
+
+
+def test_a_jobs_words_give_its_settings_again(tmp_path: Path) -> None:
+    made = job(tmp_path, FORCE="1", WAIT="0", MEMORY="1.5g", THREADS="4", CONTAINER="inside")
+    settings, rest = read_settings(split_assignments(made.words[4:]))
+    assert settings == made.settings
+    assert rest == {"MODEL": "it's", "SUITE": "none"}
+
+
+@pytest.mark.parametrize("time", ["30", "90:00", "04:00:00", "2-0", "2-12:30", "1-00:00:00"])
+def test_times_that_slurm_knows(time: str) -> None:
+    assert read_settings({"TIME": time})[0].time == time
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("TIME=soon", "TIME=soon is not a time"),
+        ("TIME=1:2:3:4", "is not a time"),
+        ("TIME=4", "is too short"),
+        ("TIME=00:04:59", "is too short"),
+        ("CONTAINER=docker", "CONTAINER=docker should be 'none', 'apptainer'"),
+        ("PARTITION=a\n#SBATCH --uid=0", "must be one line"),
+        ("SBATCH_FLAGS=a\nrm", "must be one line"),
+    ],
+)
+def test_settings_that_do_not_hold(word: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_settings(split_assignments([word]))
+
+
+def test_slurm_is_a_runtime() -> None:
+    assert choose_runtime(Settings(runtime="slurm")).name == "slurm"
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> Path:
+    """Slurm's and apptainer's commands, which write down how they were called."""
+    folder = tmp_path / "fakes"
+    folder.mkdir()
+    said = {
+        "scontrol": f'echo "$@" >> {tmp_path}/requeued',
+        "squeue": "echo ${FAKE_STATE-RUNNING}",
+        "apptainer": f'echo "$@" > {tmp_path}/seen; env >> {tmp_path}/seen; '
+        'test -d "${2#--workdir=}" && exit 75',
+    }
+    for name, body in said.items():
+        (folder / name).write_text(f"#!/bin/sh\n{body}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def with_fakes(fakes: Path, **variables: str) -> dict[str, str]:
+    return {**os.environ, "PATH": f"{fakes}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **variables}
+
+
+@pytest.mark.parametrize(
+    ("code", "variables", "requeued"),
+    [
+        (0, {}, False),
+        (2, {}, False),
+        (75, {}, True),
+        (75, {"SLURM_RESTART_COUNT": "2"}, True),
+        (75, {"SLURM_RESTART_COUNT": "3"}, False),
+        (75, {"FAKE_STATE": "COMPLETING"}, False),
+    ],
+)
+def test_what_a_job_does_in_the_end(
+    tmp_path: Path, fakes: Path, code: int, variables: dict[str, str], requeued: bool
+) -> None:
+    words = ["bash", str(BODY), "bash", "-c", f"exit {code}"]
+    done = subprocess.run(words, env=with_fakes(fakes, **variables), check=False)
+    assert done.returncode == code
+    assert (tmp_path / "requeued").is_file() == requeued
+
+
+@pytest.mark.parametrize("answer", ["trap 'exit 75' TERM", ":"])
+def test_a_job_hands_the_signal_on_and_is_requeued(
+    tmp_path: Path, fakes: Path, answer: str
+) -> None:
+    script = f"{answer}; touch {tmp_path}/up; for _ in $(seq 200); do sleep 0.05; done"
+    process = subprocess.Popen(
+        ["bash", str(BODY), "bash", "-c", script], env=with_fakes(fakes, SLURM_RESTART_COUNT="9")
+    )
+    wait_until((tmp_path / "up").exists)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) in (75, 143)
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+
+
+def test_apptainer_is_told_what_the_node_knows(tmp_path: Path, fakes: Path) -> None:
+    given = {"SLURM_NODEID": "3", "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([WRAPPER, "image.sif", "x"], env=with_fakes(fakes, **given), check=False)
+    assert done.returncode == 75
+    command, *environment = (tmp_path / "seen").read_text().splitlines()
+    assert command.startswith(f"exec --workdir={tmp_path}/")
+    assert command.endswith("image.sif x")
+    assert {"APPTAINERENV_ESPALIER_NODE=3", "APPTAINERENV_CUDA_VISIBLE_DEVICES=0,1"} <= set(
+        environment
+    )
+    assert not list(tmp_path.glob("tmp.*"))
