@@ -8,7 +8,7 @@ from typing import Any, Literal
 from espalier.parameters import Parameters
 from espalier.progress import Progress
 
-Section = Literal["models", "data", "checkpoints", "scores", "evals"]
+Section = Literal["models", "data", "checkpoints", "scores", "evals", "plans"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stage:
 
     Attributes:
         name: how it is called, also the method's name.
-        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `eval`.
+        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `train`, `plan`, `eval`.
         section: where on the store its output is published.
         image: the image it runs in.
         parameters: the class that validates its parameters.
@@ -62,7 +62,8 @@ class Stage:
         estimate: from parameters and the parent's config.json to what the run needs.
         network: whether it may use the network (fetch only).
         report: `package.module:function`, imported on the host; called as `function(before, after)`
-            with two of the stage's results, it gives a rich renderable.
+            with two of the stage's results, or with one where the stage compares none, it gives a
+            rich renderable.
         join: `package.module:function`, called as `function(context, parameters)` on every machine
             but the first, where a run is spread over several.
         derived: the inputs that other stages make of the same model, by role.

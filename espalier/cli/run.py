@@ -12,6 +12,7 @@ from espalier.cli.session import Assignments, Session, console
 from espalier.cli.steps import DEFAULT_METHOD, EVALUATION, names_before_training
 from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
+from espalier.planning_command import PlanningCommand, alone
 from espalier.pruning_command import TASK_DATA, PruningCommand, known_names, score
 from espalier.stage import Stage
 from espalier.training_command import TRAINERS, TrainingCommand, grown_token_data
@@ -25,7 +26,7 @@ def register(app: typer.Typer) -> None:
         app.command(name, help=stage.summary)(_score_command(stage))
     commands = (
         *(pipeline, evaluate, prepare, fetch, fetch_data, data, export),
-        *(train_gpu, corpus, grow, adopt),
+        *(train_gpu, plan_gpu, corpus, grow, adopt),
     )
     for command in commands:
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
@@ -178,6 +179,16 @@ def train_gpu(assignments: Assignments = None) -> None:
     session.finish(command.run(session.chain))
 
 
+def plan_gpu(assignments: Assignments = None) -> None:
+    """Say what memory and time the same command with train-gpu needs, on GPUS x NODES of GPU."""
+    session = Session.of(alone(assignments))
+    command = PlanningCommand.parse(assignments or [], session.chain.executor.store)
+    published = command.run(session.chain)
+    if not session.settings.dry_run:
+        report(command.stage, published)
+    session.finish(published)
+
+
 def corpus(assignments: Assignments = None) -> None:
     """Write CPython's documentation as the text `pydoc`."""
     session = Session.of(assignments)
@@ -206,11 +217,11 @@ def adopt(assignments: Assignments = None) -> None:
     session.finish(session.chain.make(stage_named("adopt"), {}, {"source": path}, name))
 
 
-def report(stage: Stage, before: Path, after: Path) -> None:
-    """Print the stage's own table of two of its results to stderr."""
+def report(stage: Stage, *results: Path) -> None:
+    """Print the stage's own table of its results to stderr."""
     if stage.report:
         module, _, function = stage.report.partition(":")
-        table: Any = getattr(importlib.import_module(module), function)(before, after)
+        table: Any = getattr(importlib.import_module(module), function)(*results)
         console.print(table)
 
 

@@ -54,11 +54,6 @@ class Job:
             check_parent(checkpoint)
         _check_data(data, tokenizer, shapes)
         seqlen = parameters.sequence_length(shapes.positions)
-        if seqlen > shapes.positions:
-            raise InputError(
-                f"SEQLEN={seqlen} is longer than the model's {shapes.positions} positions; "
-                "lower it."
-            )
         if teacher is not None:
             _check_teacher(parameters, teacher, data, shapes, seqlen)
         elif parameters.ce_weight == 0:
@@ -150,8 +145,14 @@ def _config(parameters: TrainingParameters, inputs: Mapping[str, Path]) -> dict[
     else:
         raise InputError("nothing to train; give CKPT=<model>, or ARCH=<model or config.json>.")
     Shapes.of(config)
-    dtype = stored_dtype(config.pop("dtype", None) or config.get("torch_dtype"))
-    return {**config, "torch_dtype": dtype, "use_cache": True}
+    return as_stored(config)
+
+
+def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The result's config.json, of its parent's."""
+    rest = {key: value for key, value in config.items() if key != "dtype"}
+    dtype = stored_dtype(config.get("dtype") or config.get("torch_dtype"))
+    return {**rest, "torch_dtype": dtype, "use_cache": True}
 
 
 def _is_masked(parameters: TrainingParameters, checkpoint: Path | None) -> bool:
@@ -173,7 +174,17 @@ def _check_teacher(
 ) -> None:
     check_parent(teacher)
     data.require_tokenizer_of(teacher)
-    its = Shapes.of(read_config(teacher))
+    check_distillation(parameters, Shapes.of(read_config(teacher)), shapes, seqlen)
+
+
+def check_distillation(
+    parameters: TrainingParameters, its: Shapes, shapes: Shapes, seqlen: int
+) -> None:
+    """Refuse a teacher whose outputs cannot be compared with the model's.
+
+    Raises:
+        InputError: its sizes are others.
+    """
     if its.vocabulary != shapes.vocabulary:
         raise InputError(
             f"TEACHER has {its.vocabulary} tokens and the model {shapes.vocabulary}; logits can "

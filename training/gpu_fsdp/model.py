@@ -156,12 +156,12 @@ def kept_entries(model: LanguageModel, checkpoint: Path, names: list[str]) -> di
 
 def rows_of(parameter: nn.Parameter) -> tuple[int, int]:
     """Which rows of the whole parameter this rank holds: sharding is along the first dimension."""
-    from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+    from torch.distributed.tensor import DTensor, Shard
 
+    rows = parameter.shape[0]
     if not isinstance(parameter, DTensor):
-        return 0, parameter.shape[0]
-    shape, offset = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
-    return offset[0], offset[0] + shape[0]
+        return 0, rows
+    dimension = parameter.placements.index(Shard(0))
+    each = -(-rows // parameter.device_mesh.size(dimension))
+    first = parameter.device_mesh.get_local_rank(dimension) * each
+    return min(first, rows), min(first + each, rows)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from espalier.architectures.shapes import Shapes
+from espalier.errors import InputError
 from espalier.parameters import Optional, Parameters, Seed, parse_count
 from espalier.stage import Estimate, Stage
 from training.gpu_fsdp.budget import training_flops
@@ -104,7 +105,15 @@ class TrainingParameters(Parameters):
         return f"scratch-{length}" if self.init == "random" else length
 
     def sequence_length(self, positions: int) -> int:
-        """SEQLEN, or what the model's positions give."""
+        """SEQLEN, or what the model's positions give.
+
+        Raises:
+            InputError: it is longer than they are.
+        """
+        if self.seqlen and self.seqlen > positions:
+            raise InputError(
+                f"SEQLEN={self.seqlen} is longer than the model's {positions} positions; lower it."
+            )
         return self.seqlen or min(positions, LONGEST)
 
     def cross_entropy_weight(self, distilled: bool) -> float:

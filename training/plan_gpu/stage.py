@@ -1,0 +1,111 @@
+"""The stage `plan-gpu`: rehearse the run with and without RECOMPUTE, and tell what it needs."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from espalier.architectures.shapes import Shapes
+from espalier.manifest import write_synced
+from espalier.parameters import Parameters
+from espalier.stage import Outcome, StageContext
+from espalier.token_data.reader import TokenData
+from training.gpu_fsdp.budget import Budget, forward_flops, training_flops
+from training.gpu_fsdp.job import Job, as_stored, check_distillation
+from training.plan_gpu.advice import Peak, record, verdict
+from training.plan_gpu.gpus import GPUS
+from training.plan_gpu.memory import Rehearsal, pretended_ranks
+from training.plan_gpu.report import PLAN
+from training.plan_gpu.spec import PlanParameters
+
+NOWHERE = Path("/nonexistent")
+"""Of the weights and the tokenizer of a run that is only planned."""
+
+
+def run(context: StageContext, parameters: Parameters) -> Outcome:
+    """Publish plan.json."""
+    assert isinstance(parameters, PlanParameters)  # noqa: S101
+    job, tokens = planned_job(parameters, context.inputs.get("data"))
+    plan = planned(job, tokens, context.progress.say)
+    write_synced(context.output / PLAN, json.dumps(plan, indent=1) + "\n")
+    return Outcome()
+
+
+def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[Job, int | None]:
+    """The run, and the tokens it is for; None where neither TOKENS nor DATA say.
+
+    Raises:
+        InputError: the sizes do not go together.
+    """
+    shapes = Shapes.of(parameters.config)
+    teacher = parameters.teacher_config
+    seqlen = parameters.sequence_length(shapes.positions)
+    if teacher is not None:
+        check_distillation(parameters, Shapes.of(teacher), shapes, seqlen)
+    known = data is not None or parameters.tokens is not None
+    step = parameters.batch * seqlen
+    tokens = parameters.tokens if known else step
+    available = TokenData(data).counts("train")[0] if data else (tokens or 0) + step + 1
+    budget = Budget.of(
+        tokens=tokens,
+        epochs=parameters.epochs if data else None,
+        batch=parameters.batch,
+        seqlen=seqlen,
+        available=available,
+    )
+    job = Job(
+        parameters=parameters,
+        data=data or NOWHERE,
+        config=as_stored(parameters.config),
+        checkpoint=None,
+        tokenizer=NOWHERE,
+        teacher=None if teacher is None else NOWHERE,
+        masked=parameters.masked and parameters.policy == "preserve",
+        budget=budget,
+    )
+    return job, budget.tokens if known else None
+
+
+def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that plan.json holds."""
+    parameters = job.parameters
+    assert isinstance(parameters, PlanParameters)  # noqa: S101
+    gpu, world = GPUS[parameters.gpu], parameters.world
+    micro_batch = job.micro_batch(world)
+    share = parameters.batch // world
+    peaks: list[Peak] = []
+    with pretended_ranks(world):
+        for recompute in (parameters.recompute, not parameters.recompute):
+            say(f"one step without data, RECOMPUTE={int(recompute)}")
+            rehearsal = Rehearsal(job, parameters.teacher_config, world, recompute)
+            peaks.append(rehearsal.peak(micro_batch))
+    flops = flops_a_token(job, parameters.teacher_config)
+    speed = parameters.mfu * gpu.flops(job.precision) * world / flops
+    hours = None if tokens is None else tokens / speed / 3600
+    return {
+        "parameters": job.shapes.parameters,
+        "gpu": parameters.gpu,
+        "gpu_bytes": gpu.bytes,
+        "gpus": world,
+        "replicas": parameters.replicas,
+        "precision": job.precision,
+        "batch": parameters.batch,
+        "seqlen": job.budget.seqlen,
+        "peaks": [record(peak, gpu, share) for peak in peaks],
+        "verdict": verdict(peaks, gpu, share, world, parameters.replicas),
+        "mfu": parameters.mfu,
+        "flops_per_token": flops,
+        "tokens_per_second": speed,
+        "tokens": tokens,
+        "steps": job.budget.steps if tokens is not None else None,
+        "hours": hours,
+        "gpu_hours": None if hours is None else hours * world,
+    }
+
+
+def flops_a_token(job: Job, teacher: Mapping[str, Any] | None) -> float:
+    """Of the model's training, and of its teacher's forward pass; nothing computed twice counts."""
+    flops = training_flops(job.shapes, job.budget.seqlen)
+    if teacher is not None:
+        flops += forward_flops(Shapes.of(teacher), job.budget.seqlen)
+    return flops
