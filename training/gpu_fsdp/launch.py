@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -93,9 +94,12 @@ def _alone(job: Job, place: Place, device: str, title: str) -> None:
 
 
 def _several(place: Place, processes: Processes) -> None:
-    # The agent says of a failed rank what the rank has said already.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    _quiet()
     one = processes.nodes == 1
+    if one:
+        os.environ.setdefault(
+            "GLOO_SOCKET_IFNAME", "lo"
+        )  # a container without a network has no name
     config = LaunchConfig(
         min_nodes=processes.nodes,
         max_nodes=processes.nodes,
@@ -116,3 +120,11 @@ def _several(place: Place, processes: Processes) -> None:
     except ChildFailedError:
         if not any(place.scratch.glob("error-*.json")):
             raise
+
+
+def _quiet() -> None:
+    """The agent's loggers say of a failed rank what the rank has said already, with a traceback."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

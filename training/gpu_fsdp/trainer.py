@@ -18,8 +18,8 @@ from training.gpu_fsdp.assembly import Assembled, assemble
 from training.gpu_fsdp.batches import Batches, Order, Sequences, Share, Windows
 from training.gpu_fsdp.export import export
 from training.gpu_fsdp.job import Job
-from training.gpu_fsdp.metrics import Metrics
 from training.gpu_fsdp.loss import IGNORED
+from training.gpu_fsdp.metrics import Metrics
 from training.gpu_fsdp.model import Taught
 from training.gpu_fsdp.schedule import learning_rate
 from training.gpu_fsdp.state import TrainingState
