@@ -53,7 +53,7 @@ def test_data_of_another_tokenizer(inputs: dict[str, Path], tmp_path: Path) -> N
     other = tiny_llama(tmp_path / "other")
     content = json.loads((other / "tokenizer.json").read_text())
     (other / "tokenizer.json").write_text(json.dumps(content, indent=1) + "\n ")
-    with pytest.raises(InputError, match="was made with tokenizer .* another tokenizer"):
+    with pytest.raises(InputError, match=r"was made with tokenizer .* another tokenizer"):
         job_of({**inputs, "model": other})
     with pytest.raises(InputError, match="another tokenizer"):
         job_of({**inputs, "teacher": other})
