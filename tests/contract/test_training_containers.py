@@ -57,7 +57,7 @@ def test_a_container_gives_the_bytes_that_local_gives(
 def test_two_ranks_in_a_container_that_is_stopped(tmp_path: Path, words: list[str]) -> None:
     """Without a network; SIGTERM, then one rank to the end: the losses of a run at once."""
     engine("docker")
-    words = [*words, "TOKENS=25600"]
+    words = [*words, "TOKENS=25600", "EPOCHS=3"]
     store = tmp_path / "store"
     process = subprocess.Popen(
         command(store, *words, "RUNTIME=docker", "GPUS=2"),
@@ -93,6 +93,7 @@ def test_compose_prunes_trains_and_evaluates(tmp_path: Path) -> None:
         "MODEL": "tiny",
         "NAME": "pruned",
         "PATTERN": "2:4",
+        "CALIBRATION": f"/store/{tokens.name}",
         "DATA": f"/store/{tokens.name}",
         "TRAIN_DATA": f"/store/data/{data.name}",
         "TRAIN_BATCH": "8",
