@@ -1,5 +1,6 @@
 """What one rank computes: against plain loops, across interruptions, with pruned weights."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def test_how_it_is_run_changes_nothing(
     assert other.losses == pytest.approx(plain.losses, abs=1e-5)
     for row, same in zip(plain.rows, other.rows, strict=True):
         assert row["grad_norm"] == pytest.approx(same["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_compiled_layers_change_nothing(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    plain = train(tmp_path / "plain", inputs, tokens=3 * 64)
+    compiled = train(tmp_path / "compiled", inputs, tokens=3 * 64, compile=True)
+    assert compiled.losses == pytest.approx(plain.losses, abs=1e-4)
+    assert compiled.weights.keys() == plain.weights.keys()
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -28,18 +28,21 @@ def draw_losses(metrics: Path, title: str, stem: Path) -> None:
     with house_style():
         figure = new_figure(4.2)
         axes = figure.subplots()
-        axes.plot(tokens, losses, color=BLUE, alpha=0.25, linewidth=0.8)
         means = smoothed(tokens, losses)
+        long = len(losses) > SMOOTHED
+        if long:
+            axes.plot(tokens, losses, color=BLUE, alpha=0.25, linewidth=0.8)
         axes.plot(*means, color=BLUE, linewidth=1.6)
         if valid:
             axes.plot(*zip(*valid, strict=True), color=VERMILLION, marker="o", markersize=4)
-        _limit(axes, losses, means[1])
+        _limit(axes, [*losses[len(losses) // 20 :], *means[1][1:], *(loss for _, loss in valid)])
         axes.set_title(title)
         axes.set_xlabel("tokens trained on")
         axes.set_ylabel("cross-entropy, nats a token")
         axes.set_xlim(0, tokens[-1] * 1.02)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(round(value))))
-        handles = [Line2D([], [], color=BLUE, label="training, mean of a fiftieth of the run")]
+        label = "training, means of a fiftieth of the run" if long else "training, every step"
+        handles = [Line2D([], [], color=BLUE, label=label)]
         if valid:
             handles.append(Line2D([], [], color=VERMILLION, marker="o", label="validation"))
         legend_below(figure, handles)
@@ -56,9 +59,8 @@ def smoothed(tokens: np.ndarray, losses: np.ndarray) -> tuple[np.ndarray, np.nda
     return means[0], means[1]
 
 
-def _limit(axes: Any, losses: np.ndarray, means: np.ndarray) -> None:
-    """Show all of the curve but the first steps' fall, which would flatten the rest."""
-    later = losses[len(losses) // 20 :]
-    low, high = float(min(later.min(), means.min())), float(later.max())
+def _limit(axes: Any, shown: list[float]) -> None:
+    """Show all but the first steps' fall, which would flatten the rest."""
+    low, high = float(min(shown)), float(max(shown))
     margin = 0.05 * (high - low) or 0.1
     axes.set_ylim(low - margin, high + margin)

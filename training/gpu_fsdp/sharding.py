@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from espalier.errors import InputError
 
@@ -54,7 +54,8 @@ def shard(
     """Shard a model that lies on the meta device, in place.
 
     Weights and their reduced gradients are float32, products of `precision`. The root's weights
-    (embedding, final norm, head) stay gathered from forward to backward, which both need them.
+    (embedding, final norm, head) stay gathered from forward to backward, which both need them; so do
+    one process's float32 weights, whose copies would only be made twice.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=DTYPES[precision], reduce_dtype=torch.float32, cast_forward_inputs=False
@@ -64,7 +65,8 @@ def shard(
             _recompute(layer)
         if layout.compile:
             layer.compile()
-        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        alone = mesh.size() == 1 and precision == "float32"
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=not alone)
     fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
@@ -73,3 +75,10 @@ def _recompute(layer: nn.Module) -> None:
     from torch.distributed._composable import checkpoint
 
     checkpoint(layer)
+
+
+def release(root: nn.Module) -> None:
+    """Let go of gathered weights where no backward follows a forward."""
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

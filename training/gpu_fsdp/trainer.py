@@ -22,6 +22,7 @@ from training.gpu_fsdp.loss import IGNORED
 from training.gpu_fsdp.metrics import Metrics
 from training.gpu_fsdp.model import Taught
 from training.gpu_fsdp.schedule import learning_rate
+from training.gpu_fsdp.sharding import release
 from training.gpu_fsdp.state import TrainingState
 
 
@@ -202,7 +203,7 @@ class Trainer:
                 found = self._parts.model(sequences.to(self._device), weights)
                 sums += found.cross_entropy.double().cpu()
         self._parts.model.train()
-        self._parts.model.reshard()  # its root stays gathered where no backward follows
+        release(self._parts.model)
         loss = float(_summed(sums)) / (windows.limit * self.job.budget.seqlen)
         if not math.isfinite(loss):
             self._diverged(step)

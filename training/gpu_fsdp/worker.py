@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,8 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
     """Train in an initialised process group; the account of it, the same on every rank."""
     progress = Progress(None)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    fill_uninitialized_memory = torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
     try:
         if job.parameters.verify:
             TokenData(job.data).verify(share.rank, share.world)
@@ -53,6 +56,7 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
             trainer.run(first, metrics)
     finally:
         torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = fill_uninitialized_memory
     on_gpu = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     return {
         **asdict(trainer.facts),
@@ -88,12 +92,24 @@ def main(output: Path) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if spec.device == "cuda" else "gloo")
     inputs = {role: Path(path) for role, path in spec.inputs.items()}
+    _end_with_others(output / RUN_FOLDER / "scratch")
     place = Place(output / RUN_FOLDER / "scratch", output)
     found = run_rank(Job.of(parameters, inputs), place, spec.device, share, spec.name)
     if found is None:
-        time.sleep(1)  # the agent ends the others, which would wait for this one, without a word
         os._exit(1)
     dist.destroy_process_group()
+
+
+def _end_with_others(scratch: Path) -> None:
+    """Stop at once where another rank has refused something: it will be waited for in vain."""
+
+    def watch() -> None:
+        while not any(scratch.glob("error-*.json")):
+            time.sleep(1)
+        time.sleep(1)  # a rank that has something to say itself has said it by then
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end_with_parent() -> None:
