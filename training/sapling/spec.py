@@ -30,7 +30,7 @@ def _corpus_estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
 
 def _grow_estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
     steps = getattr(parameters, "steps", 260)
-    return Estimate(memory=1 << 30, disk=40 << 20, seconds=10 + 0.25 * steps)
+    return Estimate(memory=1 << 30, disk=40 << 20, seconds=10 + 0.4 * steps)
 
 
 STAGES = (
