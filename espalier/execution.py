@@ -104,6 +104,11 @@ class Executor:
             raise EnvironmentFailure(
                 f"{target} is not there, and a job fetches nothing; make it where you submit from."
             )
+        if self._nodes(request.stage) > 1 and self.runtime.name != "slurm":
+            raise InputError(
+                f"NODES={self.settings.nodes} needs RUNTIME=slurm; {self.runtime.name} has one "
+                "machine."
+            )
         if self.settings.accel == "cuda" and not request.stage.network:
             require_gpu()
         if not self.settings.force:
@@ -144,10 +149,7 @@ class Executor:
             secrets=secrets or {},
             environment={**hub_environment(request.stage), **pinned},
             limits=Limits(self.settings.memory, self.settings.cpus),
-            # A stage that has no part for other machines runs on one.
-            processes=Processes(
-                self.settings.nodes if request.stage.join else 1, self.settings.gpus
-            ),
+            processes=Processes(self._nodes(request.stage), self.settings.gpus),
         )
 
     def _spec(
@@ -214,6 +216,10 @@ class Executor:
             inputs={role: record.content for role, record in records.items()},
         )
         return recipe, records
+
+    def _nodes(self, stage: Stage) -> int:
+        """Machines that it runs on; a stage that has no part for others runs on one."""
+        return self.settings.nodes if stage.join else 1
 
     def _name_of(self, path: Path) -> str:
         resolved, root = path.resolve(), self.store.root.resolve()

@@ -11,6 +11,8 @@ from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_en
 
 STOP_SECONDS = 60
 SECRETS = "/run/secrets"
+SHARED_MEMORY = "2g"
+"""What ranks on one machine exchange gradients through; an engine's own 64 MiB are too little."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class ContainerRuntime:
             *([] if launch.network else ["--network=none"]),
             *self._device(launch.device),
         ]
+        if launch.processes.each > 1:
+            flags.append(f"--shm-size={SHARED_MEMORY}")
         if launch.limits.memory:
             flags.append(f"--memory={launch.limits.memory}")
         if launch.limits.cpus:

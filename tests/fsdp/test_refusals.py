@@ -121,6 +121,7 @@ def test_tokens_beyond_the_vocabulary(inputs: dict[str, Path], tmp_path: Path) -
     [
         (("GPUS=3",), "BATCH=4 does not divide among 3 processes"),
         (("GPUS=2", "REPLICAS=3"), "REPLICAS=3 does not divide the 2 processes"),
+        (("NODES=2",), "NODES=2 needs RUNTIME=slurm"),
         (("ARCH=x",), "leave CKPT out, or ARCH"),
         (("TOKENIZER=x",), "TOKENIZER goes with ARCH"),
         (("LR=0",), "LR=0"),

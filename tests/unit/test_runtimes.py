@@ -9,6 +9,7 @@ import pytest
 from espalier.discovery import stage_named
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.images import Engine
+from espalier.processes import Processes
 from espalier.runtimes import choice
 from espalier.runtimes.base import Launch, Limits, run_to_end
 from espalier.runtimes.container import ContainerRuntime
@@ -56,6 +57,11 @@ def test_a_container_command(launch: Launch, tmp_path: Path) -> None:
 def test_limits_are_passed_on(launch: Launch) -> None:
     words = argv(replace(launch, limits=Limits(2 << 30, 1.5)))
     assert {"--memory=2147483648", "--cpus=1.5"} <= set(words)
+
+
+def test_several_ranks_have_memory_to_share(launch: Launch) -> None:
+    assert "--shm-size=2g" in argv(replace(launch, processes=Processes(1, 2)))
+    assert not any(word.startswith("--shm-size") for word in argv(launch))
 
 
 def test_a_gpu_is_asked_for_as_each_engine_has_it(launch: Launch) -> None:

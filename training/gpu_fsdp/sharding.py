@@ -54,8 +54,8 @@ def shard(
     """Shard a model that lies on the meta device, in place.
 
     Weights and their reduced gradients are float32, products of `precision`. The root's weights
-    (embedding, final norm, head) stay gathered from forward to backward, which both need them; so do
-    one process's float32 weights, whose copies would only be made twice.
+    (embedding, final norm, head) stay gathered from forward to backward, which both need them; so
+    do one process's float32 weights, whose copies would only be made twice.
     """
     policy = MixedPrecisionPolicy(
         param_dtype=DTYPES[precision], reduce_dtype=torch.float32, cast_forward_inputs=False
