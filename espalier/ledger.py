@@ -31,14 +31,20 @@ class Entry(BaseModel):
     flops: float | None = None
 
     @classmethod
-    def of(cls, stage: str, name: str, model: dict[str, Any], outcome: Outcome) -> list[Self]:
-        """The line of a stage that made a model; a conversion has none."""
+    def of(
+        cls, stage: str, name: str, model: dict[str, Any], outcome: Outcome, measured: int = 0
+    ) -> list[Self]:
+        """The line of a stage that made a model; a conversion has none.
+
+        `measured` are tokens of scores that a pruning went by: one pass of the parent each, a depth
+        search's further passes aside.
+        """
         if outcome.training is not None:
             told = {key: outcome.training[key] for key in ("tokens", "flops")}
             return [cls(kind="training", stage=stage, name=name, **told)]
         if outcome.pruning is not None:
             data = outcome.data or {}
-            read = int(data.get("samples", 0)) * int(data.get("seqlen", 0))
+            read = int(data.get("samples", 0)) * int(data.get("seqlen", 0)) + measured
             parameters = model.get("parent_parameters") or model["parameters"]
             cost = float(FORWARD * parameters * read)
             return [cls(kind="pruning", stage=stage, name=name, tokens=read, flops=cost)]

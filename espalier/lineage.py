@@ -1,6 +1,6 @@
 """Where an artifact comes from, read from the manifests along its parents."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from espalier.ledger import Entry
@@ -28,9 +28,15 @@ def descends_from(directory: Path, stage: str) -> bool:
 
 
 def account_of(model: Path | None) -> list[Entry]:
-    """What a model has cost, by its manifest; of a plain directory nothing is known."""
+    """What a model has cost, by its manifest; where none says it, nothing is known."""
     if model is None:
         return []
-    if (model / MANIFEST).is_file():
-        return read_manifest(model).ledger
-    return [Entry(kind="pretraining", stage="?", name=model.name)]
+    told = read_manifest(model).ledger if (model / MANIFEST).is_file() else []
+    return told or [Entry(kind="pretraining", stage="?", name=model.name)]
+
+
+def measured_tokens(scores: Iterable[Path]) -> int:
+    """Tokens that published scores were measured on, each of them once."""
+    found = [read_manifest(path) for path in scores if (path / MANIFEST).is_file()]
+    told = [manifest.data or {} for manifest in found if manifest.verb == "score"]
+    return sum(int(data.get("samples", 0)) * int(data.get("seqlen", 0)) for data in told)

@@ -25,7 +25,7 @@ from typing import Any
 from espalier.discovery import stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.ledger import Entry
-from espalier.lineage import account_of
+from espalier.lineage import account_of, measured_tokens
 from espalier.manifest import (
     METRICS,
     RUN_FOLDER,
@@ -149,7 +149,8 @@ def _ledger(
         return []
     fresh = (outcome.training or {}).get("init") == "random"
     before = [] if fresh else account_of(context.inputs.get("model"))
-    return [*before, *Entry.of(spec.stage, spec.name, model, outcome)]
+    measured = measured_tokens(context.inputs.values())
+    return [*before, *Entry.of(spec.stage, spec.name, model, outcome, measured)]
 
 
 def _gate(
