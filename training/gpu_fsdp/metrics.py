@@ -2,66 +2,54 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from espalier.manifest import METRICS, TRACKERS
-from espalier.progress import Progress
+from espalier.progress import Progress, Steps
 from training.gpu_fsdp.job import Job
 
 
 class Metrics:
-    """Followed by the first rank; the others only count."""
+    """Followed by the first rank; the others only count.
 
-    def __init__(self, output: Path, title: str, job: Job, first: int, rank: int) -> None:
-        self.last: dict[str, Any] = {}
-        self._speeds: list[float] = []
-        self._shares: list[float] = []
-        self._first, self._rank = first, rank
-        self._tracker: Any = None
-        if rank == 0:
-            keep_before(output / METRICS, first)
-            progress = Progress(output / METRICS)
-            self._steps = progress.steps(f"train {title}", job.budget.steps, first)
-            if job.parameters.tracker != "none":
-                self._tracker = _tracker(job.parameters.tracker, output / TRACKERS, title, job)
+    Attributes:
+        speeds: tokens a second of each step.
+        waits: part of each step that waited for data.
+    """
 
-    @property
-    def speed(self) -> float:
-        """Tokens a second, the median step's."""
-        return sorted(self._speeds)[len(self._speeds) // 2] if self._speeds else 0.0
-
-    @property
-    def data_share(self) -> float:
-        """Part of a step that waits for data, the median step's."""
-        return sorted(self._shares)[len(self._shares) // 2] if self._shares else 0.0
+    def __init__(self, first: int, steps: Steps | None = None, tracker: Any = None) -> None:
+        self.speeds: list[float] = []
+        self.waits: list[float] = []
+        self._first, self._steps, self._tracker = first, steps, tracker
 
     def advance(self, **values: Any) -> None:
         """One step's."""
-        self.last = values
-        self._speeds.append(values["tokens_per_second"])
-        self._shares.append(values["data_share"])
-        if self._rank == 0:
-            self._line.advance(**values)
-            if self._tracker is not None:
-                self._tracker.log(values, step=self._first + len(self._speeds))
+        self.speeds.append(values["tokens_per_second"])
+        self.waits.append(values["data_share"])
+        if self._steps is not None:
+            self._steps.advance(**values)
+        if self._tracker is not None:
+            self._tracker.log(values, step=self._first + len(self.speeds))
 
-    def __enter__(self) -> "Metrics":
-        if self._rank == 0:
-            self._line = self._steps.__enter__()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._rank == 0:
-            self._steps.__exit__(kind, value, trace)
-            if self._tracker is not None:
-                self._tracker.finish()
+@contextmanager
+def followed(output: Path, title: str, job: Job, first: int, rank: int) -> Iterator[Metrics]:
+    """Metrics of the steps from `first`, reported below `output` by the first rank."""
+    if rank:
+        yield Metrics(first)
+        return
+    keep_before(output / METRICS, first)
+    with ExitStack() as closing:
+        progress = Progress(output / METRICS)
+        steps = closing.enter_context(progress.steps(f"train {title}", job.budget.steps, first))
+        tracker = None
+        if job.parameters.tracker != "none":
+            tracker = _tracker(job.parameters.tracker, output / TRACKERS, title)
+            closing.callback(tracker.finish)
+        yield Metrics(first, steps, tracker)
 
 
 def keep_before(path: Path, step: int) -> None:
@@ -73,7 +61,7 @@ def keep_before(path: Path, step: int) -> None:
     path.write_text("".join(f"{line}\n" for line in kept))
 
 
-def _tracker(name: str, folder: Path, title: str, job: Job) -> Any:
+def _tracker(name: str, folder: Path, title: str) -> Any:
     """One of accelerate's: event files of TensorBoard, or an offline run to `wandb sync` later."""
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 

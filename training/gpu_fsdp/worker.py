@@ -13,6 +13,7 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
@@ -31,7 +32,7 @@ from espalier.resources import peak_memory
 from espalier.token_data.reader import TokenData
 from training.gpu_fsdp.batches import Share
 from training.gpu_fsdp.job import Job
-from training.gpu_fsdp.metrics import Metrics
+from training.gpu_fsdp.metrics import followed
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import Place, Trainer
 
@@ -41,6 +42,7 @@ RESULT = "result.json"
 def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[str, Any]:
     """Train in an initialised process group; the account of it, the same on every rank."""
     progress = Progress(None)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what its kernels repeat with
     torch.use_deterministic_algorithms(True, warn_only=True)
     fill_uninitialized_memory = torch.utils.deterministic.fill_uninitialized_memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
@@ -49,10 +51,9 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
             TokenData(job.data).verify(share.rank, share.world)
         trainer = Trainer(job, place, device, share)
         first = trainer.resume()
-        metrics = Metrics(place.output, title, job, first, share.rank)
         if share.rank == 0:
             progress.say(f"{title}: {job.budget}" + (f", from step {first}" if first else ""))
-        with metrics:
+        with followed(place.output, title, job, first, share.rank) as metrics:
             trainer.run(first, metrics)
     finally:
         torch.use_deterministic_algorithms(False)
@@ -60,8 +61,8 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
     on_gpu = torch.cuda.max_memory_allocated() if device == "cuda" else 0
     return {
         **asdict(trainer.facts),
-        "tokens_per_second": metrics.speed,
-        "data_share": metrics.data_share,
+        "tokens_per_second": median(metrics.speeds or [0.0]),
+        "data_share": median(metrics.waits or [0.0]),
         "peak_bytes": on_gpu or peak_memory(),
     }
 
