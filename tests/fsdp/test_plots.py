@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("matplotlib")
+
 from training.gpu_fsdp.plots import draw_losses, smoothed
 
 pytestmark = pytest.mark.fsdp
