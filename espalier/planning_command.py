@@ -19,8 +19,7 @@ from espalier.model_aliases import model_aliases
 from espalier.settings import read_settings, split_assignments
 from espalier.stage import Stage
 from espalier.store import Store
-from espalier.token_data import INDEX
-from espalier.training_command import TrainingCommand
+from espalier.training_command import TrainingCommand, token_data_named
 
 CONFIG = "config.json"
 
@@ -87,13 +86,8 @@ class PlanningCommand:
     def _data(self, chain: Chain) -> dict[str, Path]:
         """The token data that are counted; what is not made yet is told by TOKENS alone."""
         name = self.training.sources.get("DATA")
-        if name is None:
-            return {}
-        path = Path(name).expanduser()
-        if "/" in name and (path / INDEX).is_file():
-            return {"data": path}
-        found = chain.executor.store.find(name, ("data",))
-        return {"data": found} if found is not None else {}
+        found = None if name is None else token_data_named(chain, name)
+        return {} if found is None else {"data": found}
 
 
 def alone(words: Sequence[str] | None) -> list[str]:

@@ -1,6 +1,8 @@
 """What a training stage is spread over, and how its parts know of each other."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -45,3 +47,10 @@ class Processes:
     def world(self) -> int:
         """Processes in all."""
         return self.nodes * self.each
+
+
+def end_with_parent(signal_number: int) -> None:
+    """Ask Linux for a signal when the parent process dies, as an engine would stop a container."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal_number)

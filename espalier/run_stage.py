@@ -4,7 +4,6 @@ DIR is the partial artifact; `.run/run.json` in it says what to do. The stage's 
 gates are checked and the manifest is written last: then DIR is complete and the host names it.
 """
 
-import ctypes
 import errno
 import fcntl
 import importlib
@@ -35,7 +34,7 @@ from espalier.manifest import (
     record_files,
     write_manifest,
 )
-from espalier.processes import Processes
+from espalier.processes import Processes, end_with_parent
 from espalier.progress import Progress
 from espalier.resources import peak_memory
 from espalier.runtimes.local import require_built_from
@@ -79,7 +78,7 @@ def run(output: Path) -> None:
     if Processes.from_environment().node > 0:
         return _join(stage, spec, output)
     if spec.runtime in ("local", "inside"):
-        _end_with_parent()
+        end_with_parent(signal.SIGTERM)
     with _sole_worker(folder / "worker.lock"):
         scratch = folder / "scratch"
         scratch.mkdir(exist_ok=True)
@@ -163,13 +162,6 @@ def _gate(
 
     checks = check_checkpoint(context.output, pruning=outcome.pruning)
     return describe_model(context.output, parent=context.inputs.get("model")), checks
-
-
-def _end_with_parent() -> None:
-    """Ask Linux for a SIGTERM when the host process dies, as an engine would stop a container."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 @contextmanager

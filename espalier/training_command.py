@@ -108,15 +108,20 @@ class TrainingCommand:
             if found := grown_token_data(chain, tokenizer):
                 return found
             raise InputError("give DATA=<token data>; make data makes them.")
-        path = Path(name).expanduser()
-        if "/" in name and (path / INDEX).is_file():
-            return path
-        if found := chain.executor.store.find(name, ("data",)):
+        if found := token_data_named(chain, name):
             return found
         raise InputError(
             f"DATA={name} is no token data on the store; make them with make data DATA={name} "
             "SOURCE=<text> TOKENIZER=<the model>."
         )
+
+
+def token_data_named(chain: Chain, name: str) -> Path | None:
+    """The token data that DATA=name means, a path or a name on the store, where they are there."""
+    path = Path(name).expanduser()
+    if "/" in name and (path / INDEX).is_file():
+        return path
+    return chain.executor.store.find(name, ("data",))
 
 
 def grown_token_data(chain: Chain, model: Path) -> Path | None:

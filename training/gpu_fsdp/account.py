@@ -4,18 +4,15 @@ from typing import Any
 
 from espalier.manifest import published_name
 from espalier.token_data.reader import TokenData
-from training.gpu_fsdp.budget import forward_flops, training_flops
+from training.gpu_fsdp.budget import run_flops
 from training.gpu_fsdp.job import Job
 
 
 def training_section(job: Job, found: dict[str, Any]) -> dict[str, Any]:
     """The manifest's section `training`."""
     budget, shapes = job.budget, job.shapes
-    flops = training_flops(shapes, budget.seqlen)
-    teacher = None
-    if job.teacher is not None:
-        flops += forward_flops(job.teacher_shapes, budget.seqlen)
-        teacher = published_name(job.teacher, job.teacher.name)
+    flops = run_flops(shapes, job.teacher_shapes, budget.seqlen)
+    teacher = None if job.teacher is None else published_name(job.teacher, job.teacher.name)
     best = found["best"]
     return {
         "init": job.parameters.init,

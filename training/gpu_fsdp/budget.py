@@ -87,6 +87,12 @@ def training_flops(shapes: Shapes, seqlen: int) -> float:
     return TRAINING * _products(shapes) + 3 * _attention(shapes, seqlen)
 
 
+def run_flops(shapes: Shapes, teacher: Shapes | None, seqlen: int) -> float:
+    """FLOPs a token of a run: the model's training, and its teacher's forward pass."""
+    taught = forward_flops(teacher, seqlen) if teacher is not None else 0.0
+    return training_flops(shapes, seqlen) + taught
+
+
 def forward_flops(shapes: Shapes, seqlen: int) -> float:
     """FLOPs a token of a forward pass alone: a teacher's."""
     return FORWARD * _products(shapes) + _attention(shapes, seqlen)

@@ -81,10 +81,9 @@ class Job:
         return Shapes.of(self.config)
 
     @property
-    def teacher_shapes(self) -> Shapes:
-        """The teacher's; only where there is one."""
-        assert self.teacher is not None  # noqa: S101
-        return Shapes.of(read_config(self.teacher))
+    def teacher_shapes(self) -> Shapes | None:
+        """The teacher's, where there is one."""
+        return None if self.teacher is None else Shapes.of(read_config(self.teacher))
 
     @property
     def precision(self) -> str:

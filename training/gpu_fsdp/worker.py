@@ -4,7 +4,6 @@ What it has to say at its end lies in files of the scratch folder, since torchru
 that a process failed: `result.json` of the first rank, `error-<rank>.json` of any that refused.
 """
 
-import ctypes
 import json
 import os
 import signal
@@ -27,6 +26,7 @@ import torch.distributed as dist
 from espalier.device import require_device
 from espalier.errors import EspalierError
 from espalier.manifest import RUN_FOLDER, RunSpec, write_synced
+from espalier.processes import end_with_parent
 from espalier.progress import Progress
 from espalier.resources import peak_memory
 from espalier.token_data.reader import TokenData
@@ -84,7 +84,7 @@ def run_rank(
 
 def main(output: Path) -> None:
     """Join the process group that torchrun's variables describe, and train."""
-    _end_with_parent()
+    end_with_parent(signal.SIGKILL)  # no rank works on beside the next run of a killed stage
     spec = RunSpec.model_validate_json((output / RUN_FOLDER / "run.json").read_bytes())
     parameters = TrainingParameters.model_validate(spec.parameters)
     require_device(spec.device)
@@ -111,13 +111,6 @@ def _end_with_others(scratch: Path) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """No rank outlives a killed stage, to work on the same directory as its successor."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 if __name__ == "__main__":

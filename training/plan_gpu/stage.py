@@ -1,7 +1,7 @@
 """The stage `plan-gpu`: rehearse the run with and without RECOMPUTE, and tell what it needs."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from espalier.manifest import write_synced
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from espalier.token_data.reader import TokenData
-from training.gpu_fsdp.budget import Budget, forward_flops, training_flops
+from training.gpu_fsdp.budget import Budget, run_flops
 from training.gpu_fsdp.job import Job, as_stored, check_distillation
 from training.plan_gpu.advice import Peak, record, verdict
 from training.plan_gpu.gpus import GPUS
@@ -79,7 +79,9 @@ def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[st
             say(f"one step without data, RECOMPUTE={int(recompute)}")
             rehearsal = Rehearsal(job, parameters.teacher_config, world, recompute)
             peaks.append(rehearsal.peak(micro_batch))
-    flops = flops_a_token(job, parameters.teacher_config)
+    teacher = parameters.teacher_config
+    shapes = None if teacher is None else Shapes.of(teacher)
+    flops = run_flops(job.shapes, shapes, job.budget.seqlen)
     speed = parameters.mfu * gpu.flops(job.precision) * world / flops
     hours = None if tokens is None else tokens / speed / 3600
     return {
@@ -101,11 +103,3 @@ def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[st
         "hours": hours,
         "gpu_hours": None if hours is None else hours * world,
     }
-
-
-def flops_a_token(job: Job, teacher: Mapping[str, Any] | None) -> float:
-    """Of the model's training, and of its teacher's forward pass; nothing computed twice counts."""
-    flops = training_flops(job.shapes, job.budget.seqlen)
-    if teacher is not None:
-        flops += forward_flops(Shapes.of(teacher), job.budget.seqlen)
-    return flops

@@ -20,11 +20,10 @@ STEP_KNOWN_SECONDS = 20
 
 
 @dataclass(frozen=True)
-class SlurmRuntime:
-    """One step a stage. Training may have several nodes, every other stage has one."""
+class Placed:
+    """What is the same in a job and where it is submitted from: the packages and the paths."""
 
     place: Place
-    network: bool = False
 
     @property
     def name(self) -> str:
@@ -35,6 +34,13 @@ class SlurmRuntime:
 
     def seen_path(self, role: str, path: Path) -> str:
         return self.place.seen_path(role, path)
+
+
+@dataclass(frozen=True)
+class SlurmRuntime(Placed):
+    """One step a stage. Training may have several nodes, every other stage has one."""
+
+    network: bool = False
 
     def argv(self, launch: Launch) -> list[str]:
         """The step shares what the job has; the job's batch script is on its first node."""
@@ -71,21 +77,10 @@ class SlurmRuntime:
 
 
 @dataclass(frozen=True)
-class SubmitHostRuntime:
+class SubmitHostRuntime(Placed):
     """Stages that fetch, on the host that submits: the nodes of many clusters have no network."""
 
-    place: Place
     network: bool = True
-
-    @property
-    def name(self) -> str:
-        return "slurm"
-
-    def image(self, name: str, device: str, build: bool) -> ImageRecord:
-        return self.place.image(name, device, build)
-
-    def seen_path(self, role: str, path: Path) -> str:
-        return self.place.seen_path(role, path)
 
     def argv(self, launch: Launch) -> list[str]:
         return self.place.command(launch)
