@@ -76,11 +76,11 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     """The trainer of `train-gpu` on one rank."""
     import torch.distributed as dist
 
-    from training.gpu_fsdp.batches import Share
     from training.gpu_fsdp.job import Job
     from training.gpu_fsdp.spec import TrainingParameters
     from training.gpu_fsdp.trainer import Place
     from training.gpu_fsdp.worker import work
+    from training.protocol.order import Share
 
     folder = Path(spec["folder"])
     parameters = TrainingParameters(
@@ -114,7 +114,8 @@ def trainer(spec: dict[str, Any]) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
     from espalier.token_data.reader import TokenData
-    from training.gpu_fsdp.batches import Order, Windows
+    from training.gpu_fsdp.batches import Windows
+    from training.protocol.order import Order
 
     folder = Path(spec["folder"])
     windows = Windows(TokenData(folder / "data"), "train", spec["seqlen"], False)

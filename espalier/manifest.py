@@ -148,6 +148,11 @@ def read_manifest(directory: Path) -> Manifest:
         raise InputError(f"{path} is not a manifest of contract {CONTRACT} ({where}).") from None
 
 
+def pruning_of(checkpoint: Path) -> dict[str, Any] | None:
+    """What its manifest says of its pruning; None where nothing does."""
+    return read_manifest(checkpoint).pruning if (checkpoint / MANIFEST).is_file() else None
+
+
 def published_name(directory: Path, otherwise: str) -> str:
     """What the store calls an artifact, which a stage may see by another path."""
     return read_manifest(directory).name if (directory / MANIFEST).is_file() else otherwise

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.architectures.shapes import Shapes, read_config
+from espalier.architectures.shapes import Shapes, config_file, read_config
 from espalier.chain import Chain, default_name
 from espalier.discovery import stage_named
 from espalier.errors import InputError
-from espalier.manifest import MANIFEST, read_manifest
+from espalier.manifest import pruning_of
 from espalier.model_aliases import model_aliases
 from espalier.settings import read_settings, split_assignments
 from espalier.stage import Stage
@@ -39,9 +39,8 @@ class Known:
     @property
     def masked(self) -> bool:
         """Whether it has the zeros of a pattern, which training may have to keep."""
-        if self.directory is None or not (self.directory / MANIFEST).is_file():
-            return False
-        return "pattern" in (read_manifest(self.directory).pruning or {})
+        pruning = None if self.directory is None else pruning_of(self.directory)
+        return "pattern" in (pruning or {})
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def known(store: Store, name: str) -> Known:
     """
     path = Path(name).expanduser()
     if path.is_file():
-        return _checked(Known(path.with_suffix("").name, _read(path)))
+        return _checked(Known(path.with_suffix("").name, config_file(path)))
     if "/" in name and (path / CONFIG).is_file():
         return _checked(Known(path.resolve().name, read_config(path), path))
     if not name.startswith((".", "/", "~")):
@@ -116,16 +115,6 @@ def known(store: Store, name: str) -> Known:
         f"the shape of {name} is not at hand, and a plan fetches nothing; give ARCH=<config.json>, "
         f"a model of the store, or one of {', '.join(model_aliases())}."
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError):
-        config = None
-    if not isinstance(config, dict):
-        raise InputError(f"{path} is no config.json; give a model or such a file.")
-    return config
 
 
 def _checked(model: Known) -> Known:

@@ -100,6 +100,21 @@ class Shapes:
         return self.layers * self.layer_parameters + ends
 
 
+def config_file(path: Path) -> dict[str, Any]:
+    """The content of a config.json that is given by itself.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is no config.json; give a model or such a file.")
+    return config
+
+
 def read_config(directory: Path) -> dict[str, Any]:
     """The content of a directory's config.json.
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from training.gpu_fsdp.batches import Share
-from training.gpu_fsdp.budget import Budget
-from training.gpu_fsdp.job import Job, as_stored
+from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import Place, Trainer
 from training.plan_gpu.stage import NOWHERE
+from training.protocol.budget import Budget
+from training.protocol.order import Share
+from training.protocol.run import as_stored
 
 
 def memory(field: str) -> int:
@@ -39,7 +40,7 @@ def job_of(folder: Path) -> Job:
         seqlen=parameters.seqlen,
         available=10_000,
     )
-    return Job(parameters, folder / "data", config, None, NOWHERE, None, False, budget)
+    return Job(parameters, folder / "data", config, None, NOWHERE, False, budget)
 
 
 def measure(folder: Path, share: Share) -> int:

@@ -7,9 +7,9 @@ import pytest
 from espalier.architectures.shapes import Shapes
 from espalier.errors import InputError
 from tests.unit.test_plan_gpu import CONFIG
-from training.gpu_fsdp.budget import forward_flops, training_flops
 from training.plan_gpu.advice import Peak
 from training.plan_gpu.spec import PlanParameters
+from training.protocol.budget import forward_flops, training_flops
 
 pytestmark = pytest.mark.fsdp
 

@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM
 from espalier.errors import Interrupted
 from tests.fsdp.tiny_runs import job_of, place_of, train
 from tests.unit.tiny_checkpoints import load_all
-from training.gpu_fsdp.batches import Order, Windows
-from training.gpu_fsdp.schedule import learning_rate
+from training.gpu_fsdp.batches import Windows
 from training.gpu_fsdp.trainer import Diverged, Trainer
+from training.protocol.order import Order
+from training.protocol.schedule import learning_rate
 
 pytestmark = pytest.mark.fsdp
 

@@ -12,10 +12,11 @@ from espalier.architectures.shapes import Shapes
 from espalier.errors import InputError
 from espalier.ledger import Entry, Total
 from espalier.stage import Outcome
-from training.gpu_fsdp.batches import Order, Share
-from training.gpu_fsdp.budget import Budget, forward_flops, training_flops
-from training.gpu_fsdp.schedule import learning_rate, warmup_steps
-from training.gpu_fsdp.spec import TrainingParameters, compact
+from training.gpu_fsdp.spec import TrainingParameters
+from training.protocol.budget import Budget, forward_flops, training_flops
+from training.protocol.order import Order, Share
+from training.protocol.parameters import compact
+from training.protocol.schedule import learning_rate, warmup_steps
 
 LLAMA_8B = Shapes(
     hidden=4096, intermediate=14336, layers=32, heads=32, kv_heads=8, head_dim=128,

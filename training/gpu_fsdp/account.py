@@ -4,8 +4,8 @@ from typing import Any
 
 from espalier.manifest import published_name
 from espalier.token_data.reader import TokenData
-from training.gpu_fsdp.budget import run_flops
 from training.gpu_fsdp.job import Job
+from training.protocol.budget import run_flops
 
 
 def training_section(job: Job, found: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from training.gpu_fsdp.model import (
 )
 from training.gpu_fsdp.optimizers import optimizers
 from training.gpu_fsdp.sharding import Layout, device_mesh, shard
-from training.gpu_fsdp.sparsity import Masks, is_masked
+from training.gpu_fsdp.sparsity import Masks
+from training.protocol.sparsity import is_masked
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ Shapes: B sequences, L tokens a sequence.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from torch import Tensor
 from espalier.errors import InputError
 from espalier.token_data.index import Split
 from espalier.token_data.reader import TokenData
+from training.protocol.order import Order, Share
 
 
 @dataclass(frozen=True)
@@ -83,42 +83,6 @@ class Windows:
         began = torch.zeros(self._seqlen, dtype=torch.int64)
         began[starts] = starts
         return place - torch.cummax(began, 0).values
-
-
-class Order:
-    """Every window once an epoch, shuffled anew for each; sample i of a run is always the same."""
-
-    def __init__(self, windows: int, seed: int) -> None:
-        self._windows, self._seed = windows, seed
-
-    def windows_of(self, first: int, end: int) -> npt.NDArray[np.int64]:
-        """The windows of samples `first` to `end` of the run, int64 [end - first]."""
-        samples = np.arange(first, end)
-        epochs, places = samples // self._windows, samples % self._windows
-        found = np.empty_like(samples)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            found[here] = shuffled(self._windows, self._seed, int(epoch))[places[here]]
-        return found
-
-
-@lru_cache(maxsize=2)
-def shuffled(windows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """A permutation of the windows, int64 [windows]."""
-    return np.random.default_rng((seed, epoch)).permutation(windows)
-
-
-@dataclass(frozen=True)
-class Share:
-    """A rank's part of every batch: contiguous rows, of equal number on all ranks."""
-
-    rank: int
-    world: int
-
-    def of(self, first: int, end: int) -> tuple[int, int]:
-        """Its part of samples `first` to `end`."""
-        size = (end - first) // self.world
-        return first + self.rank * size, first + (self.rank + 1) * size
 
 
 class Batches:

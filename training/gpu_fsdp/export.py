@@ -9,10 +9,10 @@ from torch import Tensor
 from espalier.checkpoint.files import CONFIG, copy_companions, write_text
 from espalier.checkpoint.header import TensorEntry
 from espalier.checkpoint.layout import PlannedFile, plan_files, write_index
-from espalier.checkpoint.reader import TORCH_DTYPES, CheckpointReader
+from espalier.checkpoint.reader import CheckpointReader
 from espalier.checkpoint.writer import NAMES, write_safetensors
 from training.gpu_fsdp.model import LanguageModel
-from training.gpu_fsdp.sparsity import is_masked
+from training.protocol.sparsity import is_masked
 
 
 def export(
@@ -60,13 +60,6 @@ def _finish(
 def _whole(tensor: Tensor) -> Tensor:
     value = tensor.detach()
     return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
-def stored_dtype(name: object) -> str:
-    """The dtype a result is stored in, of what its config.json says; half precision is bfloat16."""
-    stated = str(name or "bfloat16")
-    known = {str(dtype).removeprefix("torch.") for dtype in TORCH_DTYPES.values()}
-    return stated if stated in known and stated != "float16" else "bfloat16"
 
 
 def sparsity_of(checkpoint: Path) -> float:

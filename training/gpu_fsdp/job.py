@@ -1,41 +1,25 @@
 """What one training run is given, as every rank reads it from the disk."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from espalier.architectures.shapes import Shapes, read_config
 from espalier.errors import InputError
 from espalier.gates import check_parent
 from espalier.token_data.reader import TokenData
-from training.gpu_fsdp.budget import Budget
-from training.gpu_fsdp.export import stored_dtype
 from training.gpu_fsdp.loss import Weights
-from training.gpu_fsdp.sparsity import pruning_of
 from training.gpu_fsdp.spec import TrainingParameters
+from training.protocol.budget import Budget
+from training.protocol.run import Run, Start
 
 
 @dataclass(frozen=True)
-class Job:
-    """A checked run: everything that is refused is refused before a process is started.
-
-    Attributes:
-        config: the result's config.json.
-        checkpoint: whose weights it starts from, or whose mask it takes; None: neither.
-        tokenizer: the directory whose tokenizer the result gets.
-        masked: pruned weights of `checkpoint` stay zero.
-    """
+class Job(Run):
+    """A run, and whom it is taught by."""
 
     parameters: TrainingParameters
-    data: Path
-    config: Mapping[str, Any]
-    checkpoint: Path | None
-    tokenizer: Path
-    teacher: Path | None
-    masked: bool
-    budget: Budget
+    teacher: Path | None = None
 
     @classmethod
     def of(cls, parameters: TrainingParameters, inputs: Mapping[str, Path]) -> "Job":
@@ -44,15 +28,11 @@ class Job:
         Raises:
             InputError: they do not fit together, or not the parameters.
         """
-        checkpoint, teacher = inputs.get("model"), inputs.get("teacher")
-        config = _config(parameters, inputs)
-        tokenizer = inputs.get("tokenizer") or checkpoint
-        if tokenizer is None:
-            raise InputError("a model from ARCH needs a tokenizer; give TOKENIZER=<model>.")
-        data, shapes = TokenData(inputs["data"]), Shapes.of(config)
-        if checkpoint is not None:
-            check_parent(checkpoint)
-        _check_data(data, tokenizer, shapes)
+        start, teacher = Start.of(parameters, inputs), inputs.get("teacher")
+        data, shapes = TokenData(inputs["data"]), Shapes.of(start.config)
+        if start.checkpoint is not None:
+            check_parent(start.checkpoint)
+        _check_data(data, start.tokenizer, shapes)
         seqlen = parameters.sequence_length(shapes.positions)
         if teacher is not None:
             _check_teacher(parameters, teacher, data, shapes, seqlen)
@@ -62,11 +42,8 @@ class Job:
         return cls(
             parameters=parameters,
             data=inputs["data"],
-            config=config,
-            checkpoint=checkpoint,
-            tokenizer=tokenizer,
+            **start._asdict(),
             teacher=teacher,
-            masked=_is_masked(parameters, checkpoint),
             budget=Budget.of(
                 tokens=parameters.tokens,
                 epochs=parameters.epochs,
@@ -77,19 +54,9 @@ class Job:
         )
 
     @property
-    def shapes(self) -> Shapes:
-        return Shapes.of(self.config)
-
-    @property
     def teacher_shapes(self) -> Shapes | None:
         """The teacher's, where there is one."""
         return None if self.teacher is None else Shapes.of(read_config(self.teacher))
-
-    @property
-    def precision(self) -> str:
-        """PRECISION, or what the model is stored in."""
-        stored = "float32" if self.config["torch_dtype"] == "float32" else "bf16"
-        return self.parameters.precision or stored
 
     @property
     def weights(self) -> Weights:
@@ -115,48 +82,7 @@ class Job:
                 f"BATCH={self.parameters.batch} does not divide among {world} processes; give a "
                 "multiple of them."
             )
-        wanted = self.parameters.micro_batch
-        if wanted is None:
-            most = max(1, 8192 // self.budget.seqlen)
-            return max(size for size in range(1, min(most, share) + 1) if share % size == 0)
-        if share % wanted:
-            raise InputError(
-                f"MICRO_BATCH={wanted} does not divide the {share} sequences that each of {world} "
-                "processes has a step."
-            )
-        return wanted
-
-
-def _config(parameters: TrainingParameters, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """The result's config.json: ARCH's or the checkpoint's, with the dtype it is stored in."""
-    architecture, checkpoint = inputs.get("architecture"), inputs.get("model")
-    if architecture is not None:
-        if checkpoint is not None or parameters.init != "random":
-            raise InputError("ARCH is trained from scratch; leave CKPT out and give INIT=random.")
-        try:
-            config = json.loads(architecture.read_text())
-        except (OSError, ValueError):
-            raise InputError(
-                f"{architecture} is no config.json; give a model or such a file."
-            ) from None
-    elif checkpoint is not None:
-        config = read_config(checkpoint)
-    else:
-        raise InputError("nothing to train; give CKPT=<model>, or ARCH=<model or config.json>.")
-    Shapes.of(config)
-    return as_stored(config)
-
-
-def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The result's config.json, of its parent's."""
-    rest = {key: value for key, value in config.items() if key != "dtype"}
-    dtype = stored_dtype(config.get("dtype") or config.get("torch_dtype"))
-    return {**rest, "torch_dtype": dtype, "use_cache": True}
-
-
-def _is_masked(parameters: TrainingParameters, checkpoint: Path | None) -> bool:
-    pruning = None if checkpoint is None else pruning_of(checkpoint)
-    return parameters.policy == "preserve" and "pattern" in (pruning or {})
+        return self.parameters.sequences_at_once(share, self.budget.seqlen)
 
 
 def _check_data(data: TokenData, tokenizer: Path, shapes: Shapes) -> None:

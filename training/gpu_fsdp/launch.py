@@ -17,10 +17,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from espalier.errors import EspalierError
 from espalier.processes import Processes
-from training.gpu_fsdp.batches import Share
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.trainer import Place
 from training.gpu_fsdp.worker import RESULT, run_rank
+from training.protocol.order import Share
 
 PORT = 29517
 """Of the meeting point of several machines; on one machine any free port is taken."""

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from espalier.figures import BLUE, VERMILLION, house_style, legend_below, new_figure, save
-from training.gpu_fsdp.spec import compact
+from training.protocol.parameters import compact
 
 SMOOTHED = 50
 """Parts of the run; the line is the mean of the steps within each."""

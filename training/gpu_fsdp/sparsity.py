@@ -1,23 +1,9 @@
 """Pruned weights stay zero: masks of what is trained, and the check that they were kept."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-
-from espalier.manifest import MANIFEST, read_manifest
-
-
-def pruning_of(checkpoint: Path) -> dict[str, Any] | None:
-    """What its manifest says of its pruning; None where nothing does."""
-    return read_manifest(checkpoint).pruning if (checkpoint / MANIFEST).is_file() else None
-
-
-def is_masked(name: str, shape: Sequence[int]) -> bool:
-    """Whether a parameter is one of those that unstructured pruning zeroes: a layer's matrix."""
-    return ".layers." in name and len(shape) == 2
 
 
 class Masks:

@@ -5,7 +5,7 @@ from typing import Any
 
 from espalier.device import require_device
 from espalier.errors import Interrupted
-from espalier.manifest import METRICS
+from espalier.manifest import METRICS, pruning_of
 from espalier.parameters import Parameters
 from espalier.processes import Processes
 from espalier.stage import Outcome, StageContext
@@ -14,7 +14,6 @@ from training.gpu_fsdp.export import sparsity_of
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.launch import train
 from training.gpu_fsdp.plots import draw_losses
-from training.gpu_fsdp.sparsity import pruning_of
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import Place
 

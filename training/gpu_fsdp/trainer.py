@@ -15,15 +15,16 @@ from torch.nn.utils import clip_grad_norm_
 from espalier.errors import EspalierError, Interrupted
 from espalier.token_data.reader import TokenData
 from training.gpu_fsdp.assembly import Assembled, assemble
-from training.gpu_fsdp.batches import Batches, Order, Sequences, Share, Windows
+from training.gpu_fsdp.batches import Batches, Sequences, Windows
 from training.gpu_fsdp.export import export
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.loss import IGNORED
 from training.gpu_fsdp.metrics import Metrics
 from training.gpu_fsdp.model import Taught
-from training.gpu_fsdp.schedule import learning_rate
 from training.gpu_fsdp.sharding import release
 from training.gpu_fsdp.state import TrainingState
+from training.protocol.order import Order, Share
+from training.protocol.schedule import learning_rate
 
 
 class Diverged(EspalierError):

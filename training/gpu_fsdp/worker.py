@@ -30,11 +30,11 @@ from espalier.processes import end_with_parent
 from espalier.progress import Progress
 from espalier.resources import peak_memory
 from espalier.token_data.reader import TokenData
-from training.gpu_fsdp.batches import Share
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.metrics import followed
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import Place, Trainer
+from training.protocol.order import Share
 
 RESULT = "result.json"
 

@@ -26,8 +26,9 @@ from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.model import LanguageModel, Taught, Teacher, allocate, empty_model
 from training.gpu_fsdp.optimizers import optimizers
 from training.gpu_fsdp.sharding import Layout, device_mesh, shard
-from training.gpu_fsdp.sparsity import Masks, is_masked, local
+from training.gpu_fsdp.sparsity import Masks, local
 from training.plan_gpu.advice import ACTIVATIONS, Peak
+from training.protocol.sparsity import is_masked
 
 UNMASKED = "unmasked_sdpa"
 """Attention without a mask: of fake tensors, transformers cannot see that none is needed."""

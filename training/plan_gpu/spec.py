@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from espalier.architectures.shapes import Shapes
 from espalier.stage import Estimate, Stage
-from training.gpu_fsdp.spec import Positive, TrainingParameters
+from training.gpu_fsdp.spec import TrainingParameters
 from training.plan_gpu.gpus import GPUS
+from training.protocol.parameters import Positive
 
 
 def _parsed(value: Any) -> Any:

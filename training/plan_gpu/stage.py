@@ -10,13 +10,14 @@ from espalier.manifest import write_synced
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
 from espalier.token_data.reader import TokenData
-from training.gpu_fsdp.budget import Budget, run_flops
-from training.gpu_fsdp.job import Job, as_stored, check_distillation
+from training.gpu_fsdp.job import Job, check_distillation
 from training.plan_gpu.advice import Peak, record, verdict
 from training.plan_gpu.gpus import GPUS
 from training.plan_gpu.memory import Rehearsal, pretended_ranks
 from training.plan_gpu.report import PLAN
 from training.plan_gpu.spec import PlanParameters
+from training.protocol.budget import Budget, run_flops
+from training.protocol.run import as_stored
 
 NOWHERE = Path("/nonexistent")
 """Of the weights and the tokenizer of a run that is only planned."""

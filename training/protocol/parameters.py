@@ -1,0 +1,122 @@
+"""What both trainers are told in the same words: what is trained, how long, and how it is run."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from espalier.errors import InputError
+from espalier.parameters import Optional, Parameters, Seed, parse_count
+
+Count = BeforeValidator(parse_count)
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+LONGEST = 8192
+"""Tokens a sequence where SEQLEN is not given and the model has more positions."""
+
+
+class ProtocolParameters(Parameters):
+    """The protocol of a run; a trainer adds what it alone can do."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset(
+        ("micro_batch", "recompute", "save_every", "verify")
+    )
+
+    tokens: Annotated[
+        Positive | None, Count, Field(description="training tokens, such as 52.4B; default EPOCHS")
+    ] = None
+    epochs: Annotated[
+        Annotated[float, Field(gt=0)] | None, Optional,
+        Field(description="passes over the data that are allowed; default one"),
+    ] = None  # fmt: skip
+    batch: Annotated[Positive, Field(description="sequences a step, over all devices")] = 512
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None, Optional,
+        Field(description="tokens a sequence; default min(model's positions, 8192)"),
+    ] = None  # fmt: skip
+    init: Annotated[
+        Literal["checkpoint", "random"],
+        Field(description="the checkpoint's weights, or fresh ones"),
+    ] = "checkpoint"
+    policy: Annotated[
+        Literal["preserve", "densify"], Field(description="whether pruned weights stay zero")
+    ] = "preserve"
+    lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 3e-4
+    schedule: Annotated[
+        Literal["cosine", "linear", "constant", "wsd"], Field(description="how the rate falls")
+    ] = "cosine"
+    warmup: Annotated[Fraction, Field(description="fraction of steps, 2000 at most")] = 0.05
+    final_lr: Annotated[Fraction, Field(description="last rate as a fraction of LR")] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, description="decoupled")] = 0.1
+    beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's")] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's")] = 0.95
+    clip: Annotated[float, Field(ge=0, description="gradient norm at most; 0: no clipping")] = 1.0
+    z_loss: Annotated[Weight, Field(description="weight of log² Z (PaLM, section 5)")] = 0.0
+    precision: Annotated[
+        Literal["bf16", "float32"] | None, Optional,
+        Field(description="of products; weights stay float32; default: as the model is stored"),
+    ] = None  # fmt: skip
+    seed: Seed = 0
+    valid_every: Annotated[
+        Positive | None, Optional, Field(description="steps between validations; default a tenth")
+    ] = None
+    valid_tokens: Annotated[
+        Positive, Count, Field(description="of the data's valid split at most")
+    ] = 1_000_000
+
+    micro_batch: Annotated[
+        Positive | None, Optional,
+        Field(description="sequences a device at once; default 8192 tokens"),
+    ] = None  # fmt: skip
+    recompute: Annotated[bool, Field(description="activation checkpointing, a layer each")] = False
+    save_every: Annotated[
+        Positive | None, Optional, Field(description="steps between checkpoints; default a tenth")
+    ] = None
+    verify: Annotated[bool, Field(description="hash the data before training")] = True
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"MICRO_BATCH={self.micro_batch} does not divide BATCH={self.batch}")
+        return self
+
+    def label(self) -> str:
+        """`scratch-52.4B`, `1ep`."""
+        length = compact(self.tokens) if self.tokens else f"{self.epochs or 1:g}ep"
+        return f"scratch-{length}" if self.init == "random" else length
+
+    def sequence_length(self, positions: int) -> int:
+        """SEQLEN, or what the model's positions give.
+
+        Raises:
+            InputError: it is longer than they are.
+        """
+        if self.seqlen and self.seqlen > positions:
+            raise InputError(
+                f"SEQLEN={self.seqlen} is longer than the model's {positions} positions; lower it."
+            )
+        return self.seqlen or min(positions, LONGEST)
+
+    def sequences_at_once(self, share: int, seqlen: int) -> int:
+        """MICRO_BATCH, or about 8192 tokens: what one device takes of its `share` of a batch.
+
+        Raises:
+            InputError: it does not divide the share.
+        """
+        if self.micro_batch is None:
+            most = max(1, LONGEST // seqlen)
+            return max(size for size in range(1, min(most, share) + 1) if share % size == 0)
+        if share % self.micro_batch:
+            raise InputError(
+                f"MICRO_BATCH={self.micro_batch} does not divide the {share} sequences that each "
+                "device has a step."
+            )
+        return self.micro_batch
+
+
+def compact(count: int) -> str:
+    """`52.4B`: the shortest of B, M, K and units that loses nothing of three digits."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            return f"{count / size:.4g}{unit}"
+    return str(count)

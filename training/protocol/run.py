@@ -1,0 +1,94 @@
+"""What a training run starts from and how long it goes, whatever trains it. Needs no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from espalier.architectures.shapes import DTYPE_BYTES, Shapes, config_file, read_config
+from espalier.errors import InputError
+from espalier.manifest import pruning_of
+from training.protocol.budget import Budget
+from training.protocol.parameters import ProtocolParameters
+
+
+class Start(NamedTuple):
+    """Whose shape, weights and tokenizer.
+
+    Attributes:
+        config: the result's config.json.
+        checkpoint: whose weights it starts from, or whose mask it takes; None: neither.
+        tokenizer: the directory whose tokenizer the result gets.
+        masked: pruned weights of `checkpoint` stay zero.
+    """
+
+    config: Mapping[str, Any]
+    checkpoint: Path | None
+    tokenizer: Path
+    masked: bool
+
+    @classmethod
+    def of(cls, parameters: ProtocolParameters, inputs: Mapping[str, Path]) -> "Start":
+        """Read a stage's inputs.
+
+        Raises:
+            InputError: they do not fit together, or not the parameters.
+        """
+        checkpoint = inputs.get("model")
+        config = _config(parameters, inputs)
+        tokenizer = inputs.get("tokenizer") or checkpoint
+        if tokenizer is None:
+            raise InputError("a model from ARCH needs a tokenizer; give TOKENIZER=<model>.")
+        pruning = None if checkpoint is None else pruning_of(checkpoint)
+        masked = parameters.policy == "preserve" and "pattern" in (pruning or {})
+        return cls(config, checkpoint, tokenizer, masked)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A checked run: everything that is refused is refused before a process is started.
+
+    Attributes are `Start`'s, and:
+        data: the tokens, in the form that the trainer reads.
+    """
+
+    parameters: ProtocolParameters
+    data: Path
+    config: Mapping[str, Any]
+    checkpoint: Path | None
+    tokenizer: Path
+    masked: bool
+    budget: Budget
+
+    @property
+    def shapes(self) -> Shapes:
+        return Shapes.of(self.config)
+
+    @property
+    def precision(self) -> str:
+        """PRECISION, or what the model is stored in."""
+        stored = "float32" if self.config["torch_dtype"] == "float32" else "bf16"
+        return self.parameters.precision or stored
+
+
+def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The result's config.json, of its parent's; half precision is stored as bfloat16."""
+    rest = {key: value for key, value in config.items() if key != "dtype"}
+    stated = str(config.get("dtype") or config.get("torch_dtype"))
+    dtype = stated if stated in DTYPE_BYTES and stated != "float16" else "bfloat16"
+    return {**rest, "torch_dtype": dtype, "use_cache": True}
+
+
+def _config(parameters: ProtocolParameters, inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """ARCH's config.json or the checkpoint's, with the dtype that the result is stored in."""
+    architecture, checkpoint = inputs.get("architecture"), inputs.get("model")
+    if architecture is not None:
+        if checkpoint is not None or parameters.init != "random":
+            raise InputError("ARCH is trained from scratch; leave CKPT out and give INIT=random.")
+        config = config_file(architecture)
+    elif checkpoint is not None:
+        config = read_config(checkpoint)
+    else:
+        raise InputError("nothing to train; give CKPT=<model>, or ARCH=<model or config.json>.")
+    Shapes.of(config)
+    return as_stored(config)
