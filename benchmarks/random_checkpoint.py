@@ -9,7 +9,7 @@ from torch import Tensor
 
 from espalier.architectures.shapes import Shapes
 from espalier.checkpoint.header import read_header
-from espalier.checkpoint.reader import INDEX
+from espalier.checkpoint.locate import INDEX
 from espalier.checkpoint.writer import write_safetensors
 
 _LLAMA: dict[str, Any] = {

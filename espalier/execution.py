@@ -6,13 +6,14 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from espalier.artifact_lock import artifact_lock
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.fingerprint import code_hash, identify
+from espalier.made import MADE
 from espalier.manifest import (
     MANIFEST,
     RUN_FOLDER,
@@ -123,9 +124,7 @@ class Executor:
             partial = self.store.partial(request.stage.section, request.name, recipe.fingerprint)
             self.store.create(partial / RUN_FOLDER)
             spec = self._spec(request, recipe, records, image, partial)
-            write_synced(partial / RUN_FOLDER / "run.json", spec.model_dump_json(indent=1))
-            with hub_token(request.stage) as secrets:
-                self._run(self.launch(request, partial, secrets), partial)
+            self._run(request, spec, partial)
             shutil.rmtree(partial / RUN_FOLDER)
             self.store.publish(partial, target)
         return target
@@ -237,13 +236,36 @@ class Executor:
             )
         return not differences
 
-    def _run(self, launch: Launch, partial: Path) -> None:
-        code = self.runtime.run(launch)
-        if code == 0 and (partial / MANIFEST).is_file():
+    def _run(self, request: Request, spec: RunSpec, partial: Path) -> None:
+        """The stage, unless it has ended already, and the check that another image makes."""
+        description = partial / RUN_FOLDER / "run.json"
+        if not (partial / RUN_FOLDER / MADE).is_file():
+            write_synced(description, spec.model_dump_json(indent=1))
+            with hub_token(request.stage) as secrets:
+                self._start(self.runtime, self.launch(request, partial, secrets))
+        if checker := request.stage.checked_in:
+            nearby = self.runtime.nearby
+            nearby.image(checker, "cpu", build=True)
+            write_synced(description, self._seen(spec, request, nearby).model_dump_json(indent=1))
+            launch = self.launch(request, partial)
+            alone = replace(launch, image=checker, device="cpu", processes=Processes())
+            self._start(nearby, alone)
+        if not (partial / MANIFEST).is_file():
+            shutil.rmtree(partial, ignore_errors=True)
+            raise StageFailed(1)
+
+    def _start(self, runtime: Runtime, launch: Launch) -> None:
+        code = runtime.run(launch)
+        if code == 0:
             return
         if code not in RESUMABLE:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(launch.output, ignore_errors=True)
         raise StageFailed(code)
+
+    def _seen(self, spec: RunSpec, request: Request, runtime: Runtime) -> RunSpec:
+        """The description with the inputs' paths as another runtime has them."""
+        seen = {role: runtime.seen_path(role, path) for role, path in request.inputs.items()}
+        return spec.model_copy(update={"inputs": seen})
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -28,6 +28,7 @@ CANNOT_DECIDE = {
     "espalier",
     "espalier.errors",
     "espalier.gates",
+    "espalier.logits",
     "espalier.manifest",
     "espalier.progress",
     "espalier.stage",

@@ -15,6 +15,8 @@ from espalier.ledger import Entry
 CONTRACT = 1
 MANIFEST = "manifest.json"
 METRICS = "metrics.jsonl"
+LOGITS = "logits.safetensors"
+"""In a stage's scratch folder: what `espalier.logits` compares with the stock model's."""
 RUN_FOLDER = ".run"
 TRACKERS = "trackers"
 NOT_CONTENT = {MANIFEST, METRICS, TRACKERS}

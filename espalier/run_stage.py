@@ -25,7 +25,9 @@ from espalier.discovery import stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.ledger import Entry
 from espalier.lineage import account_of, measured_tokens
+from espalier.made import Made
 from espalier.manifest import (
+    LOGITS,
     METRICS,
     RUN_FOLDER,
     Manifest,
@@ -69,54 +71,79 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def run(output: Path) -> None:
-    """Run the stage described in `output` until `output` is complete, manifest included."""
-    began, clock = datetime.now(UTC), time.monotonic()
+    """Run the stage described in `output` until `output` is complete, manifest included.
+
+    Where another image has to check the result, the first call ends with the result made, and a
+    second one, in that image, ends with the manifest.
+    """
     folder = output / RUN_FOLDER
     spec = RunSpec.model_validate_json((folder / "run.json").read_bytes())
     stage = stage_named(spec.stage)
-    require_built_from(spec.image)
+    made = Made.read(folder)
+    if made is None:
+        require_built_from(spec.image)
     if Processes.from_environment().node > 0:
         return _join(stage, spec, output)
     if spec.runtime in ("local", "inside"):
         end_with_parent(signal.SIGTERM)
     with _sole_worker(folder / "worker.lock"):
-        scratch = folder / "scratch"
-        scratch.mkdir(exist_ok=True)
         context = _context(spec, output)
-        parameters = stage.parameters.model_validate(spec.parameters)
-        outcome: Outcome = _imported(stage.entry)(context, parameters)
-        model, checks = _gate(stage, context, outcome)
-        shutil.rmtree(scratch)
-        files = record_files(output)
-        manifest = Manifest(
-            stage=stage.name,
-            verb=stage.verb,
-            name=spec.name,
-            parameters=parameters.model_dump(),
-            seed=getattr(parameters, "seed", None),
-            inputs=spec.input_records,
-            parents=[record.name for record in spec.input_records.values()],
-            image=spec.image,
-            code=spec.code,
-            command=spec.command,
-            fingerprint=spec.recipe.fingerprint,
-            recipe=spec.recipe,
-            content=content_digest(files),
-            files=files,
-            model=model,
-            pruning=outcome.pruning,
-            training=outcome.training,
-            ledger=_ledger(spec, context, model, outcome),
-            data=outcome.data,
-            checks={**outcome.checks, **checks},
-            notes=outcome.notes,
-            environment=_environment(spec),
-            timing={
-                "started": began.isoformat(timespec="seconds"),
-                "seconds": round(time.monotonic() - clock, 3),
-            },
-            peak_memory_bytes=peak_memory(),
-        )
+        if made is None:
+            made = _make(stage, spec, context)
+            if stage.checked_in:
+                made.write(folder)
+                return
+        _complete(stage, spec, context, made)
+
+
+def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
+    """Let the stage's code run to its end."""
+    began, clock = datetime.now(UTC), time.monotonic()
+    context.scratch.mkdir(exist_ok=True)
+    parameters = stage.parameters.model_validate(spec.parameters)
+    outcome: Outcome = _imported(stage.entry)(context, parameters)
+    return Made.of(
+        outcome,
+        environment=_environment(spec),
+        started=began.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 3),
+        peak_memory_bytes=peak_memory(),
+    )
+
+
+def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) -> None:
+    """Check what was made; the manifest, written last, says that it is complete."""
+    outcome, output = made.told(), context.output
+    parameters = stage.parameters.model_validate(spec.parameters)
+    model, checks = _gate(stage, context, outcome)
+    shutil.rmtree(context.scratch, ignore_errors=True)
+    files = record_files(output)
+    manifest = Manifest(
+        stage=stage.name,
+        verb=stage.verb,
+        name=spec.name,
+        parameters=parameters.model_dump(),
+        seed=getattr(parameters, "seed", None),
+        inputs=spec.input_records,
+        parents=[record.name for record in spec.input_records.values()],
+        image=spec.image,
+        code=spec.code,
+        command=spec.command,
+        fingerprint=spec.recipe.fingerprint,
+        recipe=spec.recipe,
+        content=content_digest(files),
+        files=files,
+        model=model,
+        pruning=outcome.pruning,
+        training=outcome.training,
+        ledger=_ledger(spec, context, model, outcome),
+        data=outcome.data,
+        checks={**outcome.checks, **checks},
+        notes=outcome.notes,
+        environment=made.environment,
+        timing={"started": made.started, "seconds": made.seconds},
+        peak_memory_bytes=made.peak_memory_bytes,
+    )
     write_manifest(output, manifest)
 
 
@@ -156,12 +183,19 @@ def _gate(
     stage: Stage, context: StageContext, outcome: Outcome
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The model's description and the checks passed, for artifacts that are models."""
-    if stage.section not in ("models", "checkpoints"):
-        return None, {}
-    from espalier.gates import check_checkpoint, describe_model
+    model, checks = None, {}
+    is_model = stage.section in ("models", "checkpoints")
+    if is_model:
+        from espalier.gates import check_checkpoint, describe_model
 
-    checks = check_checkpoint(context.output, pruning=outcome.pruning)
-    return describe_model(context.output, parent=context.inputs.get("model")), checks
+        checks = check_checkpoint(context.output, pruning=outcome.pruning)
+        model = describe_model(context.output, parent=context.inputs.get("model"))
+    if (logits := context.scratch / LOGITS).is_file():
+        from espalier.logits import check_logits
+
+        stock = context.output if is_model else context.inputs["model"]
+        checks |= check_logits(stock, logits)
+    return model, checks
 
 
 @contextmanager
@@ -194,6 +228,11 @@ def _environment(spec: RunSpec) -> dict[str, Any]:
             "lm_eval",
             "accelerate",
             "matplotlib",
+            "maxtext",
+            "jax",
+            "flax",
+            "orbax-checkpoint",
+            "grain",
         )
         if _installed(name)
     }

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from espalier.parameters import Parameters
 from espalier.progress import Progress
 
-Section = Literal["models", "data", "checkpoints", "scores", "evals", "plans"]
+Section = Literal["models", "data", "checkpoints", "maxtext", "scores", "evals", "plans"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Stage:
             rich renderable.
         join: `package.module:function`, called as `function(context, parameters)` on every machine
             but the first, where a run is spread over several.
+        checked_in: the image that checks the result, where the stage's own image lacks torch;
+            it runs once the stage has ended, on the machine that the command was given on.
         derived: the inputs that other stages make of the same model, by role.
         unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
             the prunings they stand for; may raise InputError.
@@ -83,6 +85,7 @@ class Stage:
     network: bool = False
     report: str | None = None
     join: str | None = None
+    checked_in: str | None = None
     derived: Mapping[str, Derived] = field(default_factory=dict)
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
 
@@ -100,7 +103,7 @@ class StageContext:
         output: the directory that will be published.
         scratch: a private folder inside the partial result that is removed before publishing
             (resume state, caches); it survives an interruption.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `tpu`.
         progress: where steps and metrics are reported.
         name: of the artifact; its directory has another inside a container.
     """

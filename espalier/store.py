@@ -10,7 +10,7 @@ from pathlib import Path
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.manifest import MANIFEST
 
-SECTIONS = ("models", "data", "checkpoints", "scores", "evals", "studies", "plans")
+SECTIONS = ("models", "data", "checkpoints", "maxtext", "scores", "evals", "studies", "plans")
 NESTED = ("scores", "evals")
 """Sections whose names are `<model>/<what was measured>`."""
 PARTIAL = ".partial-"

@@ -147,9 +147,15 @@ class Architecture:
                 )
         return module
 
-    def positions(self, tokens: int, dtype: Any, device: str = "cpu") -> Positions:
-        """Positions 0 to `tokens` - 1 for `run_layer`; cosines and sines in `dtype`."""
-        ids = torch.arange(tokens, device=device)[None]  # [1, T]
+    def positions(
+        self, tokens: int, dtype: Any, device: str = "cpu", *, ids: Tensor | None = None
+    ) -> Positions:
+        """Positions for `run_layer`, 0 to `tokens` - 1 unless `ids` (int64 [1, T]) has others.
+
+        Cosines and sines are in `dtype`.
+        """
+        if ids is None:
+            ids = torch.arange(tokens, device=device)[None]  # [1, T]
         rotary = getattr(self._miniature, "rotary_emb", None)
         embeddings = None
         if rotary is not None:

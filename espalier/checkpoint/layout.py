@@ -7,7 +7,7 @@ from pathlib import Path
 
 from espalier.checkpoint.files import write_text
 from espalier.checkpoint.header import TensorEntry
-from espalier.checkpoint.reader import INDEX
+from espalier.checkpoint.locate import INDEX
 
 MAX_FILE_BYTES = 5_000_000_000
 

@@ -1,6 +1,5 @@
 """Reading a checkpoint's tensors one by one, with plain reads: no mapped pages stay resident."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espalier.checkpoint.header import TensorEntry, read_header
+from espalier.checkpoint.header import TensorEntry
+from espalier.checkpoint.locate import locate
 from espalier.errors import InputError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 BLOCK_BYTES = 32 << 20
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 TORCH_DTYPES: dict[str, Any] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -39,7 +36,7 @@ class CheckpointReader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.entries: dict[str, TensorEntry] = _locate(directory)
+        self.entries: dict[str, TensorEntry] = locate(directory)
 
     def __contains__(self, name: str) -> bool:
         return name in self.entries
@@ -124,43 +121,6 @@ def check_finite(name: str, tensor: Tensor) -> None:
     low, high = torch.aminmax(tensor)
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise InputError(f"{name} holds NaN or infinite weights; the checkpoint is damaged.")
-
-
-def _locate(directory: Path) -> dict[str, TensorEntry]:
-    if (directory / SINGLE).is_file():
-        return read_header(directory / SINGLE)
-    if (directory / INDEX).is_file():
-        return _indexed(directory)
-    pickled = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
-    if pickled:
-        raise InputError(
-            f"{directory} has only pickled weights ({pickled[0]}); nothing pickled is loaded: "
-            "convert it to safetensors first."
-        )
-    raise InputError(f"{directory} has neither {SINGLE} nor {INDEX}; it is not a checkpoint.")
-
-
-def _indexed(directory: Path) -> dict[str, TensorEntry]:
-    index = directory / INDEX
-    try:
-        weight_map = dict(json.loads(index.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{index} is not an index of tensors; fetch it again.") from None
-    headers = {}
-    for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
-            raise InputError(f"{index} names a file outside its directory: {file}.")
-        if not (directory / file).is_file():
-            raise InputError(
-                f"{index} names {file}, which is not there; fetch the checkpoint again."
-            )
-        headers[file] = read_header(directory / file)
-    entries = {}
-    for name, file in weight_map.items():
-        if name not in headers[file]:
-            raise InputError(f"{index} places {name} in {file}, which does not hold it.")
-        entries[name] = headers[file][name]
-    return entries
 
 
 def _bytes_of(tensor: Tensor) -> Any:

@@ -40,7 +40,8 @@ class Rehearsal(Chain):
         if self.settings.force or not (target / MANIFEST).is_file():
             self.missing.append(stage)
             if not self.settings.dry_run:
-                self.executor.runtime.image(stage.image, self.settings.accel, build=True)
+                for image in filter(None, (stage.image, stage.checked_in)):
+                    self.executor.runtime.image(image, self.settings.accel, build=True)
         return target
 
     def _fetch(self, request: Request) -> Path:

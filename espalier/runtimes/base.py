@@ -59,6 +59,10 @@ class Runtime(Protocol):
     def network(self) -> bool:
         """Whether stages that fetch can run there."""
 
+    @property
+    def nearby(self) -> "Runtime":
+        """What checks results on this machine, where they were made on another."""
+
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
         """The image by digest, or the lock; made ready first where `build` is asked."""
 

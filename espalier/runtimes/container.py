@@ -26,6 +26,10 @@ class ContainerRuntime:
     def name(self) -> str:
         return self.engine.name
 
+    @property
+    def nearby(self) -> "ContainerRuntime":
+        return self
+
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
         """The image's reference and digest, built or rebuilt first where `build` is asked."""
         lock = load_image(name).lock_hash(device)

@@ -25,6 +25,10 @@ class HostRuntime:
     name: str
     network: bool = True
 
+    @property
+    def nearby(self) -> "HostRuntime":
+        return self
+
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
         raise NotImplementedError
 

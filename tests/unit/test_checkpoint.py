@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from espalier.checkpoint.files import copy_config
 from espalier.checkpoint.layout import plan_files, write_index
-from espalier.checkpoint.reader import INDEX, CheckpointReader
+from espalier.checkpoint.locate import INDEX
+from espalier.checkpoint.reader import CheckpointReader
 from espalier.checkpoint.tokenizer import check_tokenizer, largest_token_id
 from espalier.checkpoint.writer import write_safetensors
 from espalier.errors import EnvironmentFailure, InputError

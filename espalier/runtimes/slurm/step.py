@@ -42,6 +42,10 @@ class SlurmRuntime(Placed):
 
     network: bool = False
 
+    @property
+    def nearby(self) -> "SlurmRuntime":
+        return self
+
     def argv(self, launch: Launch) -> list[str]:
         """The step shares what the job has; the job's batch script is on its first node."""
         nodes = launch.processes.nodes
@@ -81,6 +85,10 @@ class SubmitHostRuntime(Placed):
     """Stages that fetch, on the host that submits: the nodes of many clusters have no network."""
 
     network: bool = True
+
+    @property
+    def nearby(self) -> "SubmitHostRuntime":
+        return self
 
     def argv(self, launch: Launch) -> list[str]:
         return self.place.command(launch)
