@@ -78,9 +78,9 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
 
     from training.gpu_fsdp.job import Job
     from training.gpu_fsdp.spec import TrainingParameters
-    from training.gpu_fsdp.trainer import Place
     from training.gpu_fsdp.worker import work
     from training.protocol.order import Share
+    from training.protocol.progress import Place
 
     folder = Path(spec["folder"])
     parameters = TrainingParameters(

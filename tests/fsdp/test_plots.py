@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from training.gpu_fsdp.plots import draw_losses, smoothed
+from training.protocol.plots import draw_losses, smoothed
 
 pytestmark = pytest.mark.fsdp
 

@@ -12,8 +12,9 @@ from espalier.errors import Interrupted
 from tests.fsdp.tiny_runs import job_of, place_of, train
 from tests.unit.tiny_checkpoints import load_all
 from training.gpu_fsdp.batches import Windows
-from training.gpu_fsdp.trainer import Diverged, Trainer
+from training.gpu_fsdp.trainer import Trainer
 from training.protocol.order import Order
+from training.protocol.progress import Diverged
 from training.protocol.schedule import learning_rate
 
 pytestmark = pytest.mark.fsdp

@@ -17,9 +17,9 @@ from tests.tiny import SHAPE
 from tests.unit.tiny_checkpoints import load_all
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.spec import TrainingParameters
-from training.gpu_fsdp.trainer import Place
 from training.gpu_fsdp.worker import work
 from training.protocol.order import Share
+from training.protocol.progress import Place
 
 VOCABULARY = SHAPE["vocab_size"]
 COUNTS: dict[Split, int] = {"train": 300, "valid": 20, "test": 20}

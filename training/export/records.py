@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf import text_format
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
-from espalier.errors import EnvironmentFailure
+from espalier.errors import EnvironmentFailure, InputError
 from espalier.token_data.reader import Ids
 from training.export.files import whole
 
@@ -72,6 +75,19 @@ def serialized(ids: Ids) -> bytes:
     example.features.feature[FEATURE].int64_list.value.extend(ids.tolist())
     data: bytes = example.SerializeToString(deterministic=True)
     return data
+
+
+def parsed(record: bytes) -> npt.NDArray[np.int64]:
+    """The ids of a record [tokens].
+
+    Raises:
+        InputError: it is no such record.
+    """
+    try:
+        values = _Example.FromString(record).features.feature[FEATURE].int64_list.value
+    except DecodeError:
+        raise InputError("a record is no tf.Example; export the data again.") from None
+    return np.asarray(values, np.int64)
 
 
 def _example_class() -> Any:

@@ -9,7 +9,7 @@ from espalier.progress import Steps
 from espalier.stage import Outcome, StageContext
 from espalier.token_data.reader import Ids, TokenData
 from training.export import mds, records, tables
-from training.export.rows import Part, counts, parts
+from training.export.rows import Part, Rows
 from training.export.spec import ExportParameters
 
 
@@ -18,27 +18,27 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, ExportParameters)  # noqa: S101
     data = TokenData(context.inputs["data"])
     data.verify()
-    found = {split: parts(data, split, parameters.seqlen) for split in data.splits}
+    rows = Rows(parameters.seqlen, parameters.targets)
+    found = {split: rows.parts(data, split) for split in data.splits}
     total = sum(map(len, found.values()))
     if not total:
         raise InputError(f"no split has SEQLEN={parameters.seqlen} tokens; give fewer.")
     with context.progress.steps("export", total) as steps:
         for split, its_parts in found.items():
             if parameters.format == "mds" and its_parts:
-                rows = _in_a_row(its_parts, steps)
-                mds.write(context.output / split, rows, data.index.dtype)
+                mds.write(context.output / split, _in_a_row(its_parts, steps), data.index.dtype)
                 continue
             for part in its_parts:
                 target = context.output / f"{part.name}.{parameters.format}"
                 if not target.exists():
                     _write(target, part.rows, data.index.tokenizer)
                 steps.advance(file=target.name)
-    written = {split: counts(data, split, parameters.seqlen) for split in data.splits}
     return Outcome(
         data={
             "tokenizer": data.index.tokenizer,
-            "tokens": {split: tokens for split, (tokens, _) in written.items()},
-            "rows": {split: rows for split, (_, rows) in written.items()},
+            "vocabulary": data.index.vocabulary,
+            "tokens": {split: rows.tokens(data, split) for split in data.splits},
+            "rows": {split: rows.count(data, split) for split in data.splits},
         }
     )
 

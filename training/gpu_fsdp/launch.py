@@ -3,12 +3,8 @@
 import json
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch.distributed as dist
@@ -18,9 +14,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from espalier.errors import EspalierError
 from espalier.processes import Processes
 from training.gpu_fsdp.job import Job
-from training.gpu_fsdp.trainer import Place
 from training.gpu_fsdp.worker import RESULT, run_rank
 from training.protocol.order import Share
+from training.protocol.progress import Place, asked_to_stop
 
 PORT = 29517
 """Of the meeting point of several machines; on one machine any free port is taken."""
@@ -59,22 +55,6 @@ def outcome(scratch: Path) -> dict[str, Any]:
     for path in sorted(scratch.glob("error-*.json")):
         raise RankRefused(json.loads(path.read_text()))
     return dict(json.loads((scratch / RESULT).read_text()))
-
-
-@contextmanager
-def asked_to_stop(file: Path) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into a file that every rank's loop looks for after each step."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        file.touch()
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, ask) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _clear(scratch: Path, processes: Processes) -> None:

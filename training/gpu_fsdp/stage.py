@@ -9,13 +9,14 @@ from espalier.manifest import METRICS, pruning_of
 from espalier.parameters import Parameters
 from espalier.processes import Processes
 from espalier.stage import Outcome, StageContext
-from training.gpu_fsdp.account import data_section, training_section
+from espalier.token_data.reader import TokenData
 from training.gpu_fsdp.export import sparsity_of
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.launch import train
-from training.gpu_fsdp.plots import draw_losses
 from training.gpu_fsdp.spec import TrainingParameters
-from training.gpu_fsdp.trainer import Place
+from training.protocol.account import data_section, training_section
+from training.protocol.plots import draw_losses
+from training.protocol.progress import Place
 
 BEST = "best"
 
@@ -32,10 +33,11 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     if best and best[0] < job.budget.steps:
         place.best.rename(context.output / BEST)
     draw_losses(context.output / METRICS, context.name, context.output / "loss")
+    index = TokenData(job.data).index
     return Outcome(
         pruning=_pruning(job, context.output),
-        training=training_section(job, found),
-        data=data_section(job),
+        training=training_section(job, found, job.teacher),
+        data=data_section(job, index.tokenizer, index.splits["train"].tokens),
         checks={"validation_loss": found["valid"][-1][1] if found["valid"] else None},
         notes={
             "peak_bytes_a_process": found["peak_bytes"],

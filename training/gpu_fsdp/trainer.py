@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +12,20 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from espalier.errors import EspalierError, Interrupted
+from espalier.errors import Interrupted
 from espalier.token_data.reader import TokenData
 from training.gpu_fsdp.assembly import Assembled, assemble
 from training.gpu_fsdp.batches import Batches, Sequences, Windows
 from training.gpu_fsdp.export import export
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.loss import IGNORED
-from training.gpu_fsdp.metrics import Metrics
 from training.gpu_fsdp.model import Taught
 from training.gpu_fsdp.sharding import release
 from training.gpu_fsdp.state import TrainingState
+from training.protocol.metrics import Metrics
 from training.protocol.order import Order, Share
+from training.protocol.progress import Diverged, Facts, Place
 from training.protocol.schedule import learning_rate
-
-
-class Diverged(EspalierError):
-    """The loss is no number any more; what was saved before is kept."""
-
-    exit_code = Interrupted.exit_code
-
-
-@dataclass
-class Facts:
-    """What is known of the run so far, saved with every checkpoint.
-
-    Attributes:
-        loss: of the last step.
-        best: step and validation loss of the best weights so far; they lie in the folder `best`.
-        valid: every validation: step and loss.
-    """
-
-    loss: float | None = None
-    best: tuple[int, float] | None = None
-    valid: list[tuple[int, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run works.
-
-    Attributes:
-        scratch: of training states and of the best weights; it survives an interruption.
-        output: the directory that is published.
-        stop: a file that asks for an end as soon as it is there.
-    """
-
-    scratch: Path
-    output: Path
-
-    @property
-    def stop(self) -> Path:
-        return self.scratch / "stop"
-
-    @property
-    def best(self) -> Path:
-        return self.scratch / "best"
 
 
 class Trainer:
@@ -95,12 +53,7 @@ class Trainer:
         step = self._state.latest()
         if step is None:
             return 0
-        facts = self._state.load(step)
-        self.facts = Facts(
-            loss=facts["loss"],
-            best=tuple(facts["best"]) if facts["best"] else None,
-            valid=[(int(at), float(loss)) for at, loss in facts["valid"]],
-        )
+        self.facts = Facts.of(self._state.load(step))
         return step
 
     def run(self, first: int, steps: Metrics) -> None:
@@ -234,12 +187,7 @@ class Trainer:
 
     def _diverged(self, step: int) -> None:
         self._state.wait()
-        last = self._state.latest()
-        kept = f"the state of step {last} is kept" if last else "nothing was saved yet"
-        raise Diverged(
-            f"the loss is no finite number at step {step}; {kept}. Lower LR or CLIP, or look at "
-            "the data."
-        )
+        raise Diverged.at(step, self._state.latest())
 
 
 @dataclass(frozen=True)

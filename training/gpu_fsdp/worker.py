@@ -31,10 +31,11 @@ from espalier.progress import Progress
 from espalier.resources import peak_memory
 from espalier.token_data.reader import TokenData
 from training.gpu_fsdp.job import Job
-from training.gpu_fsdp.metrics import followed
 from training.gpu_fsdp.spec import TrainingParameters
-from training.gpu_fsdp.trainer import Place, Trainer
+from training.gpu_fsdp.trainer import Trainer
+from training.protocol.metrics import followed
 from training.protocol.order import Share
+from training.protocol.progress import Place
 
 RESULT = "result.json"
 
@@ -53,7 +54,8 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
         first = trainer.resume()
         if share.rank == 0:
             progress.say(f"{title}: {job.budget}" + (f", from step {first}" if first else ""))
-        with followed(place.output, title, job, first, share.rank) as metrics:
+        span, tracker = (first, job.budget.steps), job.parameters.tracker
+        with followed(place.output, title, span, share.rank, tracker) as metrics:
             trainer.run(first, metrics)
     finally:
         torch.use_deterministic_algorithms(False)

@@ -18,11 +18,11 @@ from espalier.stage import Outcome, StageContext
 from espalier.text import Description, Documents, split_file
 from training.data import stage as packing
 from training.data.spec import DataParameters
-from training.gpu_fsdp.account import training_section
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.launch import train
 from training.gpu_fsdp.spec import TrainingParameters
-from training.gpu_fsdp.trainer import Place
+from training.protocol.account import training_section
+from training.protocol.progress import Place
 from training.sapling.spec import GrowParameters
 from training.sapling.tokenizer import (
     BEGIN_ID,

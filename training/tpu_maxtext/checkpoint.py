@@ -18,6 +18,7 @@ from espalier.checkpoint.header import TensorEntry
 from espalier.checkpoint.layout import PlannedFile, plan_files, write_index
 from espalier.checkpoint.locate import locate
 from espalier.errors import EnvironmentFailure, InputError
+from training.protocol.sparsity import is_masked
 from training.tpu_maxtext.names import STACKED_AXIS, Weight, weights
 
 NUMPY_DTYPES: dict[str, Any] = {
@@ -35,6 +36,7 @@ class StoredWeights:
     """
 
     def __init__(self, directory: Path, shapes: Shapes, *, scanned: bool) -> None:
+        self.shapes = shapes
         self._entries = locate(directory)
         self._weights: dict[tuple[str, ...], list[Weight]] = {}
         for weight in weights(shapes, scanned=scanned):
@@ -114,6 +116,18 @@ def write_checkpoint(
             _write_file(target / file.name, tensors)
     if first:
         _finish(target, files, entries, config, tokenizer)
+
+
+def sparsity_of(checkpoint: Path) -> float:
+    """Zeros among the entries of the layers' matrices."""
+    zeros = total = 0
+    for name, entry in locate(checkpoint).items():
+        if is_masked(name, entry.shape):
+            dtype = NUMPY_DTYPES[entry.dtype]
+            data = np.memmap(entry.file, dtype, "r", entry.offset, entry.shape)
+            zeros += data.size - int(np.count_nonzero(data))
+            total += data.size
+    return zeros / total
 
 
 def _units(entries: Iterable[TensorEntry]) -> Iterator[list[TensorEntry]]:

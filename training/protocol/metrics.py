@@ -9,7 +9,6 @@ from typing import Any
 
 from espalier.manifest import METRICS, TRACKERS
 from espalier.progress import Progress, Steps
-from training.gpu_fsdp.job import Job
 
 
 class Metrics:
@@ -36,20 +35,23 @@ class Metrics:
 
 
 @contextmanager
-def followed(output: Path, title: str, job: Job, first: int, rank: int) -> Iterator[Metrics]:
-    """Metrics of the steps from `first`, reported below `output` by the first rank."""
+def followed(
+    output: Path, title: str, span: tuple[int, int], rank: int, tracker: str = "none"
+) -> Iterator[Metrics]:
+    """Metrics of steps `span` (first, end), reported below `output` by the first rank."""
+    first, end = span
     if rank:
         yield Metrics(first)
         return
     keep_before(output / METRICS, first)
     with ExitStack() as closing:
         progress = Progress(output / METRICS)
-        steps = closing.enter_context(progress.steps(f"train {title}", job.budget.steps, first))
-        tracker = None
-        if job.parameters.tracker != "none":
-            tracker = _tracker(job.parameters.tracker, output / TRACKERS, title)
-            closing.callback(tracker.finish)
-        yield Metrics(first, steps, tracker)
+        steps = closing.enter_context(progress.steps(f"train {title}", end, first))
+        told = None
+        if tracker != "none":
+            told = _tracker(tracker, output / TRACKERS, title)
+            closing.callback(told.finish)
+        yield Metrics(first, steps, told)
 
 
 def keep_before(path: Path, step: int) -> None:

@@ -1,0 +1,46 @@
+"""What a manifest says of a training run."""
+
+from pathlib import Path
+from typing import Any
+
+from espalier.architectures.shapes import Shapes, read_config
+from espalier.manifest import published_name
+from training.protocol.budget import run_flops
+from training.protocol.run import Run
+
+
+def training_section(
+    run: Run, found: dict[str, Any], teacher: Path | None = None
+) -> dict[str, Any]:
+    """The manifest's section `training`."""
+    budget = run.budget
+    taught = None if teacher is None else Shapes.of(read_config(teacher))
+    flops = run_flops(run.shapes, taught, budget.seqlen)
+    best = found["best"]
+    return {
+        "init": run.parameters.init,
+        "policy": run.parameters.policy if run.masked else None,
+        "precision": run.precision,
+        "teacher": None if teacher is None else published_name(teacher, teacher.name),
+        "nominal_tokens": budget.nominal,
+        "tokens": budget.tokens,
+        "steps": budget.steps,
+        "step_tokens": budget.step_tokens,
+        "seqlen": budget.seqlen,
+        "epochs": round(budget.epochs, 4),
+        "flops_per_token": flops,
+        "flops": flops * budget.tokens,
+        "last_loss": found["loss"],
+        "validations": found["valid"],
+        "best": {"step": best[0], "loss": best[1]} if best else None,
+    }
+
+
+def data_section(run: Run, tokenizer: str, train_tokens: int) -> dict[str, Any]:
+    """The manifest's section `data`."""
+    return {
+        "name": published_name(run.data, run.data.name),
+        "tokenizer": tokenizer,
+        "train_tokens": train_tokens,
+        "tokens_seen": run.budget.tokens,
+    }

@@ -1,0 +1,88 @@
+"""How far a run is, where it works, and how it is asked to stop. Needs no torch."""
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from espalier.errors import EspalierError, Interrupted
+
+
+class Diverged(EspalierError):
+    """The loss is no number any more; what was saved before is kept."""
+
+    exit_code = Interrupted.exit_code
+
+    @classmethod
+    def at(cls, step: int, saved: int | None) -> "Diverged":
+        """Of that step, with the state of step `saved` kept, if any."""
+        kept = f"the state of step {saved} is kept" if saved else "nothing was saved yet"
+        return cls(
+            f"the loss is no finite number at step {step}; {kept}. Lower LR or CLIP, or look at "
+            "the data."
+        )
+
+
+@dataclass
+class Facts:
+    """What is known of the run so far, saved with every checkpoint.
+
+    Attributes:
+        loss: of the last step.
+        best: step and validation loss of the best weights so far; they lie in the folder `best`.
+        valid: every validation: step and loss.
+    """
+
+    loss: float | None = None
+    best: tuple[int, float] | None = None
+    valid: list[tuple[int, float]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any]) -> "Facts":
+        """As they lie beside a state."""
+        return cls(
+            loss=saved["loss"],
+            best=tuple(saved["best"]) if saved["best"] else None,
+            valid=[(int(at), float(loss)) for at, loss in saved["valid"]],
+        )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run works.
+
+    Attributes:
+        scratch: of training states and of the best weights; it survives an interruption.
+        output: the directory that is published.
+        stop: a file that asks for an end as soon as it is there.
+    """
+
+    scratch: Path
+    output: Path
+
+    @property
+    def stop(self) -> Path:
+        return self.scratch / "stop"
+
+    @property
+    def best(self) -> Path:
+        return self.scratch / "best"
+
+
+@contextmanager
+def asked_to_stop(file: Path) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a file that every rank's loop looks for after each step."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        file.touch()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, ask) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,108 @@
+"""What one training run by MaxText is given, as every process reads it from the disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier.architectures.shapes import Shapes
+from espalier.checkpoint.tokenizer import check_tokenizer, tokenizer_hash
+from espalier.errors import InputError
+from training.protocol.budget import Budget
+from training.protocol.run import Run, Start
+from training.tpu_maxtext.data import Records
+from training.tpu_maxtext.shape import model_keys
+from training.tpu_maxtext.spec import TpuTrainingParameters
+
+LANES = 128
+"""Of a TPU's vector unit: the flash kernel wants heads and sequences that are multiples."""
+
+
+@dataclass(frozen=True)
+class Job(Run):
+    """A checked run."""
+
+    parameters: TpuTrainingParameters
+    records: Records
+
+    @classmethod
+    def of(cls, parameters: TpuTrainingParameters, inputs: Mapping[str, Path]) -> "Job":
+        """Read a stage's inputs.
+
+        Raises:
+            InputError: they do not fit together, or not the parameters.
+        """
+        start, records = Start.of(parameters, inputs), Records.of(inputs["data"])
+        shapes = Shapes.of(start.config)
+        model_keys(start.config)
+        _check_data(records, start.tokenizer, shapes)
+        seqlen = parameters.sequence_length(shapes.positions)
+        if seqlen != records.seqlen:
+            raise InputError(
+                f"{records.directory} has rows of {records.seqlen} tokens and SEQLEN is {seqlen}; "
+                f"export the data with SEQLEN={seqlen}."
+            )
+        budget = Budget.of(
+            tokens=parameters.tokens,
+            epochs=parameters.epochs,
+            batch=parameters.batch,
+            seqlen=seqlen,
+            available=records.rows.get("train", 0) * seqlen + 1,
+        )
+        return cls(parameters, inputs["data"], *start, budget, records)
+
+    def micro_batch(self, devices: int) -> int:
+        """Sequences a device takes at once.
+
+        Raises:
+            InputError: the devices do not divide BATCH, or MICRO_BATCH not a device's part of it.
+        """
+        share, rest = divmod(self.parameters.batch, devices)
+        if rest:
+            raise InputError(
+                f"BATCH={self.parameters.batch} does not divide among {devices} devices; give a "
+                "multiple of them."
+            )
+        return self.parameters.sequences_at_once(share, self.budget.seqlen)
+
+    def keys(self, device: str, devices: int) -> dict[str, Any]:
+        """MaxText's keys of the run, beside the shape's."""
+        parameters, micro = self.parameters, self.micro_batch(devices)
+        exact = self.precision == "float32"
+        return {
+            **hardware(device),
+            "dtype": "float32" if exact else "bfloat16",
+            "weight_dtype": "float32",
+            "matmul_precision": "highest" if exact else "default",
+            "attention": self._attention(device),
+            "remat_policy": "full" if parameters.recompute else "minimal",
+            "per_device_batch_size": micro,
+            "gradient_accumulation_steps": parameters.batch // devices // micro,
+            "max_target_length": self.budget.seqlen,
+            "z_loss_multiplier": parameters.z_loss,
+            "steps": self.budget.steps,
+        }
+
+    def _attention(self, device: str) -> str:
+        fits = self.shapes.head_dim % LANES == 0 and self.budget.seqlen % LANES == 0
+        return "flash" if device == "tpu" and fits else "dot_product"
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """MaxText's keys of where it runs; layers are stacked, so that one is compiled for all."""
+    return {"hardware": device, "scan_layers": True}
+
+
+def _check_data(records: Records, tokenizer: Path, shapes: Shapes) -> None:
+    check_tokenizer(tokenizer, shapes.vocabulary)
+    found = tokenizer_hash(tokenizer)
+    if found != records.tokenizer:
+        raise InputError(
+            f"{records.directory} was made with tokenizer {records.tokenizer[:12]} and {tokenizer} "
+            f"has another ({str(found)[:12]}); make the data with TOKENIZER=<that model>."
+        )
+    if records.vocabulary > shapes.vocabulary:
+        raise InputError(
+            f"{records.directory} has tokens up to {records.vocabulary} and the model's vocabulary "
+            f"ends at {shapes.vocabulary}; make the data with its own tokenizer."
+        )

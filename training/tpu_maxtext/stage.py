@@ -1,0 +1,96 @@
+"""The stage `train-tpu`: check the inputs, run this process's part, tell what came out."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+
+from espalier.manifest import METRICS, pruning_of
+from espalier.parameters import Parameters
+from espalier.processes import Processes
+from espalier.resources import peak_memory
+from espalier.stage import Outcome, StageContext
+from training.protocol.account import data_section, training_section
+from training.protocol.metrics import followed
+from training.protocol.plots import draw_losses
+from training.protocol.progress import Place, asked_to_stop
+from training.tpu_maxtext.checkpoint import sparsity_of
+from training.tpu_maxtext.devices import devices_of, together
+from training.tpu_maxtext.job import Job, hardware
+from training.tpu_maxtext.probe import probe
+from training.tpu_maxtext.spec import TpuTrainingParameters
+from training.tpu_maxtext.trainer import Trainer
+
+STATES = "ESPALIER_STATE"
+"""Names a folder, which may be gs://, for the run's states where its scratch does not survive."""
+BEST = "best"
+
+
+def run(context: StageContext, parameters: Parameters) -> Outcome:
+    """Train, and publish the last weights; the best ones beside them where they are others."""
+    job, place, found = _train(context, parameters)
+    best = found["best"]
+    if best and best[0] < job.budget.steps:
+        place.best.rename(context.output / BEST)
+    draw_losses(context.output / METRICS, context.name, context.output / "loss")
+    return Outcome(
+        pruning=_pruning(job, context.output),
+        training=training_section(job, found),
+        data=data_section(
+            job, job.records.tokenizer, job.records.rows["train"] * job.budget.seqlen
+        ),
+        checks={"validation_loss": found["valid"][-1][1] if found["valid"] else None},
+        notes={name: found[name] for name in ("tokens_per_second", "data_share", "devices")},
+    )
+
+
+def join(context: StageContext, parameters: Parameters) -> None:
+    """Run this machine's part; the first machine tells what came out."""
+    _train(context, parameters)
+
+
+def _train(context: StageContext, parameters: Parameters) -> tuple[Job, Place, dict[str, Any]]:
+    assert isinstance(parameters, TpuTrainingParameters)  # noqa: S101
+    job = Job.of(parameters, context.inputs)
+    place = Place(context.scratch, context.output)
+    states = os.environ.get(STATES) or str(context.scratch.resolve() / "state")
+    processes = Processes.from_environment()
+    if processes.node == 0:
+        place.stop.unlink(missing_ok=True)
+    with devices_of(context.device, processes), asked_to_stop(place.stop):
+        job.micro_batch(jax.device_count())
+        trainer = Trainer(job, place, context.device, states)
+        first = trainer.resume()
+        rank = jax.process_index()
+        if rank == 0:
+            since = f", from step {first}" if first else ""
+            context.progress.say(f"{context.name}: {job.budget}{since}")
+        span = (first, job.budget.steps)
+        with followed(context.output, context.name, span, rank) as metrics:
+            trainer.run(first, metrics)
+        probe(job.config, trainer.weights(), context.scratch, hardware(context.device))
+        together("probed")
+        return (
+            job,
+            place,
+            {
+                **asdict(trainer.facts),
+                "tokens_per_second": round(median(metrics.speeds or [0.0])),
+                "data_share": round(median(metrics.waits or [0.0]), 5),
+                "devices": jax.device_count(),
+                "peak_bytes": peak_memory(),
+            },
+        )
+
+
+def _pruning(job: Job, output: Path) -> dict[str, Any] | None:
+    """The parent's account of its pruning, as it holds for the trained weights."""
+    before = None if job.checkpoint is None else pruning_of(job.checkpoint)
+    if before is None or "pattern" not in before:
+        return before
+    if not job.masked:
+        return None  # dense again
+    return {**before, "policy": "preserve", "achieved": sparsity_of(output)}

@@ -1,0 +1,234 @@
+"""A run's arrays: made or read, masked, stepped, saved by Orbax and found again."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+from flax.linen import logical_axis_rules
+from maxtext.common.train_state_nnx import TrainStateNNX
+from maxtext.trainers.pre_train.train import eval_step, train_step
+from maxtext.utils import maxtext_utils, sharding
+
+from training.protocol.sparsity import is_masked
+from training.tpu_maxtext.checkpoint import Arrays, StoredWeights
+from training.tpu_maxtext.model import Model
+from training.tpu_maxtext.names import weights as named_weights
+
+Path = tuple[Any, ...]
+Batch = Mapping[str, jax.Array]
+KEPT_STATES = 2
+
+
+@dataclass(frozen=True)
+class Program:
+    """The jitted steps, and what their state looks like.
+
+    Attributes:
+        abstract: shapes, dtypes and shardings of every array, by path.
+        train: (state, batch) to the next state and metrics; the state given is used up.
+        evaluate: (state, batch) to metrics.
+    """
+
+    model: Model
+    graph: Any
+    shapes: Any
+    shardings: Any
+    data_sharding: Any
+    train: Callable[[Any, Any], Any]
+    evaluate: Callable[[Any, Any], Any]
+    initial: Callable[[], nnx.Module]
+
+    @classmethod
+    def of(cls, model: Model, stepper: optax.GradientTransformation) -> "Program":
+        """MaxText's own train step around the model and the optimizer."""
+        settings, mesh = model.settings, model.mesh
+
+        def initial() -> nnx.Module:
+            made = model.create()
+            return TrainStateNNX(made, nnx.Optimizer(made, stepper, wrt=nnx.Param))
+
+        shapes, _, shardings = maxtext_utils.get_abstract_state(settings, mesh, initial, True)
+        with logical_axis_rules(settings.logical_axis_rules):
+            graph = nnx.graphdef(nnx.eval_shape(initial))
+        of_weights, shardings = sharding.maybe_update_params_sharding_with_opt(settings, shardings)
+        of_data = sharding.get_input_data_sharding(settings, mesh)
+        train, inputs, outputs, _, donated = maxtext_utils.get_functional_train_with_signature(
+            train_step, of_data, shardings, graph, settings, of_weights
+        )
+        evaluate, eval_inputs, eval_outputs, _, _ = (
+            maxtext_utils.get_functional_eval_with_signature(
+                eval_step, of_data, shardings, graph, settings
+            )
+        )
+        return cls(
+            model=model,
+            graph=graph,
+            shapes=shapes,
+            shardings=shardings,
+            data_sharding=of_data,
+            train=jax.jit(
+                train, in_shardings=inputs, out_shardings=outputs, donate_argnums=donated
+            ),
+            evaluate=jax.jit(evaluate, in_shardings=eval_inputs, out_shardings=eval_outputs),
+            initial=initial,
+        )
+
+    def within(self, call: Callable[..., Any], *given: Any) -> Any:
+        """Call something under the mesh and the rules that name its axes."""
+        rules = self.model.settings.logical_axis_rules
+        with jax.set_mesh(self.model.mesh), logical_axis_rules(rules):
+            return call(*given)
+
+    def start(self) -> nnx.State:
+        """The state of step 0, as MaxText initialises it."""
+        make = jax.jit(lambda: nnx.state(self.initial()), out_shardings=self.shardings)
+        state: nnx.State = self.within(make)
+        return state
+
+    def abstract(self, path: Path) -> jax.ShapeDtypeStruct:
+        """Shape, dtype and sharding of one weight."""
+        found: jax.ShapeDtypeStruct = arrays_of(self.shapes)[("model", *path)]
+        return found
+
+
+def arrays_of(state: nnx.State) -> dict[Path, Any]:
+    """Every array of a state by its path; random streams, which nothing here draws from, aside."""
+    flat = nnx.to_flat_state(state)
+    return {
+        path: variable.get_value()
+        for path, variable in flat
+        if not isinstance(variable, nnx.RngState)
+    }
+
+
+def weights_of(state: nnx.State) -> Arrays:
+    """The model's parameters by their path in it."""
+    return {path[1:]: array for path, array in arrays_of(state).items() if path[0] == "model"}
+
+
+def replaced(state: nnx.State, arrays: Mapping[Path, Any]) -> nnx.State:
+    """The state with some of its arrays exchanged."""
+    flat = nnx.to_flat_state(state)
+    return nnx.from_flat_state(
+        (path, variable.replace(arrays[path]) if path in arrays else variable)
+        for path, variable in flat
+    )
+
+
+def with_weights(program: Program, state: nnx.State, stored: StoredWeights) -> nnx.State:
+    """The state with a checkpoint's weights."""
+    loaded = {
+        path: stored.load(path[1:], program.abstract(path[1:]))
+        for path in arrays_of(state)
+        if path[0] == "model"
+    }
+    return replaced(state, loaded)
+
+
+def with_fresh_weights(
+    program: Program, state: nnx.State, seed: int, deviation: float
+) -> nnx.State:
+    """The state with normal weights, and norms of one; no number of devices changes them."""
+    made = {}
+    for number, path in enumerate(sorted(weights_of(state))):
+        like = program.abstract(path)
+        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number)
+        if path[-1] == "scale":
+            draw = jax.jit(
+                lambda key, like=like: jnp.ones(like.shape, like.dtype), out_shardings=like.sharding
+            )
+        else:
+            draw = jax.jit(
+                lambda key, like=like: deviation * jax.random.normal(key, like.shape, like.dtype),
+                out_shardings=like.sharding,
+            )
+        made["model", *path] = draw(key)
+    return replaced(state, made)
+
+
+def with_mask(
+    program: Program, state: nnx.State, stored: StoredWeights, scanned: bool
+) -> nnx.State:
+    """The state that keeps a checkpoint's zeros: its mask set, and its weights zero there."""
+    shapes = stored.shapes
+    paths = {w.path for w in named_weights(shapes, scanned=scanned) if is_masked(w.name, w.stored)}
+    exchanged = {}
+    for path, array in arrays_of(state).items():
+        if "kept" not in path:
+            continue
+        place = path[path.index("kept") + 1 :]
+        if place in paths:
+            weight = program.abstract(place)
+            like = jax.ShapeDtypeStruct(weight.shape, bool, sharding=weight.sharding)
+            kept = stored.load(place, like)
+            exchanged[path] = jax.device_put(kept, array.sharding)
+            current = weights_of(state)[place]
+            exchanged["model", *place] = jnp.where(kept, current, 0)
+    return replaced(state, exchanged)
+
+
+def broken(state: nnx.State) -> int:
+    """Pruned weights that are not exactly zero."""
+    weights, count = weights_of(state), 0
+    for path, kept in arrays_of(state).items():
+        if "kept" in path:
+            place = path[path.index("kept") + 1 :]
+            count += int(jnp.count_nonzero(jnp.where(kept, 0, weights[place])))
+    return count
+
+
+class SavedStates:
+    """The last states of a run, wherever `folder` is: a directory or gs://."""
+
+    def __init__(self, folder: str) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT_STATES, create=True)
+        self._manager = ocp.CheckpointManager(folder, options=options)
+
+    def latest(self) -> int | None:
+        """The step of the last complete one."""
+        step = self._manager.latest_step()
+        return None if step is None else int(step)
+
+    def save(self, step: int, state: nnx.State, facts: Mapping[str, Any]) -> None:
+        """Write in the background; the arrays are copied before this returns."""
+        if step == self.latest():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_by_name(arrays_of(state))),
+                facts=ocp.args.JsonSave(dict(facts)),
+            ),
+        )
+
+    def load(self, step: int, state: nnx.State) -> tuple[nnx.State, dict[str, Any]]:
+        """A saved state in place of `state`, whose shardings it gets."""
+        like = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
+            for name, array in _by_name(arrays_of(state)).items()
+        }
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(like), facts=ocp.args.JsonRestore()
+            ),
+        )
+        paths = {_name(path): path for path in arrays_of(state)}
+        arrays = {paths[name]: array for name, array in found["state"].items()}
+        return replaced(state, arrays), dict(found["facts"])
+
+    def wait(self) -> None:
+        self._manager.wait_until_finished()
+
+
+def _by_name(arrays: Mapping[Path, Any]) -> dict[str, Any]:
+    return {_name(path): array for path, array in arrays.items()}
+
+
+def _name(path: Path) -> str:
+    return ".".join(map(str, path))
