@@ -108,8 +108,9 @@ def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
     if image.parent:
         words += ["--build-arg", f"PARENT={image.parent.reference(accel)}"]
     else:
-        words += ["--build-arg", f"ACCEL={accel}"]
-        words += ["--build-arg", f"BASE_IMAGE={_base_of(image, engine, accel)}"]
+        base = _base_of(image, engine, accel)
+        _pull_unless_held(base, engine)
+        words += ["--build-arg", f"ACCEL={accel}", "--build-arg", f"BASE_IMAGE={base}"]
         if image.name == SHARED and accel == "cpu" and (wheels := wheels_folder()):
             words += ["--build-arg", f"WHEELS_IMAGE={_wheels_image(engine, wheels)}"]
     for proxy in PROXIES:  # predefined arguments: they stay in no layer and no history
@@ -126,8 +127,9 @@ def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
     They are given on the command line, so that a new commit does not rebuild a layer.
     """
     base = _base_of(image, engine, accel)
-    name, _, base_digest = base.partition("@")
+    name, _, named_digest = base.partition("@")
     held_base = engine.inspect(base)
+    base_digest = named_digest or (held_base.published if held_base else "")
     labels = {
         BASE_LABEL: "" if base == pinned_base(image) else base,
         "org.opencontainers.image.version": __version__,
@@ -144,6 +146,12 @@ def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
     if source.startswith("https://"):  # anything else is somebody's own path or account
         labels["org.opencontainers.image.source"] = source
     return {label: value for label, value in labels.items() if value}
+
+
+def _pull_unless_held(base: str, engine: Engine) -> None:
+    """A build alone does not tell the digest behind a tag; if this fails, the build says why."""
+    if "@" not in base and not engine.inspect(base):
+        subprocess.run(engine.command("pull", base), check=False, capture_output=True)
 
 
 def _wheels_image(engine: Engine, wheels: Path) -> str:

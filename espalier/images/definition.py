@@ -50,7 +50,9 @@ class Image:
 
     @property
     def parent(self) -> "Image | None":
-        found = re.search(r"^ARG PARENT=espalier/([\w-]+):", self.dockerfile.read_text(), re.MULTILINE)
+        found = re.search(
+            r"^ARG PARENT=espalier/([\w-]+):", self.dockerfile.read_text(), re.MULTILINE
+        )
         return Image(found[1], self.folder.parent / found[1]) if found else None
 
     @property
