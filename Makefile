@@ -65,7 +65,7 @@ list list-models show verify gc: $(VENV)/.ready
 
 #:
 #: Images and locks
-#:   images           build every image for ACCEL
+#:   images           build every image that there is for ACCEL
 #:   image-<name>     build one, run its checks, record its packages and size
 #:   save-<name>      write an image as an archive for machines without a registry (TO)
 #:   lock-<name>      write a hash-locked package list again; locks: all of them
@@ -94,7 +94,7 @@ locks lock-check: $(VENV)/.ready
 #:   bench            time and memory of the methods beside a plain implementation
 #:
 #: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local, slurm),
-#: ACCEL (cpu, cuda), MEMORY, CPUS, THREADS, GPUS, NODES; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
+#: ACCEL (cpu, cuda, tpu), MEMORY, CPUS, THREADS, GPUS, NODES; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
 #: With RUNTIME=slurm: PARTITION, ACCOUNT, SBATCH_FLAGS, CONTAINER (none, apptainer, pyxis), CONTAINER_IMAGE;
 #: for one command: TIME.
 setup: $(VENV)/.ready

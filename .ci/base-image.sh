@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Makes the images' base, Debian 12 with its Python 3.11, where no image registry is reachable,
-# and prints its name. The name carries a version: raise it when the list of packages changes.
+# Makes a base of images where no image registry is reachable, and prints its name: of the Debian
+# that is asked for, with its own Python, which is 3.11 in bookworm and 3.13 in trixie.
+# The name carries a version: raise it when the list of packages changes.
 set -euo pipefail
 
-name=espalier-base:bookworm-1
+suite=${1:?bookworm or trixie}
+name=espalier-base:$suite-1
 docker=${DOCKER:-/usr/bin/docker}
 
 if "$docker" image inspect "$name" >/dev/null 2>&1; then
@@ -15,7 +17,7 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 debootstrap --variant=minbase \
   --include=ca-certificates,procps,python3,python3-venv \
-  bookworm "$root" >&2
+  "$suite" "$root" >&2
 # The official Python images call it python too.
 ln -s python3 "$root/usr/bin/python"
 rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,locale,man}

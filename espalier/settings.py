@@ -42,7 +42,7 @@ class Settings(BaseModel):
 
     store: Path = Path("store")
     runtime: str = "auto"
-    accel: Literal["cpu", "cuda"] = "cpu"
+    accel: Literal["cpu", "cuda", "tpu"] = "cpu"
     dry_run: bool = False
     force: bool = False
     wait: bool = True

@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 from espalier.fingerprint import ROOT
+from espalier.images import load_image
 from tests.run import MAIN, overlay, tools_venv
 
 
 def main() -> int:
     """1 when any of them finds something."""
-    tools = tools_venv() / "bin"
+    tools = tools_venv(load_image(MAIN)) / "bin"
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()

@@ -1,10 +1,11 @@
 """`make test` and `make bench`: run pytest, or the benchmarks, with each image's own pins.
 
-An image's packages and the developers' tools lie in two virtual environments of their own; a third,
-empty one sees both, the image's first, so that what is tested is what the image holds.
+An image's packages and the developers' tools for its Python lie in two virtual environments of
+their own; a third, empty one sees both, the image's first: what is tested is what the image holds.
 
 Tests run with the packages of `eval`, those marked `every_image` with the others' too where those
-hold transformers, and those marked with an image's name with that image's alone.
+hold models, and those marked with an image's name with that image's alone. An image whose Python
+this machine lacks is passed over, and said to be.
 """
 
 import argparse
@@ -15,10 +16,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from espalier.errors import EspalierError
-from espalier.images.definition import IMAGES, ROOT, SHARED, digest, known_images, locked_lines
-from espalier.images.lock import PYTHON_VERSION, find_uv, run_uv
+from espalier.images.definition import (
+    IMAGES,
+    ROOT,
+    SHARED,
+    Image,
+    digest,
+    known_images,
+    load_image,
+    locked_lines,
+)
+from espalier.images.lock import HOST_PYTHON, find_uv, run_uv
 from espalier.runtimes.local import ENVIRONMENTS
-from espalier.venv import COMPLETE, ensure_venv
+from espalier.venv import COMPLETE, ensure_venv, find_python
 
 MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
@@ -27,22 +37,23 @@ METHODS = "wanda"
 TRAINING = "fsdp"
 """The image of the trainer, for its own benchmark."""
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
-WITHOUT_MODELS = ("export",)
-"""The images without transformers: only the tests marked for them can be imported there."""
+WITHOUT_MODELS = ("export", "maxtext")
+"""The images without transformers or torch: only tests marked for them can be imported there."""
 PARALLEL = ("-n", "2", "--dist", "loadgroup")
 NOTHING_COLLECTED = 5
 """Pytest's exit code."""
 
 
-def tools_venv() -> Path:
-    """Site-packages of the developers' tools (pytest, hypothesis, …)."""
+def tools_venv(image: Image) -> Path:
+    """The developers' tools (pytest, hypothesis, …) for the image's Python."""
     lock = IMAGES / "dev" / "requirements.lock"
     name = digest("\n".join(locked_lines(lock)).encode() for lock in [lock])[:12]
-    folder = ENVIRONMENTS / f"dev-{name}"
+    suffix = "" if image.python == HOST_PYTHON else f"-python{image.python}"
+    folder = ENVIRONMENTS.resolve() / f"dev-{name}{suffix}"  # one path for clones that share it
     if not (folder / COMPLETE).is_file():
         uv = find_uv()
         failure = "the developers' tools cannot be installed"
-        run_uv([uv, "venv", "-q", "--clear", "--python", PYTHON_VERSION, str(folder)], failure)
+        _empty_venv(image, folder, failure)
         python = str(folder / "bin" / "python")
         sync = [uv, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode"]
         sync += ["--python", python, str(lock)]
@@ -51,19 +62,22 @@ def tools_venv() -> Path:
     return folder
 
 
-def overlay(image: str) -> Path:
+def overlay(name: str) -> Path:
     """The python that sees an image's packages and, after them, the tools."""
-    own = ensure_venv(image, "cpu", ENVIRONMENTS).parent.parent
+    image = load_image(name)
+    own = ensure_venv(name, "cpu", ENVIRONMENTS).parent.parent
     folder = ENVIRONMENTS / f"test-{own.name}"
-    site = f"lib/python{PYTHON_VERSION}/site-packages"
-    listing, seen = folder / site / "overlay.pth", f"{own / site}\n{tools_venv() / site}\n"
+    site = f"lib/python{image.python}/site-packages"
+    listing, seen = folder / site / "overlay.pth", f"{own / site}\n{tools_venv(image) / site}\n"
     if not listing.is_file() or listing.read_text() != seen:  # another run may be using it
-        run_uv(
-            [find_uv(), "venv", "-q", "--clear", "--python", PYTHON_VERSION, str(folder)],
-            "the tests' environment cannot be made",
-        )
+        _empty_venv(image, folder, "the tests' environment cannot be made")
         listing.write_text(seen)
     return folder / "bin" / "python"
+
+
+def _empty_venv(image: Image, folder: Path, failure: str) -> None:
+    command = [find_uv(), "venv", "-q", "--clear", "--no-project", "--python", image.python]
+    run_uv([*command, str(folder)], failure, image.bottom.folder)
 
 
 def main(words: list[str]) -> int:
@@ -139,6 +153,10 @@ def narrowed(words: Iterable[str], marks: str) -> list[str]:
 
 
 def _pytest(image: str, words: Iterable[str], marks: str) -> int:
+    python = load_image(image).python
+    if not find_python(load_image(image)):
+        print(f"== image {image} is passed over: no Python {python} is on this machine", flush=True)
+        return NOTHING_COLLECTED
     print(f"== with the packages of image {image}", flush=True)
     command = [overlay(image), "-m", "pytest", *narrowed(words, marks)]
     return subprocess.run(command, check=False).returncode

@@ -14,14 +14,17 @@ from espalier.images import (
     compile_lock,
     ensure_built,
     find_engine,
+    images_for,
     known_images,
     known_locks,
+    load_image,
     save,
 )
 from espalier.images.engine import Engine
 from espalier.resources import free_disk, free_memory, show_size
 from espalier.runtimes.choice import ENGINES, choose_runtime
 from espalier.settings import Settings, read_settings, split_assignments
+from espalier.venv import find_python
 
 Name = Annotated[str, typer.Argument(help="image, or `all`")]
 
@@ -37,7 +40,7 @@ def image(name: Name, assignments: Assignments = None) -> None:
     """Build an image for ACCEL, run its checks and record what is in it."""
     settings = _settings(assignments)
     engine = _engine(settings)
-    for each in known_images() if name == "all" else [name]:
+    for each in images_for(settings.accel) if name == "all" else [name]:
         built = build_image(each, engine, settings.accel)
         sys.stdout.write(f"{built.reference} {built.digest}\n")
 
@@ -71,7 +74,10 @@ def doctor(assignments: Assignments = None) -> None:
     for name in ENGINES:
         engine = find_engine(name)
         rows[name] = f"answers ({engine.client})" if engine else "does not answer"
-    rows["python3.11"] = shutil.which("python3.11") or "not on PATH (RUNTIME=local needs it)"
+    for bottom in sorted({load_image(name).bottom.name for name in known_images()}):
+        image = load_image(bottom)
+        row = f"python{image.python}"
+        rows[row] = find_python(image) or "not found (RUNTIME=local needs it)"
     rows["sbatch"] = shutil.which("sbatch") or "not on PATH (RUNTIME=slurm needs it)"
     try:
         rows["RUNTIME"] = f"{settings.runtime} → {choose_runtime(settings).name}"

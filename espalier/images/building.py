@@ -49,7 +49,7 @@ def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> I
         EnvironmentFailure: the build or a check failed.
     """
     image = load_image(name)
-    image.lock_files(accel)  # says what is wrong with accel before anything is started
+    image.require(accel)  # before anything is started
     RECORDS.mkdir(parents=True, exist_ok=True)
     if image.parent:
         ensure_built(image.parent.name, engine, accel)
@@ -60,33 +60,40 @@ def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> I
         return _check(image, engine, accel)
 
 
-def base_image(images: Path, held: HeldImage | None = None) -> str:
-    """BASE_IMAGE, else the one that a held image was built with, else the Dockerfile's."""
-    if base := os.environ.get("BASE_IMAGE") or (held and held.labels.get(BASE_LABEL)):
-        return base
-    return pinned_base(images)
+def base_variable(image: Image) -> str:
+    """What names another base for an image: Pythons differ, so one base can't serve them all."""
+    bottom = image.bottom.name
+    return "BASE_IMAGE" if bottom == SHARED else f"BASE_IMAGE_{bottom.upper()}"
 
 
-def pinned_base(images: Path) -> str:
-    """The base by tag and digest that the shared Dockerfile names."""
-    dockerfile = (images / SHARED / "Dockerfile").read_text()
+def base_image(image: Image, held: HeldImage | None = None) -> str:
+    """The variable's base, else the one a held image was built with, else the Dockerfile's."""
+    given = os.environ.get(base_variable(image))
+    return given or (held and held.labels.get(BASE_LABEL)) or pinned_base(image)
+
+
+def pinned_base(image: Image) -> str:
+    """The base that the Dockerfile at the bottom names."""
+    dockerfile = image.bottom.dockerfile.read_text()
     found = re.search(r"^ARG BASE_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
     if not found:
-        raise EnvironmentFailure("The shared Dockerfile names no base; give BASE_IMAGE.")
+        raise EnvironmentFailure(
+            f"The Dockerfile of image {image.bottom.name} names no base; give "
+            f"{base_variable(image)}."
+        )
     return found[1]
 
 
 def _held_fresh(image: Image, engine: Engine, accel: str) -> ImageReference | None:
     held = engine.inspect(image.reference(accel))
-    context = image.context_hash(accel, base_image(image.folder.parent, held))
+    context = image.context_hash(accel, base_image(image, held))
     if held and held.labels.get(CONTEXT_LABEL) == context:
         return ImageReference(image.reference(accel), held.digest)
     return None
 
 
 def _base_of(image: Image, engine: Engine, accel: str) -> str:
-    shared = image.parent or image
-    return base_image(image.folder.parent, engine.inspect(shared.reference(accel)))
+    return base_image(image, engine.inspect(image.bottom.reference(accel)))
 
 
 def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
@@ -101,16 +108,17 @@ def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
     if image.parent:
         words += ["--build-arg", f"PARENT={image.parent.reference(accel)}"]
     else:
-        words += ["--build-arg", f"ACCEL={accel}"]
-        words += ["--build-arg", f"BASE_IMAGE={_base_of(image, engine, accel)}"]
-        if accel == "cpu" and (wheels := wheels_folder()):
+        base = _base_of(image, engine, accel)
+        _pull_unless_held(base, engine)
+        words += ["--build-arg", f"ACCEL={accel}", "--build-arg", f"BASE_IMAGE={base}"]
+        if image.name == SHARED and accel == "cpu" and (wheels := wheels_folder()):
             words += ["--build-arg", f"WHEELS_IMAGE={_wheels_image(engine, wheels)}"]
     for proxy in PROXIES:  # predefined arguments: they stay in no layer and no history
         if os.environ.get(proxy):
             words += ["--build-arg", proxy]
     for label, value in _labels(image, engine, accel).items():
         words += ["--label", f"{label}={value}"]
-    _run_build([*words, str(ROOT)], engine, f"image {image.name}")
+    _run_build([*words, str(ROOT)], engine, f"image {image.name}", base_variable(image))
 
 
 def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
@@ -119,10 +127,11 @@ def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
     They are given on the command line, so that a new commit does not rebuild a layer.
     """
     base = _base_of(image, engine, accel)
-    name, _, base_digest = base.partition("@")
+    name, _, named_digest = base.partition("@")
     held_base = engine.inspect(base)
+    base_digest = named_digest or (held_base.published if held_base else "")
     labels = {
-        BASE_LABEL: "" if base == pinned_base(image.folder.parent) else base,
+        BASE_LABEL: "" if base == pinned_base(image) else base,
         "org.opencontainers.image.version": __version__,
         "org.opencontainers.image.revision": _git("rev-parse", "HEAD"),
         "org.opencontainers.image.base.name": name,
@@ -139,6 +148,12 @@ def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
     return {label: value for label, value in labels.items() if value}
 
 
+def _pull_unless_held(base: str, engine: Engine) -> None:
+    """A build alone does not tell the digest behind a tag; if this fails, the build says why."""
+    if "@" not in base and not engine.inspect(base):
+        subprocess.run(engine.command("pull", base), check=False, capture_output=True)
+
+
 def _wheels_image(engine: Engine, wheels: Path) -> str:
     """An image that holds the folder's torch, for the build to mount; it lands in no layer."""
     found = sorted(wheels.glob("torch-*.whl"))
@@ -149,11 +164,12 @@ def _wheels_image(engine: Engine, wheels: Path) -> str:
             dockerfile = Path(scratch) / "Dockerfile"
             dockerfile.write_text("FROM scratch\nCOPY torch-*.whl /\n")
             words = ["build", *engine.build_flags, "--tag", reference, "--file", str(dockerfile)]
-            _run_build([*words, str(wheels)], engine, "the image with torch's wheel")
+            what = "the image with torch's wheel"
+            _run_build([*words, str(wheels)], engine, what, "BASE_IMAGE")
     return reference
 
 
-def _run_build(words: Sequence[str], engine: Engine, what: str) -> None:
+def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> None:
     environment = dict(os.environ, DOCKER_BUILDKIT="1")
     sys.stderr.write(f"Building {what} with {engine.name}\n")
     last: deque[str] = deque(maxlen=5)
@@ -179,7 +195,7 @@ def _run_build(words: Sequence[str], engine: Engine, what: str) -> None:
     reason = " ".join((last[-1] if last else "it said nothing").split())
     raise EnvironmentFailure(
         f"{what} could not be built; {engine.name} says: {reason}. Where no registry is reachable, "
-        "BASE_IMAGE= names another base, and RUNTIME=local needs no image."
+        f"{base}= names another base, and RUNTIME=local needs no image."
     )
 
 

@@ -32,6 +32,8 @@ class HeldImage:
     digest: str
     labels: dict[str, str]
     size: int
+    published: str = ""
+    """Its digest at the registry that it was pulled from."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Engine:
             return None
         image: dict[str, Any] = json.loads(found)[0]
         digest = image["Id"] if image["Id"].startswith("sha256:") else f"sha256:{image['Id']}"
-        return HeldImage(digest, (image.get("Config") or {}).get("Labels") or {}, image["Size"])
+        labels = (image.get("Config") or {}).get("Labels") or {}
+        published = (image.get("RepoDigests") or [""])[0].partition("@")[2]
+        return HeldImage(digest, labels, image["Size"], published)
 
 
 def find_engine(name: str) -> Engine | None:

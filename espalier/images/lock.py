@@ -1,7 +1,7 @@
 """Writes the hash-locked lists of packages, and says whether they are up to date.
 
-Locks are compiled for Linux on x86-64 and Python 3.11, what the images are, except those of
-the host's own tools, which run anywhere. A lock names no index: where packages come from is
+Locks are compiled for Linux on x86-64 and the image's Python, except those of the host's own
+tools, which run anywhere. A lock names no index: where packages come from is
 the business of whoever installs.
 """
 
@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.images.definition import IMAGES, ROOT, SHARED, locked_lines
+from espalier.images.definition import IMAGES, ROOT, SHARED, Image, load_image, locked_lines
 
-PYTHON_VERSION = "3.11"
+HOST_PYTHON = "3.11"
+"""The oldest that the host's own tools run with."""
 HOST_TOOLS = ("host", "dev")
 IMAGE_PLATFORM = "x86_64-manylinux_2_28"
+TPU_PLATFORM = "x86_64-manylinux_2_31"
+"""The oldest that libtpu is built for."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,13 @@ class Lock:
     source: Path
     target: Path
     options: list[str] = field(default_factory=list)
+    python: str = HOST_PYTHON
     shared: Path | None = None  # a lock whose pins hold here too, and are not repeated
 
     def command(self, output: Path) -> list[str]:
         command = [
             *(find_uv(), "pip", "compile", "--quiet", "--generate-hashes"),
-            *("--python-version", PYTHON_VERSION, "--no-emit-index-url", "--no-emit-find-links"),
+            *("--python-version", self.python, "--no-emit-index-url", "--no-emit-find-links"),
             *("--custom-compile-command", f"make lock-{self.source.parent.name}"),
             *self.options,
         ]
@@ -62,29 +66,47 @@ def locks_of(name: str, images: Path = IMAGES) -> Iterator[Lock]:
     if not requirements.is_file():
         known = ", ".join(sorted(known_locks(images)))
         raise InputError(f"There is no lock {name}; known locks: {known}.")
-    for_images = ["--python-platform", IMAGE_PLATFORM]
     if name == "host":
         yield Lock(requirements, folder / "requirements.lock", ["--universal"])
     elif name == "dev":
         agree = ["--constraints", "../host/requirements.lock"]
         yield Lock(requirements, folder / "requirements.lock", ["--universal", *agree])
     elif name == SHARED:
-        yield Lock(folder / "installer.in", folder / "installer.lock", for_images)
-        cuda = folder / "requirements-cuda.lock"
-        yield Lock(requirements, cuda, for_images)
-        # The same packages at the same versions, but for torch's build and CUDA's libraries.
-        agree = [
-            option
-            for line in locked_lines(cuda)
-            if "==" in line and not line.startswith(("torch==", "nvidia-", "cuda-", "triton=="))
-            for option in ("--upgrade-package", line.split()[0])
-        ]
-        options = [*for_images, *cpu_torch_options(), *agree]
-        yield Lock(requirements, folder / "requirements-cpu.lock", options)
+        yield from _torch_locks(folder)
     else:
+        yield from _image_locks(load_image(name, images))
+
+
+def _torch_locks(folder: Path) -> Iterator[Lock]:
+    requirements, for_images = folder / "requirements.in", ["--python-platform", IMAGE_PLATFORM]
+    yield Lock(folder / "installer.in", folder / "installer.lock", for_images)
+    cuda = folder / "requirements-cuda.lock"
+    yield Lock(requirements, cuda, for_images)
+    # The same packages at the same versions, but for torch's build and CUDA's libraries.
+    agree = [
+        option
+        for line in locked_lines(cuda)
+        if "==" in line and not line.startswith(("torch==", "nvidia-", "cuda-", "triton=="))
+        for option in ("--upgrade-package", line.split()[0])
+    ]
+    options = [*for_images, *cpu_torch_options(), *agree]
+    yield Lock(requirements, folder / "requirements-cpu.lock", options)
+
+
+def _image_locks(image: Image) -> Iterator[Lock]:
+    requirements, for_images = image.folder / "requirements.in", ["--python-platform"]
+    if image.parent:
         # What the CUDA build needs contains what the CPU build needs: one lock serves both.
-        shared = images / SHARED / "requirements-cuda.lock"
-        yield Lock(requirements, folder / "requirements.lock", for_images, shared)
+        shared = image.parent.folder / "requirements-cuda.lock"
+        target = image.folder / "requirements.lock"
+        yield Lock(requirements, target, [*for_images, IMAGE_PLATFORM], image.python, shared)
+        return
+    cpu = image.folder / "requirements-cpu.lock"
+    yield Lock(requirements, cpu, [*for_images, IMAGE_PLATFORM], image.python)
+    # What another accelerator adds; the rest stays at the CPU's versions.
+    for more in sorted(image.folder.glob("requirements-*.in")):
+        options = [*for_images, TPU_PLATFORM, "--constraints", cpu.name]
+        yield Lock(more, more.with_suffix(".lock"), options, image.python)
 
 
 def compile_lock(name: str, *, check: bool = False, images: Path = IMAGES) -> bool:

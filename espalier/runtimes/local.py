@@ -8,7 +8,7 @@ from pathlib import Path
 from espalier.errors import EnvironmentFailure
 from espalier.fingerprint import ROOT
 from espalier.images import load_image
-from espalier.images.definition import hash_locks
+from espalier.images.definition import SHARED, hash_locks
 from espalier.manifest import ImageRecord
 from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 from espalier.venv import ensure_venv
@@ -94,10 +94,10 @@ def built_lock(name: str) -> str:
     Raises:
         EnvironmentFailure: this is another image than `name`.
     """
-    locks = [BUILT_FROM / "torch.lock", BUILT_FROM / f"{name}.lock"]
-    if not locks[1].is_file():
+    shared, own = BUILT_FROM / f"{SHARED}.lock", BUILT_FROM / f"{name}.lock"
+    if not own.is_file():
         raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
-    return hash_locks(locks)
+    return hash_locks([shared, own] if shared.is_file() else [own])
 
 
 def require_built_from(image: ImageRecord) -> None:

@@ -23,7 +23,7 @@ if "build" in words:
     tag = words[words.index("--tag") + 1]
     labels = [words[i + 1] for i, word in enumerate(words) if word == "--label"]
     image = {"Id": "sha256:1", "Size": 7,
-             "Config": {"Labels": dict(label.split("=", 1) for label in labels)}}
+             "RepoDigests": [], "Config": {"Labels": dict(label.split("=", 1) for label in labels)}}
     (state / tag.replace("/", "+")).write_text(json.dumps([image]))
 elif "inspect" in words:
     held = state / words[-1].replace("/", "+")
@@ -34,6 +34,9 @@ elif "run" in words:
     if (state / "broken").exists():
         sys.exit("ModuleNotFoundError: No module named 'torch'")
     print(json.dumps({"python": "3.11.2", "packages": {}, "imports": []}))
+elif "pull" in words:
+    image = {"Id": "sha256:2", "Size": 5, "RepoDigests": [f"{words[-1].split(':')[0]}@sha256:3"]}
+    (state / words[-1].replace("/", "+")).write_text(json.dumps([image]))
 elif "save" in words:
     sys.stdout.write("archive")
 """
@@ -53,6 +56,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DOCKER", str(client))
     monkeypatch.setenv("DOCKER_FLAGS", "--context 'my engine'")
     monkeypatch.setenv("BASE_IMAGE", "base:1")
+    monkeypatch.delenv("BASE_IMAGE_MAXTEXT", raising=False)
     state = tmp_path / "state"
     state.mkdir()
     monkeypatch.setenv("FAKE_STATE", str(state))
@@ -101,6 +105,37 @@ def test_another_base_makes_it_stale(state: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("BASE_IMAGE", "base:2")
     ensure_built("torch", answering(), "cpu")
     assert len(calls(state, "build")) == 2
+
+
+def test_an_image_on_its_own_base_is_built_without_another(
+    state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torch-2.13.0+cpu.whl").touch()
+    monkeypatch.setenv("WHEELS", str(tmp_path))
+    monkeypatch.setenv("BASE_IMAGE_MAXTEXT", "newer:1")
+    ensure_built("maxtext", answering(), "tpu")
+    (only,) = calls(state, "build")
+    assert Path(only[only.index("--file") + 1]).parent.name == "maxtext"
+    assert {"BASE_IMAGE=newer:1", "ACCEL=tpu"} <= set(only)
+    assert not [word for word in only if word.startswith(("PARENT=", "WHEELS_IMAGE="))]
+    ensure_built("maxtext", answering(), "tpu")
+    assert len(calls(state, "build")) == 1
+
+
+def test_a_base_without_a_digest_is_pulled_to_record_it(state: Path) -> None:
+    ensure_built("maxtext", answering(), "cpu")
+    base = building.pinned_base(load_image("maxtext"))
+    assert [words[-1] for words in calls(state, "pull")] == [base]
+    labels = json.loads((building.RECORDS / "maxtext-cpu.json").read_text())["labels"]
+    assert labels["org.opencontainers.image.base.name"] == base
+    assert labels["org.opencontainers.image.base.digest"] == "sha256:3"
+
+
+def test_no_engine_is_asked_for_a_variant_that_there_is_not(state: Path) -> None:
+    for name, accel in (("maxtext", "cuda"), ("wanda", "tpu")):
+        with pytest.raises(InputError, match=f"ACCEL={accel} has no image {name}: give cpu or "):
+            ensure_built(name, answering(), accel)
+    assert not calls(state, "build")
 
 
 def test_a_new_image_is_run_and_recorded(state: Path) -> None:

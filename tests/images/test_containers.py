@@ -14,8 +14,10 @@ from espalier.images.definition import load_image
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
 
 HARNESSES = {"wanda": "0.3.0", "eval": "0.4.13", "minitron": "0.4.9"}
-TRANSFORMERS = {"wanda": "5.", "eval": "5.", "fsdp": "5.", "minitron": "4.46.2"}
-CHILDREN = [name for name in known_images() if name != "torch"]
+TRANSFORMERS = {"wanda": "5.", "eval": "5.", "fsdp": "5.", "maxtext": "5.", "minitron": "4.46.2"}
+CHILDREN = [name for name in known_images() if load_image(name).parent]
+WITH_CODE = [name for name in known_images() if name != "torch"]
+WITH_MODELS = [name for name in TRANSFORMERS if name in CHILDREN]
 TINY_MODELS = Path(__file__).with_name("tiny_models.py")
 
 
@@ -81,22 +83,25 @@ def test_labels_say_what_it_is(engine: Engine, image: ImageReference) -> None:
 def test_its_check_passes_for_any_user(engine: Engine, name: str) -> None:
     """Hard imports and `pip check`, on a read-only root without network or capabilities."""
     contents = json.loads(in_image(engine, name).splitlines()[-1])
-    assert contents["python"].startswith("3.11.")
-    assert contents["packages"]["torch"] == "2.13.0+cpu"
-    assert "torch" in contents["imports"]
+    image = load_image(name)
+    assert contents["python"].startswith(f"{image.python}.")
+    core = {"torch": ("torch", "2.13.0+cpu"), "maxtext": ("jax", "0.11.1")}
+    package, version = core[image.bottom.name]
+    assert contents["packages"][package] == version
+    assert package in contents["imports"]
     assert contents["packages"].get("lm-eval") == HARNESSES.get(name)
     transformers = contents["packages"].get("transformers", "")
     assert transformers.startswith(TRANSFORMERS[name]) if name in TRANSFORMERS else not transformers
 
 
-@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("name", WITH_MODELS)
 def test_llama_and_qwen3_work(engine: Engine, name: str) -> None:
     out = in_image(engine, name, "python", "-", stdin=TINY_MODELS.read_text())
     qwen3 = name != "minitron"  # whose transformers is older
     assert out.split() == ["LlamaForCausalLM", *["Qwen3ForCausalLM"] * qwen3]
 
 
-@pytest.mark.parametrize("name", CHILDREN)
+@pytest.mark.parametrize("name", WITH_CODE)
 def test_the_projects_code_is_there_and_compiled(engine: Engine, name: str) -> None:
     program = "import espalier.errors as e; print(e.__file__); print(e.__cached__)"
     file, cached = in_image(engine, name, "python", "-c", program).split()
@@ -104,9 +109,17 @@ def test_the_projects_code_is_there_and_compiled(engine: Engine, name: str) -> N
     in_image(engine, name, "test", "-r", cached)
 
 
-def test_what_schedulers_and_libraries_ask_for_is_there(engine: Engine) -> None:
+@pytest.mark.parametrize("name", ["torch", "maxtext"])
+def test_what_schedulers_and_libraries_ask_for_is_there(engine: Engine, name: str) -> None:
     script = "ps >/dev/null && touch /tmp/x && python -c 'import getpass; print(getpass.getuser())'"
-    assert in_image(engine, "torch", "bash", "-c", script).strip() == "stage"
+    assert in_image(engine, name, "bash", "-c", script).strip() == "stage"
+
+
+def test_jax_computes_on_the_cpu_without_torch(engine: Engine) -> None:
+    program = "import importlib.util as i, jax, jax.numpy as np, espalier.run_stage; "
+    program += "print(jax.default_backend(), (np.eye(3) * 2).sum(), i.find_spec('torch'))"
+    out = in_image(engine, "maxtext", "python", "-c", program)
+    assert out.split() == ["cpu", "6.0", "None"]
 
 
 def test_nothing_but_tmp_is_writable(engine: Engine) -> None:

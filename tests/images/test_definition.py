@@ -6,33 +6,81 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import InputError
-from espalier.images.definition import CODE, IMAGES, ROOT, Image, known_images, load_image
+from espalier.images.definition import (
+    CODE,
+    IMAGES,
+    ROOT,
+    Image,
+    images_for,
+    known_images,
+    load_image,
+)
 
 BASE = "python:3.11@sha256:0"
 
 
+def copied(name: str, tmp_path: Path) -> Image:
+    """An image in a copy of what goes into it."""
+    shutil.copytree(IMAGES, tmp_path / "images")
+    for part in CODE:
+        source = ROOT / part
+        copy = shutil.copytree if source.is_dir() else shutil.copyfile
+        copy(source, tmp_path / part)
+    return load_image(name, tmp_path / "images")
+
+
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
-    """The image `wanda` in a copy of what goes into it."""
-    shutil.copytree(IMAGES, tmp_path / "images")
-    for name in CODE:
-        source = ROOT / name
-        copy = shutil.copytree if source.is_dir() else shutil.copyfile
-        copy(source, tmp_path / name)
-    return load_image("wanda", tmp_path / "images")
+    return copied("wanda", tmp_path)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Image:
+    return copied("maxtext", tmp_path)
 
 
 def test_the_shared_image_is_built_first() -> None:
     assert known_images()[0] == "torch"
-    assert {"wanda", "eval", "export", "fsdp", "minitron"} <= set(known_images())
+    assert {"wanda", "eval", "export", "fsdp", "maxtext", "minitron"} <= set(known_images())
     assert not {"host", "dev"} & set(known_images())
 
 
 def test_unknown_names_are_told_the_known_ones() -> None:
     with pytest.raises(InputError, match="no image wander; known images: torch, eval, export, f"):
         load_image("wander")
-    with pytest.raises(InputError, match="ACCEL=tpu has no image: give cpu or cuda"):
-        load_image("wanda").lock_hash("tpu")
+
+
+def test_an_image_is_built_on_what_its_dockerfile_names() -> None:
+    on_base = [name for name in known_images() if not load_image(name).parent]
+    assert on_base == ["torch", "maxtext"]
+    assert load_image("wanda").bottom == load_image("torch")
+    assert load_image("maxtext").bottom == load_image("maxtext")
+
+
+def test_python_and_accelerators_are_those_of_the_image_at_the_bottom() -> None:
+    for name in known_images():
+        image = load_image(name)
+        expected = ("3.13", ("cpu", "tpu")) if name == "maxtext" else ("3.11", ("cpu", "cuda"))
+        assert (image.python, image.accelerators) == expected
+    assert images_for("tpu") == ["maxtext"]
+    assert images_for("cuda") == [name for name in known_images() if name != "maxtext"]
+    assert images_for("cpu") == known_images()
+
+
+@pytest.mark.parametrize(
+    ("name", "accel", "known"),
+    [
+        ("wanda", "tpu", "cpu or cuda"),
+        ("torch", "tpu", "cpu or cuda"),
+        ("maxtext", "cuda", "cpu or tpu"),
+    ],
+)
+def test_an_accelerator_without_a_variant_is_refused(name: str, accel: str, known: str) -> None:
+    told = f"^ACCEL={accel} has no image {name}: give {known}.$"
+    with pytest.raises(InputError, match=told):
+        load_image(name).lock_hash(accel)
+    with pytest.raises(InputError, match=told):
+        load_image(name).context_hash(accel, BASE)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +118,39 @@ def test_nothing_else_changes_the_context(image: Image, path: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("changed==1\n")
     assert image.context_hash("cpu", BASE) == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "images/maxtext/requirements-cpu.lock",
+        "images/maxtext/Dockerfile",
+        "images/maxtext/imports.txt",
+        "images/torch/installer.lock",
+        "images/torch/check.py",
+        "espalier/__init__.py",
+    ],
+)
+def test_what_an_image_takes_from_another_changes_its_context(alone: Image, path: str) -> None:
+    before = alone.context_hash("cpu", BASE)
+    file = alone.folder.parents[1] / path
+    file.write_text(file.read_text() + "\nchanged==1\n")
+    assert alone.context_hash("cpu", BASE) != before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "images/maxtext/requirements-tpu.lock",
+        "images/maxtext/requirements.in",
+        "images/torch/requirements-cpu.lock",
+        "images/torch/Dockerfile",
+    ],
+)
+def test_what_it_does_not_take_leaves_its_context_as_it_is(alone: Image, path: str) -> None:
+    before = alone.context_hash("cpu", BASE)
+    (alone.folder.parents[1] / path).write_text("changed==1\n")
+    assert alone.context_hash("cpu", BASE) == before
 
 
 def test_code_alone_leaves_the_environment_as_it_is(image: Image) -> None:

@@ -6,17 +6,51 @@ from pathlib import Path
 import pytest
 
 from espalier.images.building import base_image
-from espalier.images.definition import IMAGES, ROOT
+from espalier.images.definition import IMAGES, ROOT, load_image
 
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 each = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
 
 
-def test_the_base_is_named_by_tag_and_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("BASE_IMAGE", raising=False)
-    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base_image(IMAGES))
+def test_a_base_is_named_by_its_whole_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And by a digest, but for MaxText's, of which none was at hand: its labels record it."""
+    for variable in ("BASE_IMAGE", "BASE_IMAGE_MAXTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    shared, alone = base_image(load_image("wanda")), base_image(load_image("maxtext"))
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", shared)
+    assert re.fullmatch(r"python:3\.13\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?", alone)
+
+
+def test_each_image_at_the_bottom_has_a_variable_for_its_base(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BASE_IMAGE", "mine:1")
-    assert base_image(IMAGES) == "mine:1"
+    monkeypatch.setenv("BASE_IMAGE_MAXTEXT", "mine:2")
+    bases = {name: base_image(load_image(name)) for name in ("torch", "wanda", "maxtext")}
+    assert bases == {"torch": "mine:1", "wanda": "mine:1", "maxtext": "mine:2"}
+
+
+@each
+def test_its_environment_has_the_images_python(dockerfile: Path) -> None:
+    image = load_image(dockerfile.parent.name)
+    made = re.findall(r"uv venv --python (\S+) /opt/venv", dockerfile.read_text())
+    assert made == ([] if image.parent else [image.python])
+    assert f"python:{image.python}." in image.bottom.dockerfile.read_text()
+
+
+@each
+def test_each_has_the_same_labels_and_settings(dockerfile: Path) -> None:
+    """Said by the shared image for those built on it, and by each other one itself."""
+    text = dockerfile.read_text() + load_image(dockerfile.parent.name).bottom.dockerfile.read_text()
+    keys = set(re.findall(r"\b(org\.[\w.]+)=", text))
+    shared = set(re.findall(r"\b(org\.[\w.]+)=", (IMAGES / "torch/Dockerfile").read_text()))
+    assert keys == shared
+    caches_of_torch = {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"}
+    settings = set(re.findall(r"^(?:ENV| +)\s*([A-Z_]+)=", text, re.MULTILINE))
+    wanted = re.findall(
+        r"^(?:ENV| +)\s*([A-Z_]+)=", (IMAGES / "torch/Dockerfile").read_text(), re.MULTILINE
+    )
+    assert settings >= set(wanted) - caches_of_torch
 
 
 @each

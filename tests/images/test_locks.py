@@ -8,7 +8,13 @@ import pytest
 
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.images import compile_lock
-from espalier.images.definition import IMAGES, SHARED, known_images, locked_lines
+from espalier.images.definition import (
+    IMAGES,
+    SHARED,
+    known_images,
+    load_image,
+    locked_lines,
+)
 from espalier.images.lock import cpu_torch_options, locked_names, locks_of
 
 LOCKS = sorted(IMAGES.glob("*/*.lock"))
@@ -38,15 +44,44 @@ def test_no_lock_names_an_index_or_a_path(lock: Path) -> None:
     assert not re.search(r"https?://|--(extra-)?index|--find-links|(?<![\w.])/\w", text)
 
 
-def test_all_images_share_one_torch() -> None:
+def test_all_images_with_torch_share_one() -> None:
     cpu, cuda = (pins(IMAGES / "torch" / f"requirements-{accel}.lock") for accel in ("cpu", "cuda"))
     assert cpu.pop("torch") == "2.13.0+cpu"
     assert cuda.pop("torch") == "2.13.0"
     assert cpu == {name: pin for name, pin in cuda.items() if not CUDA_ONLY.match(name)}
-    for name in set(known_images()) - {SHARED}:
+    for name in known_images():
+        if load_image(name).parent != load_image(SHARED):
+            continue
         own = pins(IMAGES / name / "requirements.lock")
         assert not set(own) & {"torch", *cpu, *cuda}
         assert "torch==2.13.0" in (IMAGES / name / "requirements.in").read_text()
+
+
+def test_maxtext_is_locked_without_torch_and_without_its_developers_tools() -> None:
+    locked = pins(IMAGES / "maxtext" / "requirements-cpu.lock")
+    assert (locked["maxtext"], locked["jax"], locked["jaxlib"]) == ("0.2.5", "0.11.1", "0.11.1")
+    unwanted = {"torch", "pytest", "pylint", "pytype", "pyink", "black", "isort", "pre-commit"}
+    assert not unwanted & set(locked)
+    assert not [name for name in locked if CUDA_ONLY.match(name) or "google-cloud" in name]
+
+
+def test_a_tpu_adds_to_what_a_cpu_has() -> None:
+    cpu, tpu = (pins(IMAGES / "maxtext" / f"requirements-{accel}.lock") for accel in ("cpu", "tpu"))
+    assert cpu.items() <= tpu.items()
+    assert tpu["libtpu"] == "0.0.46"
+    assert {"gcsfs", "google-cloud-storage"} <= set(tpu) - set(cpu)
+
+
+def test_a_lock_is_compiled_for_its_images_python() -> None:
+    for name, python in (("wanda", "3.11"), ("maxtext", "3.13"), ("dev", "3.11")):
+        for lock in locks_of(name):
+            command = lock.command(lock.target)
+            assert command[command.index("--python-version") + 1] == python
+    names = [(lock.source.name, lock.target.name) for lock in locks_of("maxtext")]
+    assert names == [
+        ("requirements.in", "requirements-cpu.lock"),
+        ("requirements-tpu.in", "requirements-tpu.lock"),
+    ]
 
 
 def test_the_harnesses_and_transformers() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from espalier import venv
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.images.definition import load_image
+from espalier.images.definition import Image, load_image
 from espalier.images.lock import run_uv
 
 
@@ -17,7 +17,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What uv would have been asked, without doing it."""
     asked: list[list[str]] = []
 
-    def record(command: list[str], failure: str) -> None:
+    def record(command: list[str], failure: str, folder: Path | None = None) -> None:
         asked.append(command)
         if command[1] == "venv":
             Path(command[-1]).mkdir()
@@ -33,6 +33,26 @@ def test_it_is_built_from_the_images_own_locks(commands: list[list[str]], tmp_pa
     sync = commands[1]
     assert "--require-hashes" in sync
     assert sync[-2:] == [str(lock) for lock in image.lock_files("cpu")]
+
+
+def test_it_has_the_images_own_python(
+    commands: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHEELS", str(tmp_path / "absent"))  # where torch lies is no matter here
+    venv.ensure_venv("maxtext", "tpu", tmp_path)
+    made, sync = commands[:2]
+    assert made[made.index("--python") + 1] == "3.13"
+    assert sync[-1] == str(load_image("maxtext").folder / "requirements-tpu.lock")
+    assert not {"--torch-backend", "--find-links"} & set(sync)
+
+
+def test_a_python_is_found_or_not(tmp_path: Path) -> None:
+    assert venv.find_python(load_image("wanda"))
+    absent = Image("absent", tmp_path / "absent")
+    absent.folder.mkdir()
+    absent.dockerfile.write_text("ARG BASE_IMAGE=python:3.99\n")
+    (absent.folder / ".python-version").write_text("3.99\n")
+    assert venv.find_python(absent) is None
 
 
 def test_a_complete_one_is_known_by_a_look(commands: list[list[str]], tmp_path: Path) -> None:
@@ -57,11 +77,13 @@ def test_an_interrupted_one_is_built_again(
 
 
 def test_a_failure_leaves_it_incomplete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(command: list[str], failure: str) -> None:
+    def fail(command: list[str], failure: str, folder: Path | None = None) -> None:
         raise EnvironmentFailure(failure)
 
     monkeypatch.setattr(venv, "run_uv", fail)
-    with pytest.raises(EnvironmentFailure, match=r"need Python 3\.11 on this machine, or a contai"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"wanda needs Python 3\.11 on this machine, or a "
+    ):
         venv.ensure_venv("wanda", "cpu", tmp_path)
     assert not list(tmp_path.glob(f"*/{venv.COMPLETE}"))
 

@@ -159,6 +159,17 @@ def test_an_image_of_other_locks_is_refused(
         local.require_built_from(record)
 
 
+def test_an_image_without_torch_has_its_own_lock_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "BUILT_FROM", tmp_path)
+    lock = Path(ROOT / "images/maxtext/requirements-tpu.lock").read_text()
+    (tmp_path / "maxtext.lock").write_text(lock)
+    assert InsideRuntime().image("maxtext", "tpu", build=False).lock == (
+        load_image("maxtext").lock_hash("tpu")
+    )
+
+
 def test_nothing_is_fetched_in_a_job(tmp_path: Path) -> None:
     settings = Settings(store=tmp_path / "store")
     executor = Executor(Store(settings.store), SlurmRuntime(Bare(InsideRuntime())), settings)
