@@ -36,8 +36,11 @@ $(SCORERS) pipeline: $(VENV)/.ready
 #:
 #: Train
 #:   train-gpu        train CKPT, or ARCH from scratch, on the token data DATA for TOKENS (TEACHER, GPUS)
+#:   train-tpu        the same by MaxText: on a TPU, or on this machine's processor
+#:   to-maxtext       write CKPT as a MaxText checkpoint (SCAN); refused unless its logits are the same
+#:   to-hf            write a MaxText checkpoint CKPT as a Hugging Face directory, as strictly
 #:   plan-gpu         say what memory and time the same command takes, without a GPU (GPU, GPUS, NODES, MFU)
-train-gpu plan-gpu: $(VENV)/.ready
+train-gpu train-tpu to-maxtext to-hf plan-gpu: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -124,6 +127,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu plan-gpu \
+.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf plan-gpu \
   list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

@@ -120,7 +120,7 @@ class Executor:
         with artifact_lock(lock_file, self.settings.wait, self._say):
             if self._is_done(target, recipe):
                 return target
-            image = self.runtime.image(request.stage.image, self.settings.accel, build=True)
+            image = self._image(request.stage, build=True)
             partial = self.store.partial(request.stage.section, request.name, recipe.fingerprint)
             self.store.create(partial / RUN_FOLDER)
             spec = self._spec(request, recipe, records, image, partial)
@@ -140,7 +140,7 @@ class Executor:
         pinned = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return Launch(
             image=request.stage.image,
-            device=self.settings.accel,
+            device=self._device(request.stage),
             run_id=run_id,
             inputs=request.inputs,
             output=partial,
@@ -159,20 +159,19 @@ class Executor:
         image: ImageRecord,
         partial: Path,
     ) -> RunSpec:
+        runtime = self._runtime(request.stage)
         return RunSpec(
             stage=request.stage.name,
             name=request.name,
             parameters=request.parameters.model_dump(mode="json"),
-            inputs={
-                role: self.runtime.seen_path(role, path) for role, path in request.inputs.items()
-            },
+            inputs={role: runtime.seen_path(role, path) for role, path in request.inputs.items()},
             input_records=records,
             recipe=recipe,
             image=image,
             code=CodeRecord(sha256=recipe.code, revision=code_revision()),
-            command=self.runtime.argv(self.launch(request, partial)),
-            runtime=self.runtime.name,
-            device=self.settings.accel,
+            command=runtime.argv(self.launch(request, partial)),
+            runtime=runtime.name,
+            device=self._device(request.stage),
         )
 
     def preview(self, request: Request) -> dict[str, str]:
@@ -186,7 +185,7 @@ class Executor:
             fingerprint = recipe.fingerprint
             state = "done already" if self._is_done(target, recipe) else state
         partial = self.store.partial(request.stage.section, request.name, fingerprint)
-        image = self.runtime.image(request.stage.image, self.settings.accel, build=False)
+        image = self._image(request.stage, build=False)
         return {
             "stage": f"{request.stage.name} ({state})",
             "image": image.reference or f"{image.name}, lock {image.lock[:12]}",
@@ -198,7 +197,7 @@ class Executor:
             **{f"input {role}": str(path) for role, path in request.inputs.items()},
             "output": str(target),
             **request.plan.rows(self.store.root, self.settings.memory),
-            "command": shlex.join(self.runtime.argv(self.launch(request, partial))),
+            "command": shlex.join(self._runtime(request.stage).argv(self.launch(request, partial))),
         }
 
     def identity(self, path: Path) -> InputRecord:
@@ -210,11 +209,23 @@ class Executor:
         recipe = Recipe(
             stage=request.stage.name,
             code=code_hash(request.stage.entry.partition(":")[0]),
-            lock=self.runtime.image(request.stage.image, self.settings.accel, build=False).lock,
+            lock=self._image(request.stage, build=False).lock,
             parameters=request.parameters.identity(),
             inputs={role: record.content for role, record in records.items()},
         )
         return recipe, records
+
+    def _image(self, stage: Stage, *, build: bool) -> ImageRecord:
+        return self._runtime(stage).image(stage.image, self._device(stage), build)
+
+    def _runtime(self, stage: Stage) -> Runtime:
+        """Where it runs: near, where the runtime has TPUs and the stage no use for them."""
+        return self.runtime if stage.tpu else self.runtime.nearby
+
+    def _device(self, stage: Stage) -> str:
+        """ACCEL, or the processor where that is a TPU and the stage has no use for it."""
+        accel = self.settings.accel
+        return "cpu" if accel == "tpu" and not stage.tpu else accel
 
     def _nodes(self, stage: Stage) -> int:
         """Machines that it runs on; a stage that has no part for others runs on one."""
@@ -242,7 +253,7 @@ class Executor:
         if not (partial / RUN_FOLDER / MADE).is_file():
             write_synced(description, spec.model_dump_json(indent=1))
             with hub_token(request.stage) as secrets:
-                self._start(self.runtime, self.launch(request, partial, secrets))
+                self._start(self._runtime(request.stage), self.launch(request, partial, secrets))
         if checker := request.stage.checked_in:
             nearby = self.runtime.nearby
             nearby.image(checker, "cpu", build=True)

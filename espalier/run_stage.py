@@ -171,10 +171,11 @@ def _ledger(
     spec: RunSpec, context: StageContext, model: dict[str, Any] | None, outcome: Outcome
 ) -> list[Entry]:
     """What the model has cost so far: its parent's account, and this stage's line."""
-    if model is None:
-        return []
     fresh = (outcome.training or {}).get("init") == "random"
-    before = [] if fresh else account_of(context.inputs.get("model"))
+    source = context.inputs.get("model") or context.inputs.get("maxtext")
+    before = [] if fresh else account_of(source)
+    if model is None:
+        return before if spec.stage == "to-maxtext" else []
     measured = measured_tokens(context.inputs.values())
     return [*before, *Entry.of(spec.stage, spec.name, model, outcome, measured)]
 

@@ -52,7 +52,7 @@ class Stage:
 
     Attributes:
         name: how it is called, also the method's name.
-        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `train`, `plan`, `eval`.
+        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `train`, `convert`, `plan`, `eval`.
         section: where on the store its output is published.
         image: the image it runs in.
         parameters: the class that validates its parameters.
@@ -68,6 +68,7 @@ class Stage:
             but the first, where a run is spread over several.
         checked_in: the image that checks the result, where the stage's own image lacks torch;
             it runs once the stage has ended, on the machine that the command was given on.
+        tpu: whether it computes on TPUs, where they are asked for; other stages run on a processor.
         derived: the inputs that other stages make of the same model, by role.
         unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
             the prunings they stand for; may raise InputError.
@@ -86,6 +87,7 @@ class Stage:
     report: str | None = None
     join: str | None = None
     checked_in: str | None = None
+    tpu: bool = False
     derived: Mapping[str, Derived] = field(default_factory=dict)
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
 

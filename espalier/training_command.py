@@ -3,7 +3,9 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+from espalier.architectures.shapes import Shapes, config_file
 from espalier.chain import GROWN_TEXT, Chain, default_name
 from espalier.discovery import stage_named
 from espalier.errors import InputError
@@ -11,10 +13,20 @@ from espalier.parameters import Parameters
 from espalier.stage import Stage
 from espalier.token_data import INDEX
 
-TRAINERS = {"gpu": "train-gpu"}
+TRAINERS = {"gpu": "train-gpu", "tpu": "train-tpu"}
 """What TRAIN= of a pipeline may say, and the stage that it means."""
 SOURCES = ("MODEL", "CKPT", "ARCH", "TOKENIZER", "TEACHER", "DATA", "REVISION", "NAME")
 PREFIX = "TRAIN_"
+RECORDS = {"FORMAT": "arrayrecord", "TARGETS": "1"}
+"""What MaxText reads token data as."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """Parameters that say how long a model's sequences are."""
+
+    def sequence_length(self, positions: int) -> int:
+        """Tokens, of a model with as many positions."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +95,21 @@ class TrainingCommand:
         if teacher := self.sources.get("TEACHER"):
             inputs["teacher"] = chain.model(teacher)
         inputs["data"] = self._data(chain, tokenizer)
+        if self.stage.tpu:
+            inputs["data"] = self._exported(chain, inputs)
         name = self.sources.get("NAME") or default_name(named, self.stage, self.parameters)
         return chain.run(self.stage, self.parameters, inputs, name)
+
+    def _exported(self, chain: Chain, inputs: Mapping[str, Path]) -> Path:
+        """The token data in rows of the length that the run has."""
+        file, model = inputs.get("architecture"), inputs.get("model")
+        config = config_file(file) if file else chain.config(model) if model else {}
+        assert isinstance(self.parameters, Sized)  # noqa: S101
+        length = self.parameters.sequence_length(Shapes.of(config).positions)
+        export = stage_named("export")
+        parameters = export.parameters.from_assignments({**RECORDS, "SEQLEN": str(length)})
+        name = f"{inputs['data'].name}-{parameters.label()}"
+        return chain.run(export, parameters, {"data": inputs["data"]}, name)
 
     def _start(self, chain: Chain) -> tuple[dict[str, Path], Path]:
         """The inputs that say what is trained, and what the result is named after."""

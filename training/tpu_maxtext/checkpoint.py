@@ -92,10 +92,9 @@ class StoredWeights:
 def write_checkpoint(
     arrays: Arrays, target: Path, config: Mapping[str, Any], tokenizer: Path, *, scanned: bool
 ) -> None:
-    """Write a checkpoint of the config's dtype; every process takes part, the first one writes.
+    """Write a checkpoint of the config's dtype, of MaxText's parameters by path.
 
-    Args:
-        arrays: MaxText's parameters by path, sharded in any way.
+    They may be sharded in any way: every process takes part, and the first one writes.
 
     Raises:
         EnvironmentFailure: the disk is full or cannot be written.

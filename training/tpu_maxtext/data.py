@@ -111,8 +111,7 @@ def batches(samples: Samples, first: int) -> Iterator[Rows]:
 def as_inputs(rows: Rows, counted: npt.NDArray[np.bool_] | None = None) -> dict[str, Rows]:
     """What MaxText's step takes, each int32 [B, L], of rows [B, L + 1].
 
-    Args:
-        counted: rows whose targets count, bool [B]; None: all.
+    `counted`, bool [B], says which rows' targets count; all do without it.
     """
     inputs, targets = np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
     positions = np.broadcast_to(np.arange(inputs.shape[1], dtype=np.int32), inputs.shape)

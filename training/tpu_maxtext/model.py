@@ -93,8 +93,7 @@ class Model:
     ) -> "Model":
         """The model of a config.json, on these devices or all that there are.
 
-        Args:
-            keys: MaxText's, beside those of the model's shape.
+        `keys` are MaxText's, beside those of the model's shape.
         """
         settings = pyconfig.initialize(["", str(BASE)], **{**QUIET, **model_keys(config), **keys})
         mesh = maxtext_utils.get_mesh_from_config(settings, devices)

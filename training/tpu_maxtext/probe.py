@@ -26,10 +26,8 @@ def probe(
 ) -> None:
     """Leave the logits of these weights, computed in float32, in the stage's scratch folder.
 
-    Weights count as the checkpoint stores them. Every process takes part; the first one writes.
-
-    Args:
-        keys: MaxText's, of the hardware and the layers' layout.
+    Weights count as the checkpoint stores them; `keys` are MaxText's of the hardware and of the
+    layers' layout. Every process takes part, and the first one writes.
     """
     shapes = Shapes.of(config)
     tokens = min(TOKENS, shapes.positions)

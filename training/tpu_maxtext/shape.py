@@ -65,7 +65,7 @@ def inverse_frequencies(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     frequencies = (np.float32(1) / np.float32(theta) ** exponents).astype(np.float32)
     if kind == "linear":
-        return frequencies / np.float32(rope["factor"])
+        return np.asarray(frequencies / np.float32(rope["factor"]), np.float32)
     return _scaled_by_wavelength(frequencies, rope) if kind == "llama3" else frequencies
 
 
@@ -78,7 +78,7 @@ def _scaled_by_wavelength(
     wavelengths = 2 * math.pi / frequencies
     between = np.clip((length / wavelengths - low) / (high - low), 0, 1).astype(np.float32)
     slow = frequencies / np.float32(factor)
-    return ((1 - between) * slow + between * frequencies).astype(np.float32)
+    return np.asarray((1 - between) * slow + between * frequencies, np.float32)
 
 
 def _check_supported(config: Mapping[str, Any]) -> None:

@@ -50,6 +50,7 @@ STAGE = Stage(
     entry="training.tpu_maxtext.stage:run",
     join="training.tpu_maxtext.stage:join",
     checked_in="eval",
+    tpu=True,
     summary="train a model to a token budget by MaxText: from scratch, continued, or sparse",
     inputs={"data": True, "model": False, "architecture": False, "tokenizer": False},
     estimate=_estimate,

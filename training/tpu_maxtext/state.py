@@ -106,6 +106,19 @@ def arrays_of(state: nnx.State) -> dict[Path, Any]:
     }
 
 
+def sharded(state: nnx.State, mesh: Any) -> dict[Path, jax.ShapeDtypeStruct]:
+    """Shape, dtype and sharding of an abstract state's arrays, by path."""
+    placed = dict(nnx.to_flat_state(sharding.nnx_construct_named_sharding(state, mesh)))
+    return {
+        path: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=_value(placed[path]))
+        for path, array in arrays_of(state).items()
+    }
+
+
+def _value(variable: Any) -> Any:
+    return variable.get_value() if isinstance(variable, nnx.Variable) else variable
+
+
 def weights_of(state: nnx.State) -> Arrays:
     """The model's parameters by their path in it."""
     return {path[1:]: array for path, array in arrays_of(state).items() if path[0] == "model"}

@@ -108,7 +108,7 @@ class Trainer:
         return state
 
     def _timed(self, first: int) -> Iterator[tuple[Rows, float]]:
-        """This process's rows of each step, and how long they were waited for."""
+        """The process's rows of each step, and how long they were waited for."""
         source = batches(self._samples, first)
         while True:
             began = time.perf_counter()
@@ -153,7 +153,7 @@ class Trainer:
         )
 
     def _placed(self, inputs: Mapping[str, Rows]) -> dict[str, jax.Array]:
-        """This process's rows as its part of global arrays."""
+        """The process's rows as its part of global arrays."""
         return {
             name: jax.make_array_from_process_local_data(self._program.data_sharding, rows)
             for name, rows in inputs.items()
@@ -164,7 +164,9 @@ class Trainer:
         records, seqlen = self.job.records, self.job.budget.seqlen
         count = records.rows.get("valid", 0)
         limit = min(count, max(1, self.job.parameters.valid_tokens // seqlen)) if count else 0
-        source, whole = records.source("valid") if limit else None, self._micro * jax.device_count()
+        if not limit:
+            return
+        source, whole = records.source("valid"), self._micro * jax.device_count()
         size = whole // self._share.world
         for start in range(self._share.rank * size, limit + self._share.rank * size, whole):
             wanted = np.arange(start, start + size)

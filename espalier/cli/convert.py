@@ -1,0 +1,53 @@
+"""Commands for MaxText: train-tpu, to-maxtext, to-hf."""
+
+import typer
+
+from espalier.chain import default_name
+from espalier.cli.session import Assignments, Session
+from espalier.discovery import stage_named
+from espalier.errors import InputError
+from espalier.training_command import TRAINERS, TrainingCommand
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("train-tpu")(train_tpu)
+    app.command("to-maxtext")(to_maxtext)
+    app.command("to-hf")(to_hf)
+
+
+def train_tpu(assignments: Assignments = None) -> None:
+    """Train CKPT, or ARCH from scratch, by MaxText on the token data DATA for TOKENS."""
+    session = Session.of(assignments)
+    command = TrainingCommand.parse(stage_named(TRAINERS["tpu"]), session.rest)
+    session.finish(command.run(session.chain))
+
+
+def to_maxtext(assignments: Assignments = None) -> None:
+    """Write CKPT as a MaxText checkpoint, with layers stacked unless SCAN=0."""
+    session = Session.of(assignments)
+    rest, stage = session.rest, stage_named("to-maxtext")
+    named = rest.pop("CKPT", "") or rest.pop("MODEL", "sapling")
+    source = session.chain.model(named, rest.pop("REVISION", ""))
+    given = rest.pop("NAME", "")
+    parameters = stage.parameters.from_assignments(rest)
+    label = parameters.label()
+    name = given or "-".join(filter(None, (source.resolve().name, label)))
+    session.finish(session.chain.run(stage, parameters, {"model": source}, name))
+
+
+def to_hf(assignments: Assignments = None) -> None:
+    """Write CKPT, a MaxText checkpoint of the store, as a Hugging Face directory."""
+    session = Session.of(assignments)
+    rest, stage = session.rest, stage_named("to-hf")
+    named, given = rest.pop("CKPT", ""), rest.pop("NAME", "")
+    store = session.chain.executor.store
+    found = store.find(named, ("maxtext",)) if named else None
+    if found is None:
+        raise InputError(
+            f"CKPT={named} is no MaxText checkpoint on the store; make one with make to-maxtext "
+            "CKPT=<model>."
+        )
+    parameters = stage.parameters.from_assignments(rest)
+    name = given or default_name(found, stage, parameters)
+    session.finish(session.chain.run(stage, parameters, {"maxtext": found}, name))

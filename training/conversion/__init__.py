@@ -1,0 +1,1 @@
+"""Exact conversions between Hugging Face directories and MaxText's checkpoints."""

@@ -1,0 +1,62 @@
+"""The stages `to-maxtext` and `to-hf`, and their parameters."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from espalier.architectures.shapes import Shapes
+from espalier.parameters import Parameters
+from espalier.stage import Estimate, Stage
+
+PROCESS_BYTES, BYTES_A_SECOND = 1500 << 20, 50 << 20
+
+
+class ToMaxTextParameters(Parameters):
+    """How MaxText's parameters are laid out."""
+
+    scan: Annotated[
+        bool, Field(description="layers stacked in one parameter, as MaxText trains them")
+    ] = True
+
+    def label(self) -> str:
+        return "" if self.scan else "unscanned"
+
+
+class ToHuggingFaceParameters(Parameters):
+    """Nothing to choose: the shape and the layout are the checkpoint's."""
+
+
+def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
+    shapes = Shapes.of(config)
+    size = shapes.parameters * shapes.item_bytes
+    # The weights, and once more what Orbax holds of them while it writes.
+    return Estimate(
+        memory=PROCESS_BYTES + 2 * size, disk=size, seconds=30 + 2 * size / BYTES_A_SECOND
+    )
+
+
+TO_MAXTEXT = Stage(
+    name="to-maxtext",
+    verb="convert",
+    section="maxtext",
+    image="maxtext",
+    parameters=ToMaxTextParameters,
+    entry="training.conversion.to_maxtext:run",
+    checked_in="eval",
+    summary="write a model as a MaxText checkpoint, whose logits are checked",
+    inputs={"model": True},
+    estimate=_estimate,
+)
+TO_HF = Stage(
+    name="to-hf",
+    verb="convert",
+    section="checkpoints",
+    image="maxtext",
+    parameters=ToHuggingFaceParameters,
+    entry="training.conversion.to_hf:run",
+    checked_in="eval",
+    summary="write a MaxText checkpoint as a Hugging Face directory, whose logits are checked",
+    inputs={"maxtext": True},
+)
+STAGES = (TO_MAXTEXT, TO_HF)
