@@ -12,7 +12,7 @@ from flax import nnx, traverse_util
 from espalier.errors import EnvironmentFailure, InputError
 from training.tpu_maxtext.checkpoint import Arrays
 from training.tpu_maxtext.model import Model
-from training.tpu_maxtext.shape import model_keys
+from training.tpu_maxtext.shape import model_keys, stored_dtype
 from training.tpu_maxtext.state import sharded
 
 ITEMS = Path("0") / "items"
@@ -22,7 +22,7 @@ KEYS = "maxtext.json"
 
 def model_of(config: Mapping[str, Any], *, scanned: bool) -> Model:
     """The model whose weights have the dtype that config.json states."""
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    dtype = stored_dtype(config)
     keys = {
         "hardware": "cpu",
         "attention": "dot_product",

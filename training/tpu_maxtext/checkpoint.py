@@ -20,6 +20,7 @@ from espalier.checkpoint.locate import locate
 from espalier.errors import EnvironmentFailure, InputError
 from training.protocol.sparsity import is_masked
 from training.tpu_maxtext.names import STACKED_AXIS, Weight, weights
+from training.tpu_maxtext.shape import stored_dtype
 
 NUMPY_DTYPES: dict[str, Any] = {
     "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -99,7 +100,7 @@ def write_checkpoint(
     Raises:
         EnvironmentFailure: the disk is full or cannot be written.
     """
-    dtype, item = STORED[str(config["torch_dtype"])]
+    dtype, item = STORED[stored_dtype(config)]
     found = {weight.name: weight for weight in weights(Shapes.of(config), scanned=scanned)}
     entries = {
         name: TensorEntry(name, dtype, w.stored, target, 0, item * int(np.prod(w.stored)))

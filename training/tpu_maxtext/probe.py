@@ -15,6 +15,7 @@ from espalier.architectures.shapes import Shapes
 from espalier.manifest import LOGITS
 from training.tpu_maxtext.checkpoint import Arrays
 from training.tpu_maxtext.model import Model
+from training.tpu_maxtext.shape import stored_dtype
 
 TOKENS = 64
 """Of a sequence; their positions are spread over the whole context, as far as its end."""
@@ -48,7 +49,7 @@ def probe(
             "max_target_length": tokens,
         },
     )
-    stored = jnp.dtype(str(config["torch_dtype"]))
+    stored = jnp.dtype(stored_dtype(config))
 
     def logits(arrays: Arrays) -> jax.Array:
         made = model.create()

@@ -43,6 +43,11 @@ def model_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def stored_dtype(config: Mapping[str, Any]) -> str:
+    """What config.json states its weights to be."""
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
 def inverse_frequencies(config: Mapping[str, Any]) -> npt.NDArray[np.float32]:
     """Radians a position of each pair of a head's dimensions, float32 [head_dim / 2].
 

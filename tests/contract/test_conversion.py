@@ -1,0 +1,104 @@
+"""HF to MaxText to HF: the same bits, the same logits, and a wrong rotation is caught."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from espalier.discovery import stage_named
+from espalier.errors import InputError
+from espalier.execution import Executor, Request, StageFailed
+from espalier.settings import Settings
+from espalier.store import Store
+from tests.contract.command import espalier, refused
+from tests.contract.maxtext_stages import Altered, made, maxtext, weights
+from tests.tiny import tiny_llama
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "depth": {"num_hidden_layers": 2},
+    "width": {"hidden_size": 24, "intermediate_size": 36},  # 4 heads of 8 are wider
+    "tied": {"tie_word_embeddings": True, "num_key_value_heads": 1},
+    "scaled": {"rope_parameters": SCALED, "num_attention_heads": 2, "head_dim": 12},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _packages() -> None:
+    maxtext()
+
+
+def round_trip(tmp_path: Path, model: Path, *words: str) -> dict[str, Any]:
+    """The manifest's checks, once the weights have come back bit by bit."""
+    there = made(tmp_path / "store", "to-maxtext", f"CKPT={model}", "NAME=there", *words)
+    back = made(tmp_path / "store", "to-hf", "CKPT=there", "NAME=back")
+    before, after = weights(model), weights(back)
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert weight.dtype == after[name].dtype
+        assert torch.equal(weight, after[name]), name
+    checks = [json.loads((path / "manifest.json").read_text())["checks"] for path in (there, back)]
+    for found in checks:
+        assert found["logits_max_difference"] < 1e-3
+        assert found["logits_max_kl"] < 1e-5
+    return dict(checks[0])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_comes_back_bit_by_bit(tmp_path: Path, shape: str) -> None:
+    model = tiny_llama(tmp_path / shape, initializer_range=0.3, **SHAPES[shape])
+    assert round_trip(tmp_path, model)["logits_max_difference"] < 2e-4
+
+
+def test_unscanned_layers_come_back_too(tmp_path: Path) -> None:
+    round_trip(tmp_path, tiny_llama(tmp_path / "model"), "SCAN=0")
+
+
+def test_half_precision_stays_as_it_is(tmp_path: Path) -> None:
+    round_trip(tmp_path, tiny_llama(tmp_path / "model", dtype=torch.bfloat16))
+
+
+@pytest.mark.shared
+def test_a_trained_model_comes_back(tmp_path: Path, shared: Path) -> None:
+    round_trip(tmp_path, shared / "models" / "stories260k")
+
+
+PLANTED = {
+    "interleaved": "m.StatedRotary._rotate_half = lambda self, x: __import__('jax').numpy.stack("
+    "[-x[..., 1::2], x[..., ::2]], -1).reshape(x.shape)",
+    "theta": "import numpy; m.inverse_frequencies = lambda config: "
+    "(numpy.float32(1) / numpy.float32(20000) ** (numpy.arange(0, 8, 2) / 8)).astype('float32')",
+}
+
+
+@pytest.mark.parametrize("error", PLANTED)
+def test_a_planted_rotary_error_is_caught(
+    tmp_path: Path, error: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_llama(tmp_path / "model", initializer_range=0.3)
+    plant = f"import training.tpu_maxtext.model as m; {PLANTED[error]}"
+    stage, store = stage_named("to-maxtext"), Store(tmp_path / "store")
+    request = Request(stage, stage.parameters(), {"model": model}, "wrong")
+    with pytest.raises(StageFailed) as failure:
+        Executor(store, Altered(before=plant), Settings(store=store.root)).execute(request)
+    assert failure.value.exit_code == InputError.exit_code
+    assert "logits differ" in capfd.readouterr().err
+    assert not list((tmp_path / "store" / "maxtext").glob("*"))
+
+
+def test_what_maxtext_has_no_place_for_is_refused(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "model", attention_bias=True)
+    done = espalier(tmp_path / "store", "to-maxtext", f"CKPT={model}", "RUNTIME=local")
+    refused(done, 2, "biases of attention")
+    refused(espalier(tmp_path / "store", "to-hf", "CKPT=nothing"), 2, "make to-maxtext")

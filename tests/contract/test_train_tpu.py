@@ -1,0 +1,152 @@
+"""Training by MaxText: FSDP's losses, zeros that stay, kills, stops, and several processes."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from espalier.discovery import stage_named
+from espalier.execution import Executor, Request
+from espalier.settings import Settings
+from espalier.store import Store
+from tests.contract.command import command, espalier, quiet_environment, refused
+from tests.contract.maxtext_stages import Machines, made, maxtext, weights
+from tests.contract.test_faults import stage_processes
+from tests.contract.waiting import wait_for
+from tests.fsdp.tiny_runs import token_data
+from tests.tiny import tiny_llama
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+RUN = ("BATCH=4", "SEQLEN=32", "LR=0.003", "VALID_TOKENS=512", "NAME=run", "EPOCHS=9")
+STEP = 4 * 32
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _packages() -> None:
+    maxtext()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return tiny_llama(tmp_path / "tiny")
+
+
+@pytest.fixture
+def data(tmp_path: Path, model: Path) -> Path:
+    return token_data(tmp_path / "walks", model)
+
+
+def metrics(directory: Path, name: str = "loss") -> list[float]:
+    rows = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    return [row[name] for row in rows if name in row and "lr" in row]
+
+
+def test_it_tracks_the_other_trainer(tmp_path: Path, model: Path, data: Path) -> None:
+    """The same data, order and schedule: 20 steps of which each loss is the same."""
+    words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={20 * STEP}", "Z_LOSS=0.0001"]
+    one = made(tmp_path / "tpu", "train-tpu", *words)
+    other = made(tmp_path / "gpu", "train-gpu", *words, "TRACKER=none")
+    for name, close in (("loss", 1e-5), ("grad_norm", 1e-3), ("lr", 1e-7), ("valid_loss", 1e-5)):
+        assert metrics(one, name) == pytest.approx(metrics(other, name), rel=close)
+    told = json.loads((one / "manifest.json").read_text())
+    assert told["checks"]["logits_max_difference"] < 1e-3
+    assert told["ledger"][-1]["tokens"] == 20 * STEP
+    for name, weight in weights(other).items():
+        torch.testing.assert_close(weights(one)[name], weight, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
+@pytest.mark.parametrize("init", ["checkpoint", "random"])
+def test_zeros_stay_exactly(
+    tmp_path: Path, model: Path, data: Path, pattern: str, init: str
+) -> None:
+    store = tmp_path / "store"
+    words = ["prune-magnitude", f"MODEL={model}", f"PATTERN={pattern}", "SPARSITY=0.5"]
+    pruned = made(store, *words, "SUITE=none", "NAME=sparse")
+    training = [f"CKPT={pruned}", f"DATA={data}", *RUN, f"TOKENS={50 * STEP}", f"INIT={init}"]
+    trained = made(store, "train-tpu", *training)
+    before, after = weights(pruned), weights(trained)
+    for name, weight in before.items():
+        if ".layers." in name and weight.dim() == 2:
+            assert torch.equal(weight == 0, after[name] == 0), name
+            assert not torch.equal(weight, after[name])
+    pruning = json.loads((trained / "manifest.json").read_text())["pruning"]
+    assert (pruning["policy"], pruning["achieved"]) == ("preserve", 0.5)
+
+
+def test_densify_trains_every_weight(tmp_path: Path, model: Path, data: Path) -> None:
+    store = tmp_path / "store"
+    pruned = made(store, "prune-magnitude", f"MODEL={model}", "SUITE=none", "NAME=sparse")
+    training = [f"CKPT={pruned}", f"DATA={data}", *RUN, f"TOKENS={5 * STEP}", "POLICY=densify"]
+    trained = made(store, "train-tpu", *training)
+    matrices = [w for name, w in weights(trained).items() if ".layers." in name and w.dim() == 2]
+    assert all(torch.count_nonzero(weight) > 0.9 * weight.numel() for weight in matrices)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, model: Path, data: Path, number: signal.Signals
+) -> None:
+    """Killed between two saved states, or asked to stop: losses and weights of a run at once."""
+    words = ["train-tpu", f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={300 * STEP}"]
+    words += ["SAVE_EVERY=7", "VALID_EVERY=300"]
+    whole = made(tmp_path / "whole", *words)
+    store = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(store, *words, "RUNTIME=local"),
+        env=quiet_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(store, "checkpoints/run.partial-*/.run/scratch/state/14", process)
+    if number == signal.SIGTERM:
+        process.send_signal(number)
+    for pid in stage_processes(store) if number == signal.SIGKILL else []:
+        os.kill(pid, number)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 75, told
+    assert "Traceback" not in told
+    again = made(store, *words)
+    assert metrics(again) == metrics(whole)
+    assert len(metrics(again)) == 300
+    before, after = weights(whole), weights(again)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
+    """Two machines, each with two devices, under jax.distributed; accumulating on one."""
+    words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={12 * STEP}"]
+    one = made(tmp_path / "one", "train-tpu", *words, "MICRO_BATCH=2")
+    exported = next((tmp_path / "one" / "data").glob("walks-arrayrecord-*"))
+    stage, store = stage_named("train-tpu"), Store(tmp_path / "two")
+    given: dict[str, Any] = dict(word.split("=") for word in words[2:])
+    del given["NAME"]
+    parameters = stage.parameters.from_assignments(given)
+    request = Request(stage, parameters, {"model": model, "data": exported}, "run")
+    settings = Settings(store=store.root, gpus=2)
+    two = Executor(store, Machines(), settings).execute(request)
+    assert metrics(two) == pytest.approx(metrics(one), rel=1e-5)
+    assert json.loads((two / "manifest.json").read_text())["notes"]["devices"] == 4
+    for name, weight in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], weight, rtol=0, atol=1e-5)
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, model: Path, data: Path) -> None:
+    store, words = tmp_path / "store", ["train-tpu", f"DATA={data}", "RUNTIME=local", "SEQLEN=32"]
+    short = espalier(store, *words, f"CKPT={model}", "BATCH=4", "TOKENS=9M")
+    refused(short, 2, "EPOCHS")
+    stranger = tiny_llama(tmp_path / "stranger", vocab_size=300)
+    (stranger / "tokenizer.json").write_text(
+        (stranger / "tokenizer.json").read_text().replace('"<s>"', '"<b>"')
+    )
+    refused(espalier(store, *words, f"CKPT={stranger}", "BATCH=4"), 2, "tokenizer")
+    several = espalier(store, *words, f"CKPT={model}", "BATCH=4", "GPUS=3")
+    refused(several, 2, "does not divide among 3 devices")
+    refused(espalier(store, *words, f"CKPT={model}", "OPTIMIZER=muon"), 2, "OPTIMIZER")
+    refused(espalier(store, *words, f"CKPT={model}", f"TEACHER={model}"), 2, "TEACHER")
