@@ -1,0 +1,81 @@
+"""The queued resource that is asked for: names, labels, and the request itself."""
+
+import hashlib
+import json
+import re
+import uuid
+from typing import Any
+
+from espalier.runtimes.tpu_vm.options import Wanted
+
+LABELS = {"espalier": "managed"}
+"""Of every TPU that this tool creates, and of no other."""
+LONGEST = 62
+SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+"""What the VM's service account may do is its roles' business."""
+
+
+def tpu_name(run_id: str, attempt: int) -> str:
+    """The same for the same run and attempt: what was created is found again, not made twice."""
+    digest = hashlib.sha256(run_id.encode()).hexdigest()[:8]
+    slug = re.sub(r"[^a-z0-9]+", "-", run_id.lower()).strip("-")[:36].rstrip("-")
+    return f"espalier-{slug}-{digest}-{attempt}"
+
+
+def valid_name(name: str) -> bool:
+    """Whether the API takes it."""
+    return bool(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)) and len(name) <= LONGEST
+
+
+def request_id(folder: str, action: str) -> str:
+    """A call that is repeated with the same id is carried out once."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{folder}/{action}"))
+
+
+def creation(wanted: Wanted, name: str, script: str, run_id: str = "") -> Any:
+    """The request of the client's own types."""
+    from google.cloud import tpu_v2
+
+    labels = {**LABELS, "espalier-run": _label(run_id)} if run_id else LABELS
+    node = tpu_v2.Node(
+        accelerator_type=wanted.tpu.type,
+        runtime_version=wanted.tpu.generation.runtime_version,
+        network_config=tpu_v2.NetworkConfig(network=wanted.network, enable_external_ips=True),
+        service_account=tpu_v2.ServiceAccount(email=wanted.service_account, scope=[SCOPE]),
+        labels=labels,
+        metadata={"startup-script": script},
+    )
+    spec = tpu_v2.QueuedResource.Tpu.NodeSpec(parent=wanted.place.parent, node_id=name, node=node)
+    resource = tpu_v2.QueuedResource(tpu=tpu_v2.QueuedResource.Tpu(node_spec=[spec]))
+    if wanted.spot:
+        resource.spot = tpu_v2.QueuedResource.Spot()
+    return tpu_v2.CreateQueuedResourceRequest(
+        parent=wanted.place.parent,
+        queued_resource_id=name,
+        queued_resource=resource,
+        request_id=request_id(f"{wanted.place.bucket.url}/tpus/{name}", "create"),
+    )
+
+
+def shown(request: Any) -> str:
+    """The request as DRY_RUN=1 prints it, without the script and what is empty."""
+    said = type(request).to_dict(request, use_integers_for_enums=False)
+    said["queued_resource"]["tpu"]["node_spec"][0]["node"]["metadata"] = {"startup-script": "below"}
+    return json.dumps(_filled(said), indent=1)
+
+
+def _filled(value: Any) -> Any:
+    """Without fields that are unset. `spot: {}` is a choice, and stays."""
+    if isinstance(value, dict):
+        kept = {k: _filled(v) for k, v in value.items()}
+        return {
+            k: v
+            for k, v in kept.items()
+            if k == "spot"
+            or (v not in ("", [], {}, None, False, 0, "0") and "UNSPEC" not in str(v))
+        }
+    return [_filled(each) for each in value] if isinstance(value, list) else value
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:63]
