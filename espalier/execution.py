@@ -111,7 +111,7 @@ class Executor:
             )
         if self.settings.accel == "cuda" and not request.stage.network:
             require_gpu()
-        if not self.settings.force:
+        if not self.settings.force and self.runtime.name != "tpu-vm":  # whose memory is elsewhere
             request.plan.check_fits(self.store.root, self.settings.memory)
         self.store.create(target.parent)
         lock_file = self.store.lock_file(target)

@@ -51,12 +51,10 @@ class Folder:
         with self._told():
             filesystem, path = self._place
             try:
-                found = [
-                    each for each in filesystem.ls(path, detail=True) if each["type"] == "file"
-                ]
+                found = filesystem.ls(path, detail=True)
             except FileNotFoundError:
                 return {}
-            names = [each["name"] for each in found if not each["name"].endswith("/")]
+            names = [each["name"] for each in found if each["type"] == "file"]
             read = filesystem.cat(names, on_error="omit") if names else {}
             return {Path(name).name: bytes(text).decode() for name, text in read.items()}
 
@@ -101,6 +99,6 @@ class Folder:
                 raise
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise EnvironmentFailure(
-                f"{self.url} cannot be read or written: {reason[0].rstrip('.')}; does BUCKET= exist, "
-                "and may you use it (gcloud auth application-default login)?"
+                f"{self.url} cannot be read or written: {reason[0].rstrip('.')}; does BUCKET= "
+                "exist, and may you use it (gcloud auth application-default login)?"
             ) from None

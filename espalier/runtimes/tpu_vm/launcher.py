@@ -50,10 +50,10 @@ class Launcher:
         Raises:
             EspalierError: no TPU was to be had, or none stayed.
         """
-        number, ended = self._begin()
+        number, found = self._begin()
         others = 0
         for used in range(1, self.attempts + 1):
-            ended = ended or self._one(number)
+            ended = found or self._one(number)
             if isinstance(ended, Ended):
                 return ended.code
             if isinstance(ended, Asked):
@@ -67,7 +67,7 @@ class Launcher:
                     f"({MOST_SILENT} where it is not pre-emption); the same command goes on."
                 )
             self.say(f"{ended.why}; asking for another TPU ({used + 1} of {self.attempts}).")
-            number, ended = number + 1, None
+            number += 1
         raise AssertionError("the last attempt has an ending")
 
     def _begin(self) -> tuple[int, Ended | None]:
@@ -80,7 +80,12 @@ class Launcher:
             self._note(before, Ended(0))
             self._leave(tpu, kept=bool(self.held))
             return before.attempt, Ended(0)
-        if before.tpu != self._name(before.attempt) or self.api.state(before.tpu).name == "ABSENT":
+        if before.tpu != self._name(before.attempt):
+            self.run.ask_to_stop(before.attempt)
+            record = tpu.record
+            self._leave(tpu, kept=record is not None and record.kept)
+            return before.attempt + 1, None
+        if self.api.state(before.tpu).name == "ABSENT":
             return before.attempt + 1, None
         self.say(f"Going on with {before.tpu}, which an earlier start has left.")
         return before.attempt, None
@@ -143,9 +148,7 @@ class Launcher:
         if kept:
             if record := tpu.record:
                 tpu.keep(record.model_copy(update={"kept": True}))
-            self.say(
-                f"{tpu.name} is kept, and costs; delete it with make tpu-down NAME={tpu.name}."
-            )
+            self.say(f"{tpu.name} is kept, and costs; make tpu-down NAME={tpu.name} deletes it.")
             return
         try:
             if self.api.delete(tpu.name):

@@ -81,12 +81,12 @@ def image_reference(settings: Settings) -> str:
     Raises:
         InputError: it is missing, or is named by a tag.
     """
-    example = "for example europe-docker.pkg.dev/p/r/espalier-maxtext@sha256:…"
-    reference = _needed(settings.tpu_image, "TPU_IMAGE", example)
+    example = "europe-docker.pkg.dev/p/r/espalier-maxtext@sha256:…"
+    reference = _needed(settings.tpu_image, "TPU_IMAGE", f"for example {example}")
     if not BY_DIGEST.fullmatch(reference):
         raise InputError(
-            f"TPU_IMAGE={reference} is not a registry's image by digest; give {example.removeprefix('for example ')}"
-            " as docker push printed it."
+            f"TPU_IMAGE={reference} is not a registry's image by digest; give {example}, as "
+            "docker push has printed it."
         )
     return reference
 

@@ -66,15 +66,16 @@ def shown(request: Any) -> str:
 
 def _filled(value: Any) -> Any:
     """Without fields that are unset. `spot: {}` is a choice, and stays."""
-    if isinstance(value, dict):
-        kept = {k: _filled(v) for k, v in value.items()}
-        return {
-            k: v
-            for k, v in kept.items()
-            if k == "spot"
-            or (v not in ("", [], {}, None, False, 0, "0") and "UNSPEC" not in str(v))
-        }
-    return [_filled(each) for each in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_filled(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _filled(each) for key, each in value.items() if each is not None}
+    return {key: each for key, each in kept.items() if key == "spot" or not _unset(each)}
+
+
+def _unset(value: Any) -> bool:
+    return value in ("", [], {}, None, False, 0, "0") or str(value).endswith("_UNSPECIFIED")
 
 
 def _label(text: str) -> str:

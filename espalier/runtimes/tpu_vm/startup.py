@@ -17,7 +17,7 @@ ORDER = "work"
 
 
 def startup_script(folder: Folder, workers: int, timings: Timings) -> str:
-    """The script for a TPU whose folder it is. Anything on the VM can read it: it holds no secret."""
+    """The script of the TPU whose folder it is; no secret is in it: all on the VM can read it."""
     shebang, _, body = BODY.read_text().partition("\n")
     variables = {
         "FOLDER": folder.url,
