@@ -29,7 +29,7 @@ from espalier.plan import Plan
 from espalier.processes import Processes
 from espalier.resources import require_gpu
 from espalier.revision import code_revision
-from espalier.runtimes.base import Launch, Limits, Runtime
+from espalier.runtimes.base import Explained, Launch, Limits, Runtime
 from espalier.secrets import hub_environment, hub_token
 from espalier.settings import Settings
 from espalier.stage import Stage
@@ -188,6 +188,8 @@ class Executor:
             state = "done already" if self._is_done(target, recipe) else state
         partial = self.store.partial(request.stage.section, request.name, fingerprint)
         image = self.runtime.image(request.stage.image, self.settings.accel, build=False)
+        launch = self.launch(request, partial)
+        asked = self.runtime.rows(launch) if isinstance(self.runtime, Explained) else {}
         return {
             "stage": f"{request.stage.name} ({state})",
             "image": image.reference or f"{image.name}, lock {image.lock[:12]}",
@@ -199,7 +201,8 @@ class Executor:
             **{f"input {role}": str(path) for role, path in request.inputs.items()},
             "output": str(target),
             **request.plan.rows(self.store.root, self.settings.memory),
-            "command": shlex.join(self.runtime.argv(self.launch(request, partial))),
+            "command": shlex.join(self.runtime.argv(launch)),
+            **asked,
         }
 
     def identity(self, path: Path) -> InputRecord:

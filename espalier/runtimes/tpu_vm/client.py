@@ -2,6 +2,7 @@
 
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.runtimes.tpu_vm.options import Place
-from espalier.runtimes.tpu_vm.request import LABELS, request_id
+from espalier.runtimes.tpu_vm.request import LABELS
 from espalier.runtimes.tpu_vm.timings import Timings
 
 ENDPOINT = "ESPALIER_TPU_ENDPOINT"
@@ -84,7 +85,7 @@ class TpuApi:
 
         request = tpu_v2.DeleteQueuedResourceRequest(
             name=f"{self.place.parent}/queuedResources/{name}",
-            request_id=request_id(f"{self.place.bucket.url}/tpus/{name}", "delete"),
+            request_id=str(uuid.uuid4()),
             force=True,
         )
         try:

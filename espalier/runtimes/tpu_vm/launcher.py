@@ -106,11 +106,10 @@ class Launcher:
         ended: Ended | Lost | Asked | None = None
         try:
             self.run.keep(record)
-            if not self.held:
-                tpu.announce(self.wanted, kept=False)
-            tpu.give(self.order, number)
-            if not self.held:
-                self._create(tpu)
+            if self.held:
+                tpu.give(self.order, number)
+            else:
+                self._create(tpu, number)
             ended = attempt.follow()
             self._note(record, ended)
         finally:
@@ -122,9 +121,11 @@ class Launcher:
     def _name(self, number: int) -> str:
         return self.held or tpu_name(self.run_id, number)
 
-    def _create(self, tpu: TpuFolder) -> None:
+    def _create(self, tpu: TpuFolder, number: int) -> None:
+        announced = tpu.announce(self.wanted, kept=False).created
+        tpu.give(self.order, number)
         script = startup_script(tpu.folder, self.wanted.tpu.workers, self.timings)
-        if self.api.create(creation(self.wanted, tpu.name, script, self.run_id)):
+        if self.api.create(creation(self.wanted, tpu.name, script, announced, self.run_id)):
             self.say(f"Asked for {tpu.name}.")
 
     def _is_kept(self, tpu: TpuFolder, ended: Ended | Lost | Asked | None) -> bool:
@@ -153,6 +154,7 @@ class Launcher:
         try:
             if self.api.delete(tpu.name):
                 self.say(f"Deleted {tpu.name}.")
+            tpu.deleted()
         except EnvironmentFailure as error:
             raise EnvironmentFailure(
                 f"{tpu.name} may still be there and cost, since it could not be deleted: {error} "

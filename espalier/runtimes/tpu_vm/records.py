@@ -15,6 +15,7 @@ class TpuRecord(BaseModel):
     Attributes:
         folder: its run's, empty while nothing was given to it.
         kept: it is its user's to delete.
+        gone: it was deleted; another may have the name.
     """
 
     name: str
@@ -25,6 +26,7 @@ class TpuRecord(BaseModel):
     created: datetime
     folder: str = ""
     kept: bool = False
+    gone: bool = False
 
 
 class RunRecord(BaseModel):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import uuid
+from datetime import datetime
 from typing import Any
 
 from espalier.runtimes.tpu_vm.options import Wanted
@@ -27,15 +28,15 @@ def valid_name(name: str) -> bool:
     return bool(re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)) and len(name) <= LONGEST
 
 
-def request_id(folder: str, action: str) -> str:
-    """A call that is repeated with the same id is carried out once."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{folder}/{action}"))
+def creation(wanted: Wanted, name: str, script: str, announced: datetime, run_id: str = "") -> Any:
+    """The request of the client's own types.
 
-
-def creation(wanted: Wanted, name: str, script: str, run_id: str = "") -> Any:
-    """The request of the client's own types."""
+    It has the same id however often the TPU that was announced then is asked for, even by another
+    process: the API carries it out once.
+    """
     from google.cloud import tpu_v2
 
+    identity = f"{wanted.place.bucket.url}/tpus/{name}/{announced.isoformat()}"
     labels = {**LABELS, "espalier-run": _label(run_id)} if run_id else LABELS
     node = tpu_v2.Node(
         accelerator_type=wanted.tpu.type,
@@ -53,7 +54,7 @@ def creation(wanted: Wanted, name: str, script: str, run_id: str = "") -> Any:
         parent=wanted.place.parent,
         queued_resource_id=name,
         queued_resource=resource,
-        request_id=request_id(f"{wanted.place.bucket.url}/tpus/{name}", "create"),
+        request_id=str(uuid.uuid5(uuid.NAMESPACE_URL, identity)),
     )
 
 

@@ -19,8 +19,10 @@ from espalier.runtimes.container import container_path
 from espalier.runtimes.tpu_vm.client import TpuApi
 from espalier.runtimes.tpu_vm.launcher import Launcher
 from espalier.runtimes.tpu_vm.options import Wanted, image_reference
+from espalier.runtimes.tpu_vm.records import now
+from espalier.runtimes.tpu_vm.request import creation, shown, tpu_name
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.runtimes.tpu_vm.startup import Order
+from espalier.runtimes.tpu_vm.startup import Order, startup_script
 from espalier.runtimes.tpu_vm.timings import Timings
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.runtimes.tpu_vm.upload import spec_of, upload_inputs, upload_run
@@ -57,6 +59,18 @@ class TpuVmRuntime:
             *("tpu-vm", wanted.tpu.type, wanted.place.parent),
             *(f"{wanted.place.bucket.url}/runs/{launch.run_id}", image_reference(self.settings)),
         ]
+
+    def rows(self, launch: Launch) -> dict[str, str]:
+        """The TPU, the request for it, and the script that it boots with; nothing is called."""
+        wanted, name = self._wanted(), self.settings.tpu_name
+        if name:
+            return {"TPU": f"{name}, which is there already"}
+        name = tpu_name(launch.run_id, 1)
+        script = startup_script(
+            TpuFolder(wanted.place.bucket, name).folder, wanted.tpu.workers, self.timings
+        )
+        request = shown(creation(wanted, name, script, now(), launch.run_id))
+        return {"TPU": wanted.told(), "request": request, "start-up script": script}
 
     def run(self, launch: Launch) -> int:
         """Copy what it needs, follow it to its end, and bring the result into the output.

@@ -22,27 +22,33 @@ class TpuFolder:
     def keep(self, record: TpuRecord) -> None:
         self.folder.write(RECORD, record.model_dump_json(indent=1))
 
-    def announce(self, wanted: Wanted, *, kept: bool) -> None:
+    def announce(self, wanted: Wanted, *, kept: bool) -> TpuRecord:
         """Write down what is about to be asked for, so that nothing can be there unknown."""
-        if self.record is None:
-            tpu = wanted.tpu
-            self.keep(
-                TpuRecord(
-                    name=self.name,
-                    type=tpu.type,
-                    spot=wanted.spot,
-                    workers=tpu.workers,
-                    dollars_per_hour=tpu.dollars_per_hour,
-                    created=now(),
-                    kept=kept,
-                )
-            )
+        before = self.record
+        if before and not before.gone:
+            return before
+        record = TpuRecord(
+            name=self.name,
+            type=wanted.tpu.type,
+            spot=wanted.spot,
+            workers=wanted.tpu.workers,
+            dollars_per_hour=wanted.tpu.dollars_per_hour,
+            created=now(),
+            kept=kept,
+        )
+        self.keep(record)
+        return record
 
     def give(self, order: Order, attempt: int) -> None:
         """Let the TPU's workers begin, now or as soon as they have booted."""
         self.folder.write(ORDER, order.text(attempt))
         if record := self.record:
             self.keep(record.model_copy(update={"folder": order.run}))
+
+    def deleted(self) -> None:
+        """Note that it is gone; where its run was stays known, for the logs."""
+        if record := self.record:
+            self.keep(record.model_copy(update={"gone": True}))
 
     def forget(self) -> None:
         self.folder.clear()
