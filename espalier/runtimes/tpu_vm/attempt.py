@@ -149,7 +149,7 @@ class Attempt:
         if code in RESUMABLE and not self.asked:
             return self._unasked(code, exits)
         if code:
-            self._show(exits)
+            self._show(exits, code)
         return Ended(code)
 
     def _unasked(self, code: int, exits: Mapping[int, Exit]) -> Ended | Lost:
@@ -161,7 +161,7 @@ class Attempt:
                 return Lost(f"{self.record.tpu} was pre-empted", preempted=True)
             self.stop.wait(self.timings.poll)
         if code == 137:
-            self._show(exits)
+            self._show(exits, code)
             return Ended(code)
         why = [f"worker {n}: {ended.why or ended.code}" for n, ended in exits.items() if ended.code]
         return Lost(f"the stage was interrupted ({'; '.join(why)})", preempted=False)
@@ -203,9 +203,9 @@ class Attempt:
         how = "was pre-empted" if preempted else f"is {state.name.lower()}"
         return Lost(f"{self.record.tpu} {how}", preempted)
 
-    def _show(self, exits: Mapping[int, Exit]) -> None:
-        """What the first worker that failed has said."""
-        number = min(n for n, ended in exits.items() if ended.code)
+    def _show(self, exits: Mapping[int, Exit], code: int) -> None:
+        """What the first worker that ended so has said."""
+        number = min(n for n, ended in exits.items() if ended.code == code)
         lines = (self.run.log(number) or "").splitlines()[-TAIL:]
         reason = f": {exits[number].why}" if exits[number].why else ""
         self.say("\n".join([*lines, f"Worker {number} ended in {exits[number].code}{reason}."]))
