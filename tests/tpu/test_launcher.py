@@ -133,7 +133,7 @@ def test_no_permission(server: FakeServer, launcher: Make) -> None:
 
 def test_a_request_that_the_api_refuses(server: FakeServer, launcher: Make) -> None:
     server.refusal = (grpc.StatusCode.INVALID_ARGUMENT, "no such runtime version")
-    with pytest.raises(InputError, match="refuses this: .*no such runtime version"):
+    with pytest.raises(InputError, match=r"refuses this: .*no such runtime version"):
         launcher().follow()
 
 
@@ -296,7 +296,7 @@ def test_a_crash_and_a_second_start(
         return succeeds(worker)
 
     workers.works = [long]
-    crashed(bucket, server, lambda: (bucket / "runs/run-1/workers/3.json").exists())
+    crashed(bucket, server, (bucket / "runs/run-1/workers/3.json").exists)
     assert server.names == [FIRST]  # it works on meanwhile
     assert phase(bucket) == "following"
     threading.Timer(0.5, go.set).start()

@@ -19,6 +19,11 @@ class RunFolder:
     def keep(self, record: RunRecord) -> None:
         self.folder.write(RECORD, record.model_dump_json(indent=1))
 
+    def begin_again(self, record: RunRecord) -> None:
+        """Remove all but the count of attempts: a number that hosts know is never used again."""
+        self.folder.clear()
+        self.keep(record.model_copy(update={"phase": "failed"}))
+
     def heartbeats(self, attempt: int) -> dict[int, Heartbeat]:
         """The last report of each worker of that attempt."""
         texts = self.folder.below("workers").texts()

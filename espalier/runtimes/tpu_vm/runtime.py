@@ -126,7 +126,7 @@ class TpuVmRuntime:
         """Whether an earlier start has finished it; with FORCE=1 what it left is removed."""
         record = run.record
         if record and record.phase != "following" and self.settings.force:
-            run.folder.clear()
+            run.begin_again(record)
             return False
         return record is not None and record.phase == "done"
 
