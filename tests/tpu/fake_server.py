@@ -54,16 +54,20 @@ class FakeServer:
     Attributes:
         plans: for each creation, the states that it goes through; COMES_UP after the last of them.
         failures: status codes of the next calls, whichever they are.
-        refusal: of every creation: a status code and what it says.
+        refusal: of every creation: a status code and what it says; the late one, of its operation.
+        deletion: instead of the server's own.
+        lose_replies: how many creations are carried out, and not answered.
         active, deleted: called when a slice is up, and when it is gone.
     """
 
     plans: list[Sequence[str]] = field(default_factory=list)
     failures: list[grpc.StatusCode] = field(default_factory=list)
     refusal: tuple[grpc.StatusCode, str] | None = None
+    late_refusal: tuple[grpc.StatusCode, str] | None = None
     reason: str = ""
     active: Callable[[Slice], None] = lambda each: None
     deleted: Callable[[Slice], None] = lambda each: None
+    deletion: Callable[[Any, Any], Any] | None = None
     lose_replies: int = 0
     slices: dict[str, Slice] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
@@ -133,12 +137,20 @@ class FakeServer:
             self.deleted(found)
             return self._operation(None)
 
+    def remove(self, request: Any, context: Any) -> Any:
+        return (self.deletion or self.delete)(request, context)
+
     def operation(self, request: Any, context: Any) -> Any:
-        """Done at the second look."""
+        """Done at the second look, or failed."""
         with self._lock:
             self._begin("operation", context)
-            self._operations[request.name].done = True
-            return self._operations[request.name]
+            operation = self._operations[request.name]
+            operation.done = True
+            if self.late_refusal:
+                code, message = self.late_refusal
+                operation.error.CopyFrom(status_pb2.Status(code=code.value[0], message=message))
+                self.slices.clear()
+            return operation
 
     def _begin(self, call: str, context: Any) -> None:
         self.calls.append(call)
@@ -190,7 +202,11 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
         "CreateQueuedResource": _method(server.create, create.deserialize, done),
         "GetQueuedResource": _method(server.get, get.deserialize, resource.serialize),
         "ListQueuedResources": _method(server.page, listed.deserialize, answer.serialize),
-        "DeleteQueuedResource": _method(server.delete, delete.deserialize, done),
+        "DeleteQueuedResource": _method(
+            server.remove,
+            delete.deserialize,
+            done,
+        ),
         "GetNode": _method(
             server.get_node, tpu_v2.GetNodeRequest.deserialize, tpu_v2.Node.serialize
         ),
@@ -213,8 +229,3 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
         yield server
     finally:
         running.stop(None)
-
-
-def failed_operation(message: str) -> Any:
-    """What an operation says that did not come about for want of quota."""
-    return status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=message)

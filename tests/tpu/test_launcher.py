@@ -5,12 +5,14 @@ The server's fixture asserts after each test that no queued resource is left.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -19,9 +21,12 @@ import pytest
 from espalier.errors import EnvironmentFailure, InputError, Interrupted
 from espalier.fingerprint import ROOT
 from espalier.runtimes.tpu_vm.attempt import verdict
+from espalier.runtimes.tpu_vm.fleet import Fleet
 from espalier.runtimes.tpu_vm.launcher import Launcher
+from espalier.runtimes.tpu_vm.options import Wanted
 from espalier.runtimes.tpu_vm.records import Exit
 from espalier.runtimes.tpu_vm.request import tpu_name, valid_name
+from espalier.tpus import tpu_named
 from tests.contract.waiting import wait_until
 from tests.tpu.fake_server import COMES_UP, FakeServer
 from tests.tpu.workers import Worker, Workers, succeeds
@@ -123,6 +128,12 @@ def test_no_quota_said_late(server: FakeServer, launcher: Make) -> None:
     with pytest.raises(EnvironmentFailure, match="quota of project in us-west4-a is too small"):
         launcher().follow()
     assert server.created == [FIRST]
+
+
+def test_no_quota_for_an_operation(server: FakeServer, launcher: Make) -> None:
+    server.late_refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded.")
+    with pytest.raises(EnvironmentFailure, match="quota of project in us-west4-a is too small"):
+        launcher().follow()
 
 
 def test_no_permission(server: FakeServer, launcher: Make) -> None:
@@ -335,6 +346,69 @@ def test_a_crash_and_somebody_deleted_it(
     launcher().api.delete(FIRST)
     assert launcher().follow() == 0
     assert server.created == [FIRST, SECOND]
+
+
+def test_another_type_at_the_second_start(
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+) -> None:
+    workers.works = [half, succeeds]
+    crashed(bucket, server, lambda: bool(server._up))
+    other = launcher()
+    other.wanted = replace(other.wanted, tpu=tpu_named("v5p-32"))
+    assert other.follow() == 0
+    assert server.created == [FIRST, SECOND]
+
+
+def test_taken_down_while_it_runs(
+    server: FakeServer, workers: Workers, launcher: Make, wanted: Wanted
+) -> None:
+    def saves(worker: Worker) -> int | None:
+        worker.goes_on(20)
+        return 75 if worker.asked_to_stop else None
+
+    workers.works = [saves]
+    fleet = Fleet(wanted.place, launcher().api)
+    threading.Timer(0.6, lambda: fleet.down(FIRST)).start()
+    with pytest.raises(Interrupted, match=r"tpu-down|workers have saved"):
+        launcher().follow()
+    assert server.created == [FIRST]
+
+
+def test_the_bucket_is_lost_while_it_runs(
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+) -> None:
+    """What cannot be written down is deleted all the same."""
+
+    def spoils(worker: Worker) -> int | None:
+        worker.goes_on(0.2)
+        if worker.number == 0:
+            shutil.rmtree(bucket, ignore_errors=True)
+            bucket.write_text("no folder any more")
+        return None
+
+    workers.works = [spoils]
+    with pytest.raises(EnvironmentFailure, match="cannot be read or written"):
+        launcher().follow()
+    assert server.names == []
+
+
+def test_a_tpu_that_cannot_be_deleted_is_named(
+    server: FakeServer, workers: Workers, launcher: Make
+) -> None:
+    made = launcher()
+    gone = threading.Event()
+    delete = server.delete
+
+    def broken(request: object, context: object) -> object:
+        if not gone.is_set():
+            context.abort(grpc.StatusCode.INTERNAL, "broken")  # type: ignore[attr-defined]
+        return delete(request, context)
+
+    server.deletion = broken
+    with pytest.raises(EnvironmentFailure, match=f"may still be there.*tpu-down NAME={FIRST}"):
+        made.follow()
+    gone.set()
+    assert launcher().api.delete(FIRST)
 
 
 def test_names_that_the_api_takes() -> None:

@@ -112,12 +112,12 @@ class Attempt:
         beats = self.run.heartbeats(self.record.attempt)
         self._hear(beats)
         count = self.record.workers
-        states = [beats[n].state for n in sorted(beats)]
-        if len([state for state in states if state != "preparing"]) < count:
-            ready = len([state for state in states if state != "preparing"])
+        states = sorted({beat.state for beat in beats.values()})
+        ready = sum(beat.state != "preparing" for beat in beats.values())
+        if ready < count:
             self._tell(f"{len(beats)} of {count} workers reported, {ready} of {count} are ready.")
         else:
-            self._tell(f"{count} of {count} workers: {', '.join(sorted(set(states)))}.")
+            self._tell(f"{count} of {count} workers: {', '.join(states)}.")
         return self._silent(active)
 
     def _hear(self, beats: Mapping[int, Heartbeat]) -> None:
@@ -138,14 +138,17 @@ class Attempt:
         which = f"worker{'s' if len(silent) > 1 else ''} {', '.join(silent)}"
         return Lost(f"{which} of {self.record.workers} did not report", preempted=False)
 
-    def _ending(self, exits: Mapping[int, Exit]) -> Ended | Lost | None:
+    def _ending(self, exits: Mapping[int, Exit]) -> Ended | Lost | Asked:
         """Wait for the other workers, ask them to stop when one has failed, and sum up."""
         good = all(ended.code == 0 for ended in exits.values())
+        elsewhere = self.run.asked_to_stop(self.record.attempt)
         exits = self._all_exits(exits, self.timings.straggle if good else self.timings.poll)
         if len(exits) < self.record.workers:
             self.run.ask_to_stop(self.record.attempt)
             exits = self._all_exits(exits, self.timings.grace)
         code = verdict(exits, self.record.workers)
+        if code in RESUMABLE and elsewhere:
+            return Asked(f"{self.record.tpu} was asked to stop by make tpu-down")
         if code in RESUMABLE and not self.asked:
             return self._unasked(code, exits)
         if code:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from espalier.errors import EnvironmentFailure, Interrupted
+from espalier.errors import EnvironmentFailure, EspalierError, Interrupted
 from espalier.runtimes.tpu_vm.attempt import Asked, Attempt, Ended, Lost, finished
 from espalier.runtimes.tpu_vm.client import TpuApi
 from espalier.runtimes.tpu_vm.options import Wanted
@@ -76,14 +76,16 @@ class Launcher:
         if before is None or before.phase != "following":
             return (before.attempt if before else 0) + 1, None
         tpu = TpuFolder(self.wanted.place.bucket, before.tpu)
+        record = tpu.record
+        kept = record is not None and record.kept
         if finished(self.run.exits(before.attempt), before.workers):
             self._note(before, Ended(0))
-            self._leave(tpu, kept=bool(self.held))
+            self._leave(tpu, kept)
             return before.attempt, Ended(0)
-        if before.tpu != self._name(before.attempt):
+        other = record is not None and record.type != self.wanted.tpu.type
+        if other or before.tpu != self._name(before.attempt):
             self.run.ask_to_stop(before.attempt)
-            record = tpu.record
-            self._leave(tpu, kept=record is not None and record.kept)
+            self._leave(tpu, kept)
             return before.attempt + 1, None
         if self.api.state(before.tpu).name == "ABSENT":
             return before.attempt + 1, None
@@ -103,7 +105,7 @@ class Launcher:
         attempt = Attempt(
             self.api, self.run, record, self.deadline, self.say, self.timings, self.stop
         )
-        ended: Ended | Lost | Asked | None = None
+        kept = bool(self.held)
         try:
             self.run.keep(record)
             if self.held:
@@ -111,11 +113,14 @@ class Launcher:
             else:
                 self._create(tpu, number)
             ended = attempt.follow()
+            kept = self._is_kept(tpu, ended)
             self._note(record, ended)
-        finally:
-            if ended is None:
-                self.run.keep(record.model_copy(update={"phase": "failed", "seen": now()}))
-            self._leave(tpu, kept=self._is_kept(tpu, ended))
+        except BaseException:
+            # Whatever else fails, the TPU goes first.
+            self._leave(tpu, kept)
+            self.run.keep(record.model_copy(update={"phase": "failed", "seen": now()}))
+            raise
+        self._leave(tpu, kept)
         return ended
 
     def _name(self, number: int) -> str:
@@ -128,14 +133,14 @@ class Launcher:
         if self.api.create(creation(self.wanted, tpu.name, script, announced, self.run_id)):
             self.say(f"Asked for {tpu.name}.")
 
-    def _is_kept(self, tpu: TpuFolder, ended: Ended | Lost | Asked | None) -> bool:
+    def _is_kept(self, tpu: TpuFolder, ended: Ended | Lost | Asked) -> bool:
         """A TPU that is of no more use is deleted even where its user wanted to keep it."""
-        if not (self.keep or self.held) or isinstance(ended, Lost):
+        if isinstance(ended, Lost) or not (self.keep or self.held):
             return False
-        return bool(self.held) or (ended is not None and not self.api.state(tpu.name).lost)
+        return not self.api.state(tpu.name).lost
 
     def _note(self, record: RunRecord, ended: Ended | Lost | Asked) -> None:
-        """How it came out; a lost TPU's run is still being followed."""
+        """How it came out."""
         if isinstance(ended, Ended):
             phase, code = ("failed" if ended.code else "done"), ended.code
             update = {"phase": phase, "code": code, "seen": now()}
@@ -152,11 +157,12 @@ class Launcher:
             self.say(f"{tpu.name} is kept, and costs; make tpu-down NAME={tpu.name} deletes it.")
             return
         try:
-            if self.api.delete(tpu.name):
-                self.say(f"Deleted {tpu.name}.")
-            tpu.deleted()
-        except EnvironmentFailure as error:
+            there = self.api.delete(tpu.name)
+        except EspalierError as error:
             raise EnvironmentFailure(
                 f"{tpu.name} may still be there and cost, since it could not be deleted: {error} "
                 f"Try make tpu-down NAME={tpu.name}."
             ) from None
+        if there:
+            self.say(f"Deleted {tpu.name}.")
+        tpu.deleted()
