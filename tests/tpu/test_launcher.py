@@ -411,6 +411,14 @@ def test_a_tpu_that_cannot_be_deleted_is_named(
     assert launcher().api.delete(FIRST)
 
 
+def test_what_is_no_record_is_no_worker(launcher: Make, bucket: Path) -> None:
+    run, exits = launcher().run, bucket / "runs/run-1/exits/1"
+    exits.mkdir(parents=True)
+    for name, text in (("0.json", '{"code": 0}'), (".part-x", '{"code": 0}'), ("1.json", '{"co')):
+        (exits / name).write_text(text)
+    assert list(run.exits(1)) == [0]
+
+
 def test_names_that_the_api_takes() -> None:
     for run in ("a", "Llama-3.1_8B/wanda" * 9, "--", "ümlaut"):
         assert valid_name(tpu_name(run, 1234))

@@ -1,7 +1,7 @@
 """runs/<run id> in the bucket: what a run is made of, whichever TPU it is on."""
 
 from espalier.runtimes.tpu_vm.folder import Folder
-from espalier.runtimes.tpu_vm.records import Exit, Heartbeat, RunRecord, parsed
+from espalier.runtimes.tpu_vm.records import Exit, Heartbeat, Kind, RunRecord, parsed
 
 RECORD = "launch.json"
 
@@ -26,15 +26,12 @@ class RunFolder:
 
     def heartbeats(self, attempt: int) -> dict[int, Heartbeat]:
         """The last report of each worker of that attempt."""
-        texts = self.folder.below("workers").texts()
-        found = {_number(name): parsed(Heartbeat, text) for name, text in texts.items()}
-        return {n: beat for n, beat in found.items() if beat and beat.attempt == attempt}
+        found = self._by_worker(Heartbeat, "workers")
+        return {number: beat for number, beat in found.items() if beat.attempt == attempt}
 
     def exits(self, attempt: int) -> dict[int, Exit]:
         """The workers of that attempt that have ended, and how."""
-        texts = self.folder.below(f"exits/{attempt}").texts()
-        found = {_number(name): parsed(Exit, text) for name, text in texts.items()}
-        return {n: ended for n, ended in found.items() if ended}
+        return self._by_worker(Exit, f"exits/{attempt}")
 
     def log(self, worker: int) -> str | None:
         return self.folder.read(f"logs/{worker}.log")
@@ -45,7 +42,12 @@ class RunFolder:
     def asked_to_stop(self, attempt: int) -> bool:
         return self.folder.read(f"stop/{attempt}") is not None
 
-
-def _number(name: str) -> int:
-    stem = name.partition(".")[0]
-    return int(stem) if stem.isdigit() else -1
+    def _by_worker(self, kind: type[Kind], name: str) -> dict[int, Kind]:
+        """The records `<n>.json`; whatever else lies there is no worker's."""
+        found = {}
+        for file, text in self.folder.below(name).texts().items():
+            number, _, suffix = file.partition(".")
+            record = parsed(kind, text)
+            if number.isdecimal() and suffix == "json" and record:
+                found[int(number)] = record
+        return found
