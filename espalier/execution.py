@@ -102,7 +102,8 @@ class Executor:
             return target
         if request.stage.network and not self.runtime.network:
             raise EnvironmentFailure(
-                f"{target} is not there, and a job fetches nothing; make it where you submit from."
+                f"{target} is not there, and RUNTIME={self.runtime.name} fetches nothing; make it "
+                "first, by RUNTIME=local where you give this command."
             )
         if self._nodes(request.stage) > 1 and self.runtime.name != "slurm":
             raise InputError(

@@ -1,6 +1,10 @@
 """The commands as a user gives them, and a stage from the executor through a TPU VM and back."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +16,7 @@ from espalier.chain import Chain
 from espalier.discovery import stage_named
 from espalier.errors import InputError, Interrupted
 from espalier.execution import Executor, Request, StageFailed
+from espalier.fingerprint import ROOT
 from espalier.images import load_image
 from espalier.runtimes.choice import choose_runtime
 from espalier.runtimes.tpu_vm import runtime as tpu_vm
@@ -26,7 +31,6 @@ from espalier.runtimes.tpu_vm.startup import Order
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.settings import Settings, read_settings
 from espalier.store import Store
-from espalier.tpus import tpu_named
 from tests.contract.command import espalier, refused
 from tests.contract.waiting import wait_until
 from tests.tpu.conftest import IMAGE, QUICK
@@ -147,9 +151,6 @@ def test_a_stage_for_one_machine_gets_no_slice_of_several(
 
 @pytest.mark.usefixtures("lock")
 def test_interrupted_by_a_signal(server: FakeServer, hosts: Hosts, tmp_path: Path) -> None:
-    import os
-    import signal
-
     hosts.command = 'trap "exit 75" TERM; while :; do sleep 0.1; done'
 
     def interrupt() -> None:
@@ -252,6 +253,33 @@ def test_up_without_capacity(server: FakeServer, tmp_path: Path) -> None:
     refused(espalier(tmp_path / "store", *words_), 3, "no capacity for espalier-held-v6e-8")
 
 
+def test_without_credentials(tmp_path: Path) -> None:
+    absent = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "absent.json")}
+    done = espalier(tmp_path / "store", *words(tmp_path, "tpu-status"), environment=absent)
+    refused(done, 3, "Google does not know who you are", "gcloud auth application-default login")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("tpu-up", "TPU=v5litepod-8", "NAME=Mine"), "NAME=Mine is no name of a TPU"),
+        (("tpu-up", "TPU=v5litepod-8", "SIZE=8"), "SIZE is not a parameter here (known: NAME)"),
+        (("tpu-up", "TPU=v9-8"), "TPU=v9-8 is not known; there are v4-8"),
+        (("tpu-up",), "TPU is needed for a TPU VM"),
+        (("tpu-logs",), "NAME is needed"),
+        (("tpu-logs", "NAME=mine", "WORKER=all"), "WORKER=all is no worker's number"),
+        (("tpu-status", "NAME=mine"), "NAME is not a parameter here"),
+    ],
+)
+def test_what_the_commands_refuse(tmp_path: Path, given: tuple[str, ...], says: str) -> None:
+    refused(espalier(tmp_path / "store", *words(tmp_path, *given)), 2, says)
+
+
+def test_the_command_line_knows_no_grpc() -> None:
+    code = "import sys, espalier.cli; sys.exit(any(m in sys.modules for m in ('grpc', 'fsspec')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
 def test_a_dry_run_calls_nothing(server: FakeServer, tmp_path: Path) -> None:
     up = espalier(tmp_path / "s", *words(tmp_path, "tpu-up", "TPU=v6e-8", "SPOT=1", "DRY_RUN=1"))
     assert up.returncode == 0, up.stderr
@@ -323,28 +351,3 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         False,
     )
     assert isinstance(choose_runtime(found), TpuVmRuntime)
-
-
-@pytest.mark.parametrize(
-    ("name", "chips", "workers", "topology", "dollars"),
-    [
-        ("v4-8", 4, 1, "v4-8", 12.88),
-        ("v4-16", 8, 2, "v4-16", 25.76),
-        ("v5litepod-1", 1, 1, "v5e-1", 1.20),
-        ("v5litepod-8", 8, 1, "v5e-8", 9.60),
-        ("v5litepod-16", 16, 4, "v5e-16", 19.20),
-        ("v5p-24", 12, 3, "v5p-24", 50.40),
-        ("v6e-256", 256, 64, "v6e-256", 691.20),
-    ],
-)
-def test_tpus(name: str, chips: int, workers: int, topology: str, dollars: float) -> None:
-    tpu = tpu_named(name)
-    assert (tpu.chips, tpu.workers, tpu.topology) == (chips, workers, topology)
-    assert tpu.dollars_per_hour == pytest.approx(dollars)
-    assert tpu.chips_per_worker * tpu.workers == chips
-
-
-@pytest.mark.parametrize("name", ["v5e-16", "v5litepod-12", "v4-4", "v6e-", "v5p-x", "", "v4-²"])
-def test_unknown_tpus(name: str) -> None:
-    with pytest.raises(InputError, match=r"is not known; there are v4-8 .*v5litepod-1\|4\|8\|16"):
-        tpu_named(name)

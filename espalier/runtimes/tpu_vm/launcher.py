@@ -160,8 +160,8 @@ class Launcher:
             there = self.api.delete(tpu.name)
         except EspalierError as error:
             raise EnvironmentFailure(
-                f"{tpu.name} may still be there and cost, since it could not be deleted: {error} "
-                f"Try make tpu-down NAME={tpu.name}."
+                f"{tpu.name} may still be there and cost, since it could not be deleted "
+                f"({str(error).rstrip('.')}); try make tpu-down NAME={tpu.name}."
             ) from None
         if there:
             self.say(f"Deleted {tpu.name}.")

@@ -75,7 +75,7 @@ stopped() { present "$RUN/stop/$NUMBER"; }
 pulse() {
   while :; do
     beat
-    if stopped; then docker stop --time "$STOP_SECONDS" "$NAME" >/dev/null 2>&1; fi
+    if stopped; then docker stop -t "$STOP_SECONDS" "$NAME" >/dev/null 2>&1; fi
     sleep "$HEARTBEAT"
   done
 }
