@@ -176,6 +176,11 @@ class FakeServer:
             found.ahead = []
             found.put(state)
 
+    def forget_requests(self) -> None:
+        """As the API does after a while."""
+        with self._lock:
+            self._by_request.clear()
+
     @property
     def names(self) -> list[str]:
         """Of what is there now."""

@@ -44,9 +44,11 @@ def test_objects(folder: Folder) -> None:
 
 
 def test_another_process_is_seen(folder: Folder) -> None:
-    assert folder.below("exits/1").texts() == {}
+    exits = folder.below("exits/1")
     Folder(folder.url).write("exits/1/0.json", "{}")
-    assert folder.below("exits/1").texts() == {"0.json": "{}"}
+    assert exits.texts() == {"0.json": "{}"}
+    Folder(folder.url).write("exits/1/1.json", "{}")
+    assert exits.texts() == {"0.json": "{}", "1.json": "{}"}
 
 
 def test_trees(folder: Folder, tmp_path: Path) -> None:

@@ -295,9 +295,11 @@ def crashed(bucket: Path, server: FakeServer, when: Callable[[], bool]) -> None:
         child.wait()
 
 
+@pytest.mark.parametrize("remembered", [True, False])
 def test_a_crash_and_a_second_start(
-    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path, remembered: bool
 ) -> None:
+    """Whether the API still knows the request's id, or says that it exists already."""
     go = threading.Event()
 
     def long(worker: Worker) -> int | None:
@@ -310,6 +312,8 @@ def test_a_crash_and_a_second_start(
     crashed(bucket, server, (bucket / "runs/run-1/workers/3.json").exists)
     assert server.names == [FIRST]  # it works on meanwhile
     assert phase(bucket) == "following"
+    if not remembered:
+        server.forget_requests()
     threading.Timer(0.5, go.set).start()
     said: list[str] = []
     assert launcher(said=said).follow() == 0
@@ -409,6 +413,15 @@ def test_a_tpu_that_cannot_be_deleted_is_named(
         made.follow()
     gone.set()
     assert launcher().api.delete(FIRST)
+
+
+def test_another_attempt_s_report_does_not_count(launcher: Make, bucket: Path) -> None:
+    workers = bucket / "runs/run-1/workers"
+    workers.mkdir(parents=True)
+    for number, attempt in enumerate((1, 2)):
+        told = {"state": "ready", "time": "", "attempt": attempt}
+        (workers / f"{number}.json").write_text(json.dumps(told))
+    assert list(launcher().run.heartbeats(2)) == [1]
 
 
 def test_what_is_no_record_is_no_worker(launcher: Make, bucket: Path) -> None:
