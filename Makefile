@@ -44,6 +44,16 @@ train-gpu train-tpu to-maxtext to-hf plan-gpu: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
+#: TPU VMs (PROJECT, ZONE, BUCKET); RUNTIME=tpu-vm makes one for a run and deletes it after
+#:   tpu-up           hold a TPU as NAME, for runs with TPU_NAME (TPU, SPOT)
+#:   tpu-status       this tool's TPUs: state, age, cost so far, what for
+#:   tpu-logs         the last lines of a worker of the TPU NAME (WORKER)
+#:   tpu-down         delete the TPU NAME
+#:   tpu-reap         delete the TPUs that no live run holds; with FORCE=1 all of this tool's
+tpu-up tpu-status tpu-logs tpu-down tpu-reap: $(VENV)/.ready
+	@$(ESPALIER) $@ $(ARGUMENTS)
+
+#:
 #: Models, data and evaluation
 #:   prepare          put on the store all that pruning and evaluating MODEL needs
 #:   fetch            put MODEL (an alias or a hub id) on the store
@@ -96,10 +106,12 @@ locks lock-check: $(VENV)/.ready
 #:   lint             ruff, mypy, hadolint, shellcheck
 #:   bench            time and memory of the methods beside a plain implementation
 #:
-#: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local, slurm),
+#: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local, slurm, tpu-vm),
 #: ACCEL (cpu, cuda, tpu), MEMORY, CPUS, THREADS, GPUS, NODES; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
 #: With RUNTIME=slurm: PARTITION, ACCOUNT, SBATCH_FLAGS, CONTAINER (none, apptainer, pyxis), CONTAINER_IMAGE;
 #: for one command: TIME.
+#: With RUNTIME=tpu-vm: TPU, ZONE, PROJECT, BUCKET, TPU_IMAGE (by digest), SPOT=1, TPU_DEADLINE (minutes),
+#: TPU_ATTEMPTS, TPU_SERVICE_ACCOUNT, TPU_NETWORK; for one command: TPU_NAME, KEEP_TPU=1.
 setup: $(VENV)/.ready
 
 doctor: $(VENV)/.ready
@@ -128,5 +140,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	@touch $@
 
 .PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf plan-gpu \
+  tpu-up tpu-status tpu-logs tpu-down tpu-reap \
   list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

@@ -30,7 +30,7 @@ from espalier.plan import Plan
 from espalier.processes import Processes
 from espalier.resources import require_gpu
 from espalier.revision import code_revision
-from espalier.runtimes.base import Launch, Limits, Runtime
+from espalier.runtimes.base import Explained, Launch, Limits, Runtime
 from espalier.secrets import hub_environment, hub_token
 from espalier.settings import Settings
 from espalier.stage import Stage
@@ -101,9 +101,11 @@ class Executor:
         if self._is_done(target, recipe):
             self._say(f"{request.stage.name}: {target} is done already.")
             return target
-        if request.stage.network and not self.runtime.network:
+        runtime = self._runtime(request.stage)
+        if request.stage.network and not runtime.network:
             raise EnvironmentFailure(
-                f"{target} is not there, and a job fetches nothing; make it where you submit from."
+                f"{target} is not there, and RUNTIME={runtime.name} fetches nothing; make it "
+                "first, by RUNTIME=local where you give this command."
             )
         if self._nodes(request.stage) > 1 and self.runtime.name != "slurm":
             raise InputError(
@@ -112,7 +114,7 @@ class Executor:
             )
         if self.settings.accel == "cuda" and not request.stage.network:
             require_gpu()
-        if not self.settings.force:
+        if not self.settings.force and runtime.name != "tpu-vm":  # whose memory is elsewhere
             request.plan.check_fits(self.store.root, self.settings.memory)
         self.store.create(target.parent)
         lock_file = self.store.lock_file(target)
@@ -186,6 +188,8 @@ class Executor:
             state = "done already" if self._is_done(target, recipe) else state
         partial = self.store.partial(request.stage.section, request.name, fingerprint)
         image = self._image(request.stage, build=False)
+        runtime, launch = self._runtime(request.stage), self.launch(request, partial)
+        asked = runtime.rows(launch) if isinstance(runtime, Explained) else {}
         return {
             "stage": f"{request.stage.name} ({state})",
             "image": image.reference or f"{image.name}, lock {image.lock[:12]}",
@@ -197,7 +201,8 @@ class Executor:
             **{f"input {role}": str(path) for role, path in request.inputs.items()},
             "output": str(target),
             **request.plan.rows(self.store.root, self.settings.memory),
-            "command": shlex.join(self._runtime(request.stage).argv(self.launch(request, partial))),
+            "command": shlex.join(runtime.argv(launch)),
+            **asked,
         }
 
     def identity(self, path: Path) -> InputRecord:
@@ -224,7 +229,7 @@ class Executor:
 
     def _device(self, stage: Stage) -> str:
         """ACCEL, or the processor where that is a TPU and the stage has no use for it."""
-        accel = self.settings.accel
+        accel = "tpu" if self.runtime.name == "tpu-vm" else self.settings.accel
         return "cpu" if accel == "tpu" and not stage.tpu else accel
 
     def _nodes(self, stage: Stage) -> int:

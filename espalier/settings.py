@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 
 from espalier.errors import InputError
@@ -58,6 +59,27 @@ class Settings(BaseModel):
     account: Line | None = None
     time: Annotated[Line | None, AfterValidator(lambda text: text and job_time(text))] = None
     sbatch_flags: Line | None = None
+    # RUNTIME=tpu-vm: which TPU where, what runs on it, and how long and often it is tried.
+    tpu: Line | None = None
+    zone: Line | None = None
+    project: Line | None = None
+    bucket: Line | None = None
+    tpu_image: Line | None = None
+    spot: bool = False
+    tpu_deadline: Annotated[float, Field(gt=0)] = 60
+    tpu_attempts: Annotated[int, Field(ge=1)] = 20
+    tpu_service_account: Line | None = None
+    tpu_network: Line | None = None
+    tpu_name: Line | None = None
+    keep_tpu: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tpu_vms_are_tpus(cls, values: Any) -> Any:
+        """What runs on a TPU VM is always made for TPUs."""
+        if isinstance(values, dict) and "tpu-vm" in (values.get("RUNTIME"), values.get("runtime")):
+            return {k: v for k, v in values.items() if k.lower() != "accel"} | {"ACCEL": "tpu"}
+        return values
 
     def assignments(self) -> dict[str, str]:
         """What gives these settings again to a command whose environment has others.
@@ -76,7 +98,7 @@ class Settings(BaseModel):
 SUBMISSION = ("partition", "account", "time", "sbatch_flags")
 
 NAMES = frozenset(name.upper() for name in Settings.model_fields)
-PERSISTENT = NAMES - {"DRY_RUN", "FORCE", "WAIT", "TIME"}
+PERSISTENT = NAMES - {"DRY_RUN", "FORCE", "WAIT", "TIME", "TPU_NAME", "KEEP_TPU"}
 """Settings taken from the environment and `.env` too; the others are for one command."""
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from espalier.chain import Chain
 from espalier.cli.slurm import Submission
@@ -65,7 +66,7 @@ def print_rows(rows: dict[str, str]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in rows.items():
-        table.add_row(key, value)
+        table.add_row(key, Text(value))  # a script has brackets
     Console(highlight=False, soft_wrap=False).print(table)
 
 

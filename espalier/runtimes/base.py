@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from espalier.fingerprint import ROOT
 from espalier.manifest import ImageRecord
@@ -74,6 +74,14 @@ class Runtime(Protocol):
 
     def run(self, launch: Launch) -> int:
         """Run it to its end and give the exit code; signals are handed to the stage."""
+
+
+@runtime_checkable
+class Explained(Protocol):
+    """A runtime that asks somebody else for a machine."""
+
+    def rows(self, launch: Launch) -> dict[str, str]:
+        """What it would ask for, for DRY_RUN=1."""
 
 
 def quiet_environment(launch: Launch) -> dict[str, str]:

@@ -7,10 +7,11 @@ from espalier.runtimes.container import ContainerRuntime
 from espalier.runtimes.local import InsideRuntime, LocalRuntime
 from espalier.runtimes.slurm.places import Apptainer, Bare, ImageFiles, Place, Pyxis
 from espalier.runtimes.slurm.step import SlurmRuntime, SubmitHostRuntime
+from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.settings import Settings
 
 ENGINES = ("docker", "podman")
-NAMES = ("auto", *ENGINES, "local", "slurm", "inside")
+NAMES = ("auto", *ENGINES, "local", "slurm", "tpu-vm", "inside")
 
 
 def choose_runtime(settings: Settings) -> Runtime:
@@ -29,6 +30,9 @@ def choose_runtime(settings: Settings) -> Runtime:
         return InsideRuntime()
     if name == "slurm":
         return SlurmRuntime(_place(settings))
+    if name == "tpu-vm":
+        nearby = choose_runtime(settings.model_copy(update={"runtime": "auto"}))
+        return TpuVmRuntime(settings, nearby=nearby)
     for candidate in ENGINES if name == "auto" else (name,):
         if engine := find_engine(candidate):
             return ContainerRuntime(engine)

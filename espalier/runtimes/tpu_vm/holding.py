@@ -1,0 +1,77 @@
+"""`make tpu-up`: a TPU without a run, held until its user deletes it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.runtimes.tpu_vm.client import TpuApi, refused
+from espalier.runtimes.tpu_vm.options import Wanted
+from espalier.runtimes.tpu_vm.request import LONGEST, creation, valid_name
+from espalier.runtimes.tpu_vm.startup import startup_script
+from espalier.runtimes.tpu_vm.timings import Timings
+from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A TPU whose workers wait for the order of a run that names it (TPU_NAME)."""
+
+    api: TpuApi
+    wanted: Wanted
+    name: str
+    deadline: float
+    say: Callable[[str], None]
+    timings: Timings = field(default_factory=Timings)
+
+    def __post_init__(self) -> None:
+        if not valid_name(self.name):
+            raise InputError(
+                f"NAME={self.name} is no name of a TPU: give lower-case letters, digits and "
+                f"hyphens, {LONGEST} at most, a letter first."
+            )
+
+    @property
+    def script(self) -> str:
+        return startup_script(self._folder.folder, self.wanted.tpu.workers, self.timings)
+
+    def up(self) -> None:
+        """Create it, unless it is there, and wait until it is active; none is left otherwise.
+
+        Raises:
+            EnvironmentFailure: there was no capacity in time, or no quota.
+        """
+        announced = self._folder.announce(self.wanted, kept=True).created
+        active = False
+        try:
+            if self.api.create(creation(self.wanted, self.name, self.script, announced)):
+                self.say(f"Asked for {self.name}.")
+            self._wait()
+            active = True
+        finally:
+            if not active:
+                if self.api.delete(self.name):
+                    self.say(f"Deleted {self.name}.")
+                self._folder.deleted()
+
+    @property
+    def _folder(self) -> TpuFolder:
+        return TpuFolder(self.wanted.place.bucket, self.name)
+
+    def _wait(self) -> None:
+        began, said = time.monotonic(), ""
+        while (state := self.api.state(self.name)).name != "ACTIVE":
+            if state.lost:
+                reason = state.reason or state.name.lower()
+                raise refused(reason, self.wanted.place) or EnvironmentFailure(
+                    f"{self.name} is not to be had: {reason}; try again, or another ZONE."
+                )
+            if time.monotonic() - began > self.deadline:
+                raise EnvironmentFailure(
+                    f"no capacity for {self.name} within TPU_DEADLINE={self.deadline / 60:g} "
+                    f"minutes (it was {state.name}); try another ZONE, SPOT=1 or a smaller TPU."
+                )
+            if state.name != said:
+                said = state.name
+                self.say(f"{self.name} is {said.lower().replace('_', ' ')}.")
+            time.sleep(self.timings.poll)

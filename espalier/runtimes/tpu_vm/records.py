@@ -1,0 +1,73 @@
+"""What is written down in the bucket: of a TPU, of a run, and by each worker."""
+
+from datetime import UTC, datetime
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+Phase = Literal["following", "done", "failed", "stopped"]
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+class TpuRecord(BaseModel):
+    """tpus/<name>/tpu.json: a TPU that was asked for.
+
+    Attributes:
+        folder: its run's, empty while nothing was given to it.
+        kept: it is its user's to delete.
+        gone: it was deleted; another may have the name.
+    """
+
+    name: str
+    type: str
+    spot: bool
+    workers: int
+    dollars_per_hour: float
+    created: datetime
+    folder: str = ""
+    kept: bool = False
+    gone: bool = False
+
+
+class RunRecord(BaseModel):
+    """runs/<run id>/launch.json: how far a run has come.
+
+    Attributes:
+        attempt: counts the TPUs that the run was given, over all starts of the launcher.
+        seen: when its launcher was last at work.
+        workers: how many of them must report.
+    """
+
+    phase: Phase
+    attempt: int
+    tpu: str
+    workers: int
+    seen: datetime
+    code: int | None = None
+
+
+class Heartbeat(BaseModel):
+    """workers/<n>.json."""
+
+    state: str
+    time: str
+    attempt: int
+
+
+class Exit(BaseModel):
+    """exits/<attempt>/<n>.json."""
+
+    code: int
+    why: str = ""
+
+
+def parsed(kind: type[Kind], text: str | None) -> Kind | None:
+    """The record, or None where there is none, or where it is only half there yet."""
+    try:
+        return kind.model_validate_json(text) if text else None
+    except ValidationError:
+        return None
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,79 @@
+"""A server, a bucket and a launcher in a hurry."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from espalier.runtimes.tpu_vm.client import ENDPOINT, TpuApi
+from espalier.runtimes.tpu_vm.folder import Folder
+from espalier.runtimes.tpu_vm.launcher import Launcher
+from espalier.runtimes.tpu_vm.options import Place, Wanted
+from espalier.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.runtimes.tpu_vm.startup import Order
+from espalier.runtimes.tpu_vm.timings import Timings
+from espalier.tpus import tpu_named
+from tests.tpu.fake_server import FakeServer, serving
+from tests.tpu.workers import Workers
+
+QUICK = Timings(
+    poll=0.03,
+    poll_most=0.06,
+    retry=5,
+    outage=1,
+    silence=0.8,
+    straggle=0.5,
+    grace=1.5,
+    settle=0.2,
+    delete=5,
+    heartbeat=0.2,
+    barrier=20,
+    attempt=0,
+)
+IMAGE = f"europe-docker.pkg.dev/p/r/espalier-maxtext@sha256:{'a' * 64}"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    """Nothing may be left on it, whatever a test has done."""
+    with serving(FakeServer()) as server:
+        monkeypatch.setenv(ENDPOINT, f"127.0.0.1:{server.port}")
+        yield server
+        assert server.names == []
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Path:
+    return tmp_path / "bucket"
+
+
+@pytest.fixture
+def wanted(bucket: Path) -> Wanted:
+    place = Place("project", "us-west4-a", Folder(str(bucket)))
+    return Wanted(tpu_named("v5litepod-16"), place, spot=True)
+
+
+@pytest.fixture
+def workers(server: FakeServer, bucket: Path) -> Iterator[Workers]:
+    """Four of them, on every slice that comes up."""
+    workers = Workers(bucket, 4)
+    server.active, server.deleted = workers.up, workers.down
+    yield workers
+    workers.join()
+
+
+@pytest.fixture
+def launcher(wanted: Wanted, bucket: Path) -> Callable[..., Launcher]:
+    """A new one for the same run; what it says goes to its `said`."""
+
+    def made(**others: Any) -> Launcher:
+        run = RunFolder(Folder(f"{bucket}/runs/run-1"))
+        said: list[str] = others.pop("said", [])
+        given = {"deadline": 5.0, "attempts": 20, "keep": False, "held": "", "timings": QUICK}
+        order = Order(run.folder.url, IMAGE, {}, {})
+        api = TpuApi(wanted.place, QUICK)
+        arguments = {**given, **others}
+        return Launcher(api, wanted, "run-1", run, order, say=said.append, **arguments)
+
+    return made

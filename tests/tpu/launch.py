@@ -1,0 +1,32 @@
+"""A launcher in a process of its own, for the tests that kill it: `tests.tpu.launch BUCKET`."""
+
+import sys
+
+from espalier.runtimes.tpu_vm.client import TpuApi
+from espalier.runtimes.tpu_vm.folder import Folder
+from espalier.runtimes.tpu_vm.launcher import Launcher
+from espalier.runtimes.tpu_vm.options import Place, Wanted
+from espalier.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.runtimes.tpu_vm.startup import Order
+from espalier.tpus import tpu_named
+from tests.tpu.conftest import IMAGE, QUICK
+
+if __name__ == "__main__":
+    bucket = Folder(sys.argv[1])
+    place = Place("project", "us-west4-a", bucket)
+    run = RunFolder(bucket.below("runs/run-1"))
+    sys.exit(
+        Launcher(
+            api=TpuApi(place, QUICK),
+            wanted=Wanted(tpu_named("v5litepod-16"), place, spot=True),
+            run_id="run-1",
+            run=run,
+            order=Order(run.folder.url, IMAGE, {}, {}),
+            deadline=5,
+            attempts=20,
+            keep=False,
+            held="",
+            say=lambda text: None,
+            timings=QUICK,
+        ).follow()
+    )

@@ -1,0 +1,52 @@
+"""The types of TPU that there are, and the request for one."""
+
+from datetime import timedelta
+
+import pytest
+
+from espalier.errors import InputError
+from espalier.runtimes.tpu_vm.options import Wanted
+from espalier.runtimes.tpu_vm.records import now
+from espalier.runtimes.tpu_vm.request import creation
+from espalier.tpus import tpu_named
+
+
+def test_a_creation_has_an_id_of_its_own(wanted: Wanted) -> None:
+    """Asked for again, it is the same; a later one by the same name is another."""
+    announced = now()
+    first, again = [creation(wanted, "mine", "#!", announced).request_id for _ in range(2)]
+    later = creation(wanted, "mine", "#!", announced + timedelta(hours=1)).request_id
+    assert first == again != later
+    assert len(first) == 36
+
+
+def test_what_is_said_before_it_is_created(wanted: Wanted) -> None:
+    assert wanted.told() == (
+        "v5litepod-16 spot in us-west4-a: 16 chips, 4 workers; 19.20 USD an hour on demand (list "
+        "price of 2025, less when spot); takes quota for 16 preemptible v5e chips in project."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "workers", "topology", "dollars"),
+    [
+        ("v4-8", 4, 1, "v4-8", 12.88),
+        ("v4-16", 8, 2, "v4-16", 25.76),
+        ("v5litepod-1", 1, 1, "v5e-1", 1.20),
+        ("v5litepod-8", 8, 1, "v5e-8", 9.60),
+        ("v5litepod-16", 16, 4, "v5e-16", 19.20),
+        ("v5p-24", 12, 3, "v5p-24", 50.40),
+        ("v6e-256", 256, 64, "v6e-256", 691.20),
+    ],
+)
+def test_tpus(name: str, chips: int, workers: int, topology: str, dollars: float) -> None:
+    tpu = tpu_named(name)
+    assert (tpu.chips, tpu.workers, tpu.topology) == (chips, workers, topology)
+    assert tpu.dollars_per_hour == pytest.approx(dollars)
+    assert tpu.chips_per_worker * tpu.workers == chips
+
+
+@pytest.mark.parametrize("name", ["v5e-16", "v5litepod-12", "v4-4", "v6e-", "v5p-x", "", "v4-²"])
+def test_unknown_tpus(name: str) -> None:
+    with pytest.raises(InputError, match=r"is not known; there are v4-8 .*v5litepod-1\|4\|8\|16"):
+        tpu_named(name)
