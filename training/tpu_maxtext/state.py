@@ -10,6 +10,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from flax.linen import logical_axis_rules
+from jax.stages import Wrapped
 from maxtext.common.train_state_nnx import TrainStateNNX
 from maxtext.trainers.pre_train.train import eval_step, train_step
 from maxtext.utils import maxtext_utils, sharding
@@ -39,8 +40,8 @@ class Program:
     shapes: Any
     shardings: Any
     data_sharding: Any
-    train: Callable[[Any, Any], Any]
-    evaluate: Callable[[Any, Any], Any]
+    train: Wrapped
+    evaluate: Wrapped
     initial: Callable[[], nnx.Module]
 
     @classmethod
