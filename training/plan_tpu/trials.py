@@ -6,6 +6,8 @@ from typing import Any
 
 MOST = 3
 """Programs that a plan compiles: each takes minutes."""
+LEAST = (True, 1)
+"""RECOMPUTE and MICRO_BATCH of the least memory."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,8 @@ class Trial:
 def following(tried: Sequence[Trial], share: int, memory: int) -> tuple[bool, int] | None:
     """RECOMPUTE and MICRO_BATCH to compile after these; None: enough is known.
 
-    What was asked is first. If it fits, the largest micro batch that should fit is tried once; if
-    not, a smaller one, then recomputing, then both at their least. Each is only a guess until it
-    is compiled.
+    What was asked for comes first. If it fits, the largest micro batch that should fit is tried
+    once. If not, a smaller one is, or recomputing, and in the end both at their least.
 
     Args:
         tried: what was compiled so far.
@@ -57,32 +58,30 @@ def following(tried: Sequence[Trial], share: int, memory: int) -> tuple[bool, in
         memory: of a chip, in bytes.
     """
     asked, last = tried[0], tried[-1]
-    if len(tried) == MOST or (last.fits and len(tried) > 1):
-        return None
     sizes = [size for size in range(1, share + 1) if share % size == 0]
     likely = [size for size in sizes if asked.predicted(size) <= (asked.usable or memory)]
     if asked.fits:
-        best = max(likely, default=asked.micro_batch)
-        return (asked.recompute, best) if best > asked.micro_batch else None
-    smaller = max((size for size in likely if size < asked.micro_batch), default=None)
-    wanted = [
-        *([(asked.recompute, smaller)] if smaller else []),
-        (True, asked.micro_batch),
-        (True, 1),
-    ]
-    done = {(trial.recompute, trial.micro_batch) for trial in tried}
-    return next((each for each in wanted if each not in done), None)
+        best = max(likely, default=0)
+        return (asked.recompute, best) if best > asked.micro_batch and len(tried) == 1 else None
+    if last.fits or (last.recompute, last.micro_batch) == LEAST:
+        return None
+    if len(tried) == MOST - 1:
+        return LEAST
+    smaller = max((size for size in likely if size < asked.micro_batch), default=0)
+    if smaller:
+        return asked.recompute, smaller
+    return LEAST if asked.recompute else (True, asked.micro_batch)
 
 
 def verdict(tried: Sequence[Trial], memory: int) -> str:
     """One sentence on the first, which was asked for; the others are alternatives."""
-    asked, *others = tried
+    asked, last = tried[0], tried[-1]
     if asked.fits:
         return f"fits: {asked.total / memory:.0%} of a chip's memory."
-    usable = (asked.usable or memory) / 2**30
-    wants = f"wants {asked.total / 2**30:.2f} GiB of {usable:.2f}" if asked.total else "asks more"
-    does_not = f"does not fit: {asked.setting} {wants} GiB a chip"
-    if found := [trial.setting for trial in others if trial.fits]:
-        return f"{does_not}; {found[0]} fits."
-    less = "" if asked.recompute and asked.micro_batch == 1 else " nor does the least of it"
-    return f"{does_not},{less}; give a larger TPU, or a shorter SEQLEN."
+    usable = asked.usable or memory
+    wants = f"{asked.total / 2**30:.2f} GiB" if asked.total > usable else "more"
+    told = f"does not fit: {asked.setting} wants {wants} of {usable / 2**30:.2f} GiB a chip"
+    if last.fits:
+        return f"{told}; {last.setting} fits."
+    also = "" if last is asked else f"; neither does {last.setting} fit"
+    return f"{told}{also}; give a larger TPU, or a shorter SEQLEN."
