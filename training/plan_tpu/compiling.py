@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from jax.errors import JaxRuntimeError
-from maxtext.utils import maxtext_utils
 
 from espalier.tpus import Tpu
 from training.plan_tpu.topology import topology_keys
@@ -17,6 +16,7 @@ from training.tpu_maxtext.job import Job
 from training.tpu_maxtext.model import Model
 from training.tpu_maxtext.optimizer import optimizer
 from training.tpu_maxtext.state import Program, arrays_of
+from training.tpu_maxtext.upstream import maxtext_utils
 
 NO_MEMORY = "RESOURCE_EXHAUSTED"
 SIZE = r"([\d.]+)([KMGT])"

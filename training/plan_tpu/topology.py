@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 from jax.experimental.topologies import get_topology_desc
-from maxtext.utils import accelerator_to_spec_map
 
 from espalier.errors import InputError
 from espalier.tpus import Tpu
+from training.tpu_maxtext.upstream import accelerator_to_spec_map
 
 KNOWN = accelerator_to_spec_map.UserFacingNameToSystemCharacteristics
 ALONE = {

@@ -8,24 +8,25 @@ config.json and its head the model's dtype; everything else is MaxText's own.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import maxtext
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from maxtext.configs import pyconfig
-from maxtext.layers import nnx_decoders
-from maxtext.layers.attentions import Attention
-from maxtext.layers.embeddings import RotaryEmbedding
-from maxtext.utils import maxtext_utils, model_creation_utils
 
 from training.tpu_maxtext.shape import inverse_frequencies, model_keys
+from training.tpu_maxtext.upstream import (
+    BASE_CONFIG,
+    Attention,
+    RotaryEmbedding,
+    maxtext_utils,
+    model_creation_utils,
+    nnx_decoders,
+    pyconfig,
+)
 
-BASE = Path(maxtext.__file__).parent / "configs" / "base.yml"
 QUIET = {
     "run_name": "espalier",
     "base_output_directory": "/tmp/maxtext",  # noqa: S108 - named in its config, never written
@@ -95,7 +96,9 @@ class Model:
 
         `keys` are MaxText's, beside those of the model's shape.
         """
-        settings = pyconfig.initialize(["", str(BASE)], **{**QUIET, **model_keys(config), **keys})
+        settings = pyconfig.initialize(
+            ["", str(BASE_CONFIG)], **{**QUIET, **model_keys(config), **keys}
+        )
         mesh = maxtext_utils.get_mesh_from_config(settings, devices)
         create, _ = model_creation_utils.create_nnx_abstract_model(settings, mesh)
         frequencies = tuple(map(float, inverse_frequencies(config)))

@@ -11,14 +11,18 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from flax.linen import logical_axis_rules
 from jax.stages import Wrapped
-from maxtext.common.train_state_nnx import TrainStateNNX
-from maxtext.trainers.pre_train.train import eval_step, train_step
-from maxtext.utils import maxtext_utils, sharding
 
 from training.protocol.sparsity import is_masked
 from training.tpu_maxtext.checkpoint import Arrays, StoredWeights
 from training.tpu_maxtext.model import Model
 from training.tpu_maxtext.names import weights as named_weights
+from training.tpu_maxtext.upstream import (
+    TrainStateNNX,
+    eval_step,
+    maxtext_utils,
+    sharding,
+    train_step,
+)
 
 Path = tuple[Any, ...]
 Batch = Mapping[str, jax.Array]
