@@ -40,7 +40,8 @@ $(SCORERS) pipeline: $(VENV)/.ready
 #:   to-maxtext       write CKPT as a MaxText checkpoint (SCAN); refused unless its logits are the same
 #:   to-hf            write a MaxText checkpoint CKPT as a Hugging Face directory, as strictly
 #:   plan-gpu         say what memory and time the same command takes, without a GPU (GPU, GPUS, NODES, MFU)
-train-gpu train-tpu to-maxtext to-hf plan-gpu: $(VENV)/.ready
+#:   plan-tpu         compile the step of train-tpu for TPU, without one: does it fit, hours, price (TPU, MFU)
+train-gpu train-tpu to-maxtext to-hf plan-gpu plan-tpu: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -139,7 +140,11 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
+<<<<<<< HEAD
 .PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf plan-gpu \
   tpu-up tpu-status tpu-logs tpu-down tpu-reap \
+=======
+.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf plan-gpu plan-tpu \
+>>>>>>> plan
   list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

@@ -131,6 +131,12 @@ class Executor:
             self.store.publish(partial, target)
         return target
 
+    def make_ready(self, stage: Stage) -> None:
+        """Have the images that a stage takes."""
+        self._image(stage, build=True)
+        if stage.checked_in:
+            self.runtime.nearby.image(stage.checked_in, "cpu", build=True)
+
     def launch(
         self, request: Request, partial: Path, secrets: Mapping[str, Path] | None = None
     ) -> Launch:
@@ -142,7 +148,7 @@ class Executor:
         pinned = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return Launch(
             image=request.stage.image,
-            device=self._device(request.stage),
+            device=self._packages(request.stage),
             run_id=run_id,
             inputs=request.inputs,
             output=partial,
@@ -221,7 +227,7 @@ class Executor:
         return recipe, records
 
     def _image(self, stage: Stage, *, build: bool) -> ImageRecord:
-        return self._runtime(stage).image(stage.image, self._device(stage), build)
+        return self._runtime(stage).image(stage.image, self._packages(stage), build)
 
     def _runtime(self, stage: Stage) -> Runtime:
         """Where it runs: near, where the runtime has TPUs and the stage no use for them."""
@@ -231,6 +237,10 @@ class Executor:
         """ACCEL, or the processor where that is a TPU and the stage has no use for it."""
         accel = "tpu" if self.runtime.name == "tpu-vm" else self.settings.accel
         return "cpu" if accel == "tpu" and not stage.tpu else accel
+
+    def _packages(self, stage: Stage) -> str:
+        """The image's variant: that of its device, unless the stage names another."""
+        return stage.packages or self._device(stage)
 
     def _nodes(self, stage: Stage) -> int:
         """Machines that it runs on; a stage that has no part for others runs on one."""

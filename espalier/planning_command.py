@@ -1,4 +1,4 @@
-"""`make plan-gpu`: the words of `make train-gpu`, of a run that is planned and not started.
+"""`make plan-gpu` and `plan-tpu`: the words of a training that is planned and not started.
 
 A plan goes by shapes alone, of a config.json, of the store or of those that models.toml lists;
 nothing is fetched and no weights are read.
@@ -12,7 +12,6 @@ from typing import Any
 
 from espalier.architectures.shapes import Shapes, config_file, read_config
 from espalier.chain import Chain, default_name
-from espalier.discovery import stage_named
 from espalier.errors import InputError
 from espalier.manifest import pruning_of
 from espalier.model_aliases import model_aliases
@@ -51,8 +50,8 @@ class PlanningCommand:
     model: Known
 
     @classmethod
-    def parse(cls, words: Sequence[str], store: Store) -> "PlanningCommand":
-        """Read the words of a training command; GPUS and NODES are those that are planned for.
+    def parse(cls, stage: Stage, words: Sequence[str], store: Store) -> "PlanningCommand":
+        """Read the words of a training command; GPUS, NODES and TPU are those that are planned for.
 
         Raises:
             InputError: something is unknown, does not hold or is not at hand.
@@ -64,12 +63,17 @@ class PlanningCommand:
             **given,
             "CONFIG": json.dumps(model.config),
             "MASKED": str(not architecture and model.masked),
-            "GPUS": str(settings.gpus),
-            "NODES": str(settings.nodes),
+            **{
+                name.upper(): str(value)
+                for name, value in settings
+                if name in stage.parameters.model_fields and value is not None
+            },
         }
         if teacher := given.get("TEACHER"):
+            if "teacher_config" not in stage.parameters.model_fields:
+                raise InputError(f"TEACHER has no use: what {stage.name} plans has none.")
             parameters["TEACHER_CONFIG"] = json.dumps(known(store, teacher).config)
-        return cls(TrainingCommand.parse(stage_named("plan-gpu"), parameters), model)
+        return cls(TrainingCommand.parse(stage, parameters), model)
 
     @property
     def stage(self) -> Stage:

@@ -69,6 +69,7 @@ class Stage:
         checked_in: the image that checks the result, where the stage's own image lacks torch;
             it runs once the stage has ended, on the machine that the command was given on.
         tpu: whether it computes on TPUs, where they are asked for; other stages run on a processor.
+        packages: the accelerator whose variant of the image it needs, whatever it computes on.
         derived: the inputs that other stages make of the same model, by role.
         unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
             the prunings they stand for; may raise InputError.
@@ -88,6 +89,7 @@ class Stage:
     join: str | None = None
     checked_in: str | None = None
     tpu: bool = False
+    packages: str | None = None
     derived: Mapping[str, Derived] = field(default_factory=dict)
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
 

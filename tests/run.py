@@ -32,10 +32,9 @@ from espalier.venv import COMPLETE, ensure_venv, find_python
 
 MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
-METHODS = "wanda"
-"""The image of the methods that are there so far: the benchmarks' packages."""
-TRAINING = "fsdp"
-"""The image of the trainer, for its own benchmark."""
+BENCHED = {"training": ("fsdp", "cpu"), "plan-tpu": ("maxtext", "tpu")}
+"""The image, and its variant, whose packages a benchmark runs with; the others are of methods."""
+METHODS = ("wanda", "cpu")
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
 WITHOUT_MODELS = ("export", "maxtext")
 """The images without transformers or torch: only tests marked for them can be imported there."""
@@ -62,10 +61,10 @@ def tools_venv(image: Image) -> Path:
     return folder
 
 
-def overlay(name: str) -> Path:
+def overlay(name: str, accel: str = "cpu") -> Path:
     """The python that sees an image's packages and, after them, the tools."""
     image = load_image(name)
-    own = ensure_venv(name, "cpu", ENVIRONMENTS).parent.parent
+    own = ensure_venv(name, accel, ENVIRONMENTS).parent.parent
     folder = ENVIRONMENTS / f"test-{own.name}"
     site = f"lib/python{image.python}/site-packages"
     listing, seen = folder / site / "overlay.pth", f"{own / site}\n{tools_venv(image) / site}\n"
@@ -83,8 +82,8 @@ def _empty_venv(image: Image, folder: Path, failure: str) -> None:
 def main(words: list[str]) -> int:
     """Exit code of the benchmarks, or of pytest in every image."""
     if words[:1] == ["--bench"]:
-        image = TRAINING if words[1:2] == ["training"] else METHODS
-        command = [overlay(image), "-m", "benchmarks", *words[1:]]
+        image, accel = BENCHED.get("".join(words[1:2]), METHODS)
+        command = [overlay(image, accel), "-m", "benchmarks", *words[1:]]
         return subprocess.run(command, check=False).returncode
     return exit_code(_given(words) if words else _everything())
 

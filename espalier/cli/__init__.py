@@ -4,12 +4,12 @@ import sys
 
 import typer
 
-from espalier.cli import build, convert, inspect, run, tpu
+from espalier.cli import build, convert, inspect, plan, run, tpu
 from espalier.errors import EspalierError
 from espalier.settings import load_dotenv
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (run, convert, inspect, build, tpu):
+for group in (run, convert, plan, inspect, build, tpu):
     group.register(app)
 
 

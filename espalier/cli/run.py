@@ -12,7 +12,6 @@ from espalier.cli.session import Assignments, Session, console
 from espalier.cli.steps import DEFAULT_METHOD, EVALUATION, names_before_training
 from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
-from espalier.planning_command import PlanningCommand, alone
 from espalier.pruning_command import TASK_DATA, PruningCommand, known_names, score
 from espalier.stage import Stage
 from espalier.training_command import TRAINERS, TrainingCommand, grown_token_data
@@ -26,7 +25,7 @@ def register(app: typer.Typer) -> None:
         app.command(name, help=stage.summary)(_score_command(stage))
     commands = (
         *(pipeline, evaluate, prepare, fetch, fetch_data, data, export),
-        *(train_gpu, plan_gpu, corpus, grow, adopt),
+        *(train_gpu, corpus, grow, adopt),
     )
     for command in commands:
         name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
@@ -177,16 +176,6 @@ def train_gpu(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     command = TrainingCommand.parse(stage_named(TRAINERS["gpu"]), session.rest)
     session.finish(command.run(session.chain))
-
-
-def plan_gpu(assignments: Assignments = None) -> None:
-    """Say what memory and time the same command with train-gpu needs, on GPUS x NODES of GPU."""
-    session = Session.of(alone(assignments))
-    command = PlanningCommand.parse(assignments or [], session.chain.executor.store)
-    published = command.run(session.chain)
-    if not session.settings.dry_run:
-        report(command.stage, published)
-    session.finish(published)
 
 
 def corpus(assignments: Assignments = None) -> None:

@@ -40,8 +40,7 @@ class Rehearsal(Chain):
         if self.settings.force or not (target / MANIFEST).is_file():
             self.missing.append(stage)
             if not self.settings.dry_run:
-                for image in filter(None, (stage.image, stage.checked_in)):
-                    self.executor.runtime.image(image, self.settings.accel, build=True)
+                self.executor.make_ready(stage)
         return target
 
     def _fetch(self, request: Request) -> Path:

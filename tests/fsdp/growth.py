@@ -15,9 +15,9 @@ import torch.distributed as dist
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import Trainer
-from training.plan_gpu.stage import NOWHERE
 from training.protocol.budget import Budget
 from training.protocol.order import Share
+from training.protocol.planned_budget import NOWHERE
 from training.protocol.progress import Place
 from training.protocol.run import as_stored
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from espalier.cli.run import plan_gpu
+from espalier.cli.plan import plan_gpu
+from espalier.discovery import stage_named
 from espalier.errors import InputError
 from espalier.manifest import MANIFEST
 from espalier.planning_command import PlanningCommand, alone, known
@@ -39,7 +40,8 @@ def peak(activations: int, recompute: bool = False, micro: int = 4, weights: int
 
 
 def parse(store: Path, *words: str) -> PlanParameters:
-    parameters = PlanningCommand.parse(words, Store(store)).training.parameters
+    command = PlanningCommand.parse(stage_named("plan-gpu"), words, Store(store))
+    parameters = command.training.parameters
     assert isinstance(parameters, PlanParameters)
     return parameters
 

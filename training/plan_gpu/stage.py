@@ -9,18 +9,15 @@ from espalier.architectures.shapes import Shapes
 from espalier.manifest import write_synced
 from espalier.parameters import Parameters
 from espalier.stage import Outcome, StageContext
-from espalier.token_data.reader import TokenData
 from training.gpu_fsdp.job import Job, check_distillation
 from training.plan_gpu.advice import Peak, record, verdict
 from training.plan_gpu.gpus import GPUS
 from training.plan_gpu.memory import Rehearsal, pretended_ranks
 from training.plan_gpu.report import PLAN
 from training.plan_gpu.spec import PlanParameters
-from training.protocol.budget import Budget, run_flops
+from training.protocol.budget import run_flops
+from training.protocol.planned_budget import NOWHERE, planned_budget
 from training.protocol.run import as_stored
-
-NOWHERE = Path("/nonexistent")
-"""Of the weights and the tokenizer of a run that is only planned."""
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
@@ -38,22 +35,11 @@ def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[Job, int
     Raises:
         InputError: the sizes do not go together.
     """
-    shapes = Shapes.of(parameters.config)
+    budget, tokens = planned_budget(parameters, data)
     teacher = parameters.teacher_config
-    seqlen = parameters.sequence_length(shapes.positions)
     if teacher is not None:
-        check_distillation(parameters, Shapes.of(teacher), shapes, seqlen)
-    known = data is not None or parameters.tokens is not None
-    step = parameters.batch * seqlen
-    tokens = parameters.tokens if known else step
-    available = TokenData(data).counts("train")[0] if data else (tokens or 0) + step + 1
-    budget = Budget.of(
-        tokens=tokens,
-        epochs=parameters.epochs if data else None,
-        batch=parameters.batch,
-        seqlen=seqlen,
-        available=available,
-    )
+        shapes = Shapes.of(parameters.config)
+        check_distillation(parameters, Shapes.of(teacher), shapes, budget.seqlen)
     job = Job(
         parameters=parameters,
         data=data or NOWHERE,
@@ -61,10 +47,10 @@ def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[Job, int
         checkpoint=None,
         tokenizer=NOWHERE,
         teacher=None if teacher is None else NOWHERE,
-        masked=parameters.masked and parameters.policy == "preserve",
+        masked=parameters.keeps_zeros,
         budget=budget,
     )
-    return job, budget.tokens if known else None
+    return job, tokens
 
 
 def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import optax
 import orbax.checkpoint as ocp
 from flax import nnx
 from flax.linen import logical_axis_rules
+from jax.stages import Wrapped
 
 from training.protocol.sparsity import is_masked
 from training.tpu_maxtext.checkpoint import Arrays, StoredWeights
@@ -43,8 +44,8 @@ class Program:
     shapes: Any
     shardings: Any
     data_sharding: Any
-    train: Callable[[Any, Any], Any]
-    evaluate: Callable[[Any, Any], Any]
+    train: Wrapped
+    evaluate: Wrapped
     initial: Callable[[], nnx.Module]
 
     @classmethod

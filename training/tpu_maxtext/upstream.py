@@ -21,7 +21,12 @@ with redirect_stdout(StringIO()), warnings.catch_warnings():
     from maxtext.layers.attentions import Attention
     from maxtext.layers.embeddings import RotaryEmbedding
     from maxtext.trainers.pre_train.train import eval_step, train_step
-    from maxtext.utils import maxtext_utils, model_creation_utils, sharding
+    from maxtext.utils import (
+        accelerator_to_spec_map,
+        maxtext_utils,
+        model_creation_utils,
+        sharding,
+    )
 
 for _name in ("absl", "orbax", "maxtext"):
     logging.getLogger(_name).setLevel(logging.ERROR)
@@ -33,6 +38,7 @@ __all__ = [
     "Attention",
     "RotaryEmbedding",
     "TrainStateNNX",
+    "accelerator_to_spec_map",
     "eval_step",
     "maxtext_utils",
     "model_creation_utils",

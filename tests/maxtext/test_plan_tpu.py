@@ -1,0 +1,68 @@
+"""Plans for TPUs, but for the compiler, which only the image's variant for TPUs has."""
+
+import pytest
+
+from espalier.errors import InputError
+from espalier.tpus import tpu_named
+from tests.unit.test_plan_gpu import CONFIG
+from training.plan_tpu.spec import PlanTpuParameters
+
+pytestmark = pytest.mark.maxtext
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("message", "total", "usable"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (81.02G) exceeds available HBM (15.75G). HLO module: jit_train_step.",
+            round(81.02 * GIB) + 2 * GIB,
+            round(15.75 * GIB),
+        ),
+        (
+            "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory "
+            "space hbm. Used 24.60G of 15.75G hbm. Exceeded hbm capacity by 8.85G.",
+            round(24.6 * GIB),
+            round(15.75 * GIB),
+        ),
+        ("RESOURCE_EXHAUSTED: in other words", 2 * GIB, None),
+    ],
+)
+def test_what_a_refused_program_wants(message: str, total: int, usable: int | None) -> None:
+    from training.plan_tpu.compiling import wanted
+
+    assert wanted(message, 2 * GIB) == (total, usable)
+
+
+def test_sequences_that_chips_do_not_share_evenly_are_refused() -> None:
+    from training.plan_tpu.stage import planned_job
+
+    parameters = PlanTpuParameters(tpu="v5litepod-16", config=CONFIG, batch=24)
+    with pytest.raises(InputError, match="BATCH=24 does not divide among 16 devices; give a mult"):
+        planned_job(parameters, None)
+
+
+def test_a_plan_has_the_length_of_its_run() -> None:
+    from training.plan_tpu.stage import planned_job
+
+    parameters = PlanTpuParameters(tpu="v4-8", config=CONFIG, batch=16, tokens=10_000)
+    job, tokens = planned_job(parameters, None)
+    assert (job.budget.steps, tokens, job.masked) == (10, 10 * 16 * 64, False)
+    assert planned_job(parameters.model_copy(update={"tokens": None}), None)[1] is None
+
+
+def test_types_without_a_topology_are_refused_and_the_nearest_named() -> None:
+    from training.plan_tpu.topology import absent_chips
+
+    with pytest.raises(InputError, match="knows no topology of 12 chips; give v4-16 or v4-32"):
+        absent_chips(tpu_named("v4-24"))
+
+
+@pytest.mark.parametrize("name", ["v4-8", "v5litepod-16", "v5p-16", "v6e-256"])
+def test_maxtext_counts_the_chips_that_are_rented(name: str) -> None:
+    from training.plan_tpu.topology import KNOWN, topology_keys
+
+    tpu = tpu_named(name)
+    assert KNOWN[topology_keys(tpu)["compile_topology"]].devices_per_slice == tpu.chips

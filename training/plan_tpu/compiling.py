@@ -1,0 +1,83 @@
+"""One train step of `train-tpu`, compiled for chips that are not there."""
+
+import math
+import re
+import time
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from jax.errors import JaxRuntimeError
+
+from espalier.tpus import Tpu
+from training.plan_tpu.topology import topology_keys
+from training.plan_tpu.trials import Trial
+from training.tpu_maxtext.job import Job
+from training.tpu_maxtext.model import Model
+from training.tpu_maxtext.optimizer import optimizer
+from training.tpu_maxtext.state import Program, arrays_of
+from training.tpu_maxtext.upstream import maxtext_utils
+
+NO_MEMORY = "RESOURCE_EXHAUSTED"
+SIZE = r"([\d.]+)([KMGT])"
+TEMPORARIES = re.compile(SIZE.join((r"temporaries \(", r"\) exceeds available HBM \(", "")))
+ALL = re.compile(SIZE.join(("Used ", " of ", " hbm")))
+"""How XLA's TPU compiler says what it would need of what: temporaries alone, or everything."""
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def compiled(job: Job, tpu: Tpu, chips: list[Any], recompute: bool, micro_batch: int) -> Trial:
+    """The step with these settings, the rest being the run's own."""
+    settings = {"recompute": recompute, "micro_batch": micro_batch}
+    job = replace(job, parameters=job.parameters.model_copy(update=settings))
+    keys = job.keys("tpu", len(chips)) | topology_keys(tpu)
+    began = time.monotonic()
+    model = Model.of(job.config, keys, chips)
+    program = Program.of(model, optimizer(job.parameters, job.budget.steps, masked=job.masked))
+    batch = maxtext_utils.get_shaped_batch(model.settings, batch_sharding=program.data_sharding)
+    lowered = program.within(program.train.lower, program.shapes, batch)
+    state = _state_bytes(program)
+    trial = partial(Trial, recompute, micro_batch, state=state)
+    try:
+        step = program.within(lowered.compile)
+    except JaxRuntimeError as error:
+        if NO_MEMORY not in str(error):
+            raise
+        total, usable = wanted(str(error), state)
+        return trial(fits=False, total=total, usable=usable, seconds=_since(began))
+    total = _taken(step.memory_analysis())
+    fits = total <= tpu.generation.hbm_gib << 30
+    flops = float(step.cost_analysis()["flops"])
+    return trial(fits=fits, total=total, flops=flops, seconds=_since(began))
+
+
+def wanted(message: str, state: int) -> tuple[int, int | None]:
+    """Bytes that a program would take, at least, and may take, by XLA's refusal."""
+    if found := ALL.search(message):
+        return _bytes(found[1], found[2]), _bytes(found[3], found[4])
+    if found := TEMPORARIES.search(message):
+        return state + _bytes(found[1], found[2]), _bytes(found[3], found[4])
+    return state, None
+
+
+def _taken(memory: Any) -> int:
+    """Bytes on a chip: what goes in, what comes out elsewhere, what is between, and the program."""
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes  # the state is updated in place
+    code = memory.generated_code_size_in_bytes
+    return int(memory.argument_size_in_bytes + new + memory.temp_size_in_bytes + code)
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 1)
+
+
+def _state_bytes(program: Program) -> int:
+    """A chip's part of weights, moments and masks."""
+    return sum(
+        math.prod(array.sharding.shard_shape(array.shape)) * array.dtype.itemsize
+        for array in arrays_of(program.shapes).values()
+    )
+
+
+def _bytes(number: str, unit: str) -> int:
+    return round(float(number) * UNITS[unit])

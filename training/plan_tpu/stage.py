@@ -1,0 +1,81 @@
+"""The stage `plan-tpu`: compile the run's step for the TPU, and tell what it needs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from espalier.manifest import write_synced
+from espalier.parameters import Parameters
+from espalier.stage import Outcome, StageContext
+from training.plan_tpu.compiling import compiled
+from training.plan_tpu.estimate import estimated
+from training.plan_tpu.report import PLAN
+from training.plan_tpu.spec import PlanTpuParameters
+from training.plan_tpu.topology import absent_chips
+from training.plan_tpu.trials import Trial, following, verdict
+from training.protocol.planned_budget import NOWHERE, planned_budget
+from training.protocol.run import as_stored
+from training.tpu_maxtext.data import Records
+from training.tpu_maxtext.job import Job
+
+
+def run(context: StageContext, parameters: Parameters) -> Outcome:
+    """Publish plan.json."""
+    assert isinstance(parameters, PlanTpuParameters)  # noqa: S101
+    job, tokens = planned_job(parameters, context.inputs.get("data"))
+    plan = planned(job, tokens, context.progress.say)
+    write_synced(context.output / PLAN, json.dumps(plan, indent=1) + "\n")
+    return Outcome()
+
+
+def planned_job(parameters: PlanTpuParameters, data: Path | None) -> tuple[Job, int | None]:
+    """The run, and the tokens it is for; None where neither TOKENS nor DATA say.
+
+    Raises:
+        InputError: the sizes do not go together.
+    """
+    budget, tokens = planned_budget(parameters, data)
+    job = Job(
+        parameters=parameters,
+        data=NOWHERE,
+        config=as_stored(parameters.config),
+        checkpoint=None,
+        tokenizer=NOWHERE,
+        masked=parameters.keeps_zeros,
+        budget=budget,
+        records=Records(NOWHERE, tokenizer="", vocabulary=0, seqlen=budget.seqlen, rows={}),
+    )
+    job.micro_batch(parameters.slice.chips)
+    return job, tokens
+
+
+def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that plan.json holds."""
+    parameters = job.parameters
+    assert isinstance(parameters, PlanTpuParameters)  # noqa: S101
+    tpu = parameters.slice
+    memory = tpu.generation.hbm_gib << 30
+    share = parameters.batch // tpu.chips
+    chips = absent_chips(tpu)
+    tried: list[Trial] = []
+    wanted: tuple[bool, int] | None = (parameters.recompute, job.micro_batch(tpu.chips))
+    while wanted is not None:
+        say(f"compiling for {tpu.type}: RECOMPUTE={int(wanted[0])} MICRO_BATCH={wanted[1]}")
+        trial = compiled(job, tpu, chips, *wanted)
+        say(f"{trial.setting} {'fits' if trial.fits else 'does not fit'}, {trial.seconds:.0f} s")
+        tried.append(trial)
+        wanted = following(tried, share, memory)
+    return {
+        "parameters": job.shapes.parameters,
+        "masked": job.masked,
+        "tpu": tpu.type,
+        "chips": tpu.chips,
+        "hosts": tpu.workers,
+        "chip_bytes": memory,
+        "batch": parameters.batch,
+        "seqlen": job.budget.seqlen,
+        "tried": [trial.record() for trial in tried],
+        "verdict": verdict(tried, memory),
+        **estimated(job, tokens, tpu, parameters.mfu),
+    }

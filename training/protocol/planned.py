@@ -1,0 +1,44 @@
+"""What plans of training runs are told in the same words, whatever is to train. Needs no torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from training.protocol.parameters import ProtocolParameters
+
+
+def _parsed(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Config = Annotated[Mapping[str, Any], BeforeValidator(_parsed)]
+
+
+class PlannedParameters(ProtocolParameters):
+    """A training run and the shape that it has: everything decides the plan."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset()
+
+    config: Annotated[Config, Field(description="the model's config.json")]
+    masked: Annotated[bool, Field(description="the model was pruned by a pattern")] = False
+    mfu: Annotated[
+        float, Field(gt=0, le=1, description="share of the peak that the model's FLOPs take")
+    ] = 0.4
+
+    @property
+    def keeps_zeros(self) -> bool:
+        """Whether the run has a mask."""
+        return self.masked and self.policy == "preserve"
+
+    @property
+    def hardware(self) -> str:
+        """What the run is planned for, as its name has it."""
+        raise NotImplementedError
+
+    def label(self) -> str:
+        """`8xh100-1f0c25d2`: a plan that differs in anything has a name of its own."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        return f"{self.hardware}-{digest[:8]}"

@@ -1,0 +1,32 @@
+"""How long a run is that is planned, and whose data may not be there."""
+
+from pathlib import Path
+
+from espalier.architectures.shapes import Shapes
+from espalier.token_data.reader import TokenData
+from training.protocol.budget import Budget
+from training.protocol.planned import PlannedParameters
+
+NOWHERE = Path("/nonexistent")
+"""Of the weights, the tokenizer and the data of a run that is only planned."""
+
+
+def planned_budget(parameters: PlannedParameters, data: Path | None) -> tuple[Budget, int | None]:
+    """The run's steps, and its tokens; of one step, and None, where neither TOKENS nor DATA say.
+
+    Raises:
+        InputError: the sizes do not go together.
+    """
+    seqlen = parameters.sequence_length(Shapes.of(parameters.config).positions)
+    known = data is not None or parameters.tokens is not None
+    step = parameters.batch * seqlen
+    tokens = parameters.tokens if known else step
+    available = TokenData(data).counts("train")[0] if data else (tokens or 0) + step + 1
+    budget = Budget.of(
+        tokens=tokens,
+        epochs=parameters.epochs if data else None,
+        batch=parameters.batch,
+        seqlen=seqlen,
+        available=available,
+    )
+    return budget, budget.tokens if known else None
