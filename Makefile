@@ -140,11 +140,7 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-<<<<<<< HEAD
-.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf plan-gpu \
-  tpu-up tpu-status tpu-logs tpu-down tpu-reap \
-=======
 .PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf plan-gpu plan-tpu \
->>>>>>> plan
+  tpu-up tpu-status tpu-logs tpu-down tpu-reap \
   list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

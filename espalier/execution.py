@@ -145,6 +145,9 @@ class Executor:
         place = hashlib.sha256(str(partial.resolve()).encode()).hexdigest()[:12]
         run_id = f"{request.name.replace('/', '-')}-{place}"
         threads = self.settings.threads
+        compiled = self.store.root / "cache" / "xla" if request.stage.tpu else None
+        if compiled and partial.is_dir():
+            compiled.mkdir(parents=True, exist_ok=True)
         pinned = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return Launch(
             image=request.stage.image,
@@ -156,6 +159,7 @@ class Executor:
             secrets=secrets or {},
             environment={**hub_environment(request.stage), **pinned},
             limits=Limits(self.settings.memory, self.settings.cpus),
+            compiled=compiled,
             processes=Processes(self._nodes(request.stage), self.settings.gpus),
         )
 

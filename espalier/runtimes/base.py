@@ -14,6 +14,7 @@ from espalier.fingerprint import ROOT
 from espalier.manifest import ImageRecord
 from espalier.processes import Processes
 
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
 COMMAND = ("python", "-m", "espalier.run_stage")
 
 
@@ -33,6 +34,7 @@ class Launch:
         run_id: unique to the artifact and recipe, so that a stale container can be found.
         inputs: role to host path, mounted read-only.
         output: the partial artifact on the host, the only place that is writable.
+        compiled: where XLA keeps compiled programs from run to run, for stages that compile.
         secrets: environment name of the file's place to host file, for fetch stages only.
     """
 
@@ -45,6 +47,7 @@ class Launch:
     secrets: Mapping[str, Path] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
+    compiled: Path | None = None
     processes: Processes = field(default_factory=Processes)
 
 

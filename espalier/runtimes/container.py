@@ -7,7 +7,7 @@ from pathlib import Path
 
 from espalier.images import Engine, ensure_built, load_image
 from espalier.manifest import ImageRecord
-from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
+from espalier.runtimes.base import COMMAND, COMPILED, Launch, quiet_environment, run_to_end
 
 STOP_SECONDS = 60
 SECRETS = "/run/secrets"
@@ -67,6 +67,9 @@ class ContainerRuntime:
         for role, path in launch.inputs.items():
             flags.append(f"--volume={path.resolve()}:{self.seen_path(role, path)}:ro")
         flags.append(f"--volume={launch.output.resolve()}:/out:rw")
+        if launch.compiled:
+            flags += [f"--volume={launch.compiled.resolve()}:/compiled:rw"]
+            flags += [f"--env={COMPILED}=/compiled"]
         for variable, path in launch.secrets.items():
             inside = f"{SECRETS}/{variable.lower()}"
             flags += [f"--volume={path.resolve()}:{inside}:ro", f"--env={variable}={inside}"]

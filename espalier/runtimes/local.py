@@ -10,7 +10,7 @@ from espalier.fingerprint import ROOT
 from espalier.images import load_image
 from espalier.images.definition import SHARED, hash_locks
 from espalier.manifest import ImageRecord
-from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
+from espalier.runtimes.base import COMMAND, COMPILED, Launch, quiet_environment, run_to_end
 from espalier.venv import ensure_venv
 
 BUILT_FROM = Path("/opt/image/locks")
@@ -39,8 +39,9 @@ class HostRuntime:
         """The caller's environment without what would leak into the stage's packages."""
         kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "HF_TOKEN")}
         secrets = {variable: str(path) for variable, path in launch.secrets.items()}
+        compiled = {COMPILED: str(launch.compiled.resolve())} if launch.compiled else {}
         own = {"PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}
-        return {**kept, **quiet_environment(launch), **secrets, **own}
+        return {**kept, **quiet_environment(launch), **secrets, **compiled, **own}
 
     def python(self, launch: Launch) -> str:
         raise NotImplementedError

@@ -14,7 +14,7 @@ from espalier.errors import InputError
 from espalier.images import load_image
 from espalier.manifest import ImageRecord
 from espalier.processes import Processes
-from espalier.runtimes.base import Launch, Runtime, quiet_environment
+from espalier.runtimes.base import COMPILED, Launch, Runtime, quiet_environment
 from espalier.runtimes.container import container_path
 from espalier.runtimes.local import LocalRuntime
 from espalier.runtimes.tpu_vm.client import TpuApi
@@ -109,6 +109,7 @@ class TpuVmRuntime:
         spread = replace(launch, processes=Processes(wanted.tpu.workers, 1))
         environment = {**quiet_environment(spread), "TQDM_DISABLE": "1"}
         state = {"ESPALIER_STATE": f"{run.folder.url}/state"}
+        state[COMPILED] = f"{wanted.place.bucket.url}/cache/xla"
         kept = {name: value for name, value in environment.items() if name not in TERMINAL}
         return Order(run.folder.url, image_reference(self.settings), urls, {**kept, **state})
 
