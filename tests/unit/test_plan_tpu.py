@@ -18,19 +18,16 @@ from espalier.tpus import tpu_named
 from tests.unit.test_plan_gpu import CONFIG
 from training.plan_tpu.estimate import estimated
 from training.plan_tpu.spec import PlanTpuParameters
-from training.plan_tpu.trials import Trial, following, verdict
+from training.plan_tpu.trials import USABLE, Trial, following, verdict
 from training.protocol.budget import Budget, training_flops
 from training.protocol.run import Run
 
 GIB = 1 << 30
 
 
-def trial(
-    total: float, micro: int = 4, *, recompute: bool = False, state: int = 4, most: float = 15.75
-) -> Trial:
-    fits = total <= most
-    usable = None if fits else round(most * GIB)
-    return Trial(recompute, micro, fits, state * GIB, round(total * GIB), 60.0, usable)
+def trial(total: float, micro: int = 4, *, recompute: bool = False, state: int = 4) -> Trial:
+    fits = total <= USABLE * 16
+    return Trial(recompute, micro, fits, state * GIB, round(total * GIB), 60.0)
 
 
 def parse(store: Path, *words: str) -> PlanTpuParameters:
@@ -42,8 +39,8 @@ def parse(store: Path, *words: str) -> PlanTpuParameters:
 @pytest.mark.parametrize(
     ("tried", "share", "then"),
     [
-        ([trial(8)], 64, (False, 8)),  # 1 GiB a sequence: 12 do, 8 divide 64
-        ([trial(8)], 36, (False, 12)),
+        ([trial(8)], 64, (False, 8)),  # 1 GiB a sequence: 11 do, 8 divide 64
+        ([trial(8)], 36, (False, 9)),
         ([trial(8)], 4, None),
         ([trial(14)], 64, None),
         ([trial(8), trial(12, 8)], 64, None),
@@ -80,18 +77,18 @@ def test_at_most_three_are_compiled_and_the_least_is_the_last() -> None:
         ([trial(8)], "fits: 50% of a chip's memory."),
         (
             [trial(24), trial(14, 2)],
-            "does not fit: MICRO_BATCH=4 RECOMPUTE=0 wants 24.00 GiB of 15.75 GiB a chip; "
+            "does not fit: MICRO_BATCH=4 RECOMPUTE=0 wants 24.00 GiB of 15.36 usable GiB a chip; "
             "MICRO_BATCH=2 RECOMPUTE=0 fits.",
         ),
         (
             [trial(64, 1), trial(20, 1, recompute=True)],
-            "does not fit: MICRO_BATCH=1 RECOMPUTE=0 wants 64.00 GiB of 15.75 GiB a chip; neither "
-            "does MICRO_BATCH=1 RECOMPUTE=1 fit; give a larger TPU, or a shorter SEQLEN.",
+            "does not fit: MICRO_BATCH=1 RECOMPUTE=0 wants 64.00 GiB of 15.36 usable GiB a chip; "
+            "neither does MICRO_BATCH=1 RECOMPUTE=1 fit; give a larger TPU, or a shorter SEQLEN.",
         ),
         (
             [replace(trial(4, 1, recompute=True), fits=False)],
-            "does not fit: MICRO_BATCH=1 RECOMPUTE=1 wants more of 16.00 GiB a chip; give a larger "
-            "TPU, or a shorter SEQLEN.",
+            "does not fit: MICRO_BATCH=1 RECOMPUTE=1 wants more of 15.36 usable GiB a chip; "
+            "give a larger TPU, or a shorter SEQLEN.",
         ),
     ],
 )

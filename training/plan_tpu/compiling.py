@@ -11,7 +11,7 @@ from jax.errors import JaxRuntimeError
 
 from espalier.tpus import Tpu
 from training.plan_tpu.topology import topology_keys
-from training.plan_tpu.trials import Trial
+from training.plan_tpu.trials import USABLE, Trial
 from training.tpu_maxtext.job import Job
 from training.tpu_maxtext.model import Model
 from training.tpu_maxtext.optimizer import optimizer
@@ -20,9 +20,9 @@ from training.tpu_maxtext.upstream import maxtext_utils
 
 NO_MEMORY = "RESOURCE_EXHAUSTED"
 SIZE = r"([\d.]+)([KMGT])"
-TEMPORARIES = re.compile(SIZE.join((r"temporaries \(", r"\) exceeds available HBM \(", "")))
-ALL = re.compile(SIZE.join(("Used ", " of ", " hbm")))
-"""How XLA's TPU compiler says what it would need of what: temporaries alone, or everything."""
+TEMPORARIES = re.compile(rf"temporaries \({SIZE}\) exceeds available HBM")
+ALL = re.compile(rf"Used {SIZE} of {SIZE} hbm")
+"""How XLA's TPU compiler says what it would need: temporaries alone, or everything."""
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -43,21 +43,20 @@ def compiled(job: Job, tpu: Tpu, chips: list[Any], recompute: bool, micro_batch:
     except JaxRuntimeError as error:
         if NO_MEMORY not in str(error):
             raise
-        total, usable = wanted(str(error), state)
-        return trial(fits=False, total=total, usable=usable, seconds=_since(began))
+        return trial(fits=False, total=wanted(str(error), state), seconds=_since(began))
     total = _taken(step.memory_analysis())
-    fits = total <= tpu.generation.hbm_gib << 30
+    fits = total <= USABLE * (tpu.generation.hbm_gib << 30)  # not all that is compiled can be run
     flops = float(step.cost_analysis()["flops"])
     return trial(fits=fits, total=total, flops=flops, seconds=_since(began))
 
 
-def wanted(message: str, state: int) -> tuple[int, int | None]:
-    """Bytes that a program would take, at least, and may take, by XLA's refusal."""
+def wanted(message: str, state: int) -> int:
+    """Bytes that a program would take, at least, by XLA's refusal."""
     if found := ALL.search(message):
-        return _bytes(found[1], found[2]), _bytes(found[3], found[4])
+        return _bytes(found[1], found[2])
     if found := TEMPORARIES.search(message):
-        return state + _bytes(found[1], found[2]), _bytes(found[3], found[4])
-    return state, None
+        return state + _bytes(found[1], found[2])
+    return state
 
 
 def _taken(memory: Any) -> int:

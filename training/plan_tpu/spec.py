@@ -33,7 +33,7 @@ class PlanTpuParameters(PlannedParameters, TpuTrainingParameters):
 
 
 def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
-    return Estimate(memory=3 << 30, disk=1 << 20, seconds=200)
+    return Estimate(memory=3 << 30, disk=1 << 20, seconds=500)
 
 
 STAGE = Stage(

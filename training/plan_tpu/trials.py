@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+USABLE = 0.96
+"""Of a chip's memory: libtpu leaves a program 30.75 of a v4's 32 GiB, and 15.75 of a v5e's 16."""
 MOST = 3
 """Programs that a plan compiles: each takes minutes."""
 LEAST = (True, 1)
@@ -17,9 +19,8 @@ class Trial:
     Attributes:
         recompute, micro_batch: as RECOMPUTE and MICRO_BATCH.
         state: bytes of a chip's part of weights, optimizer and masks.
-        total: bytes a chip needs in all, as XLA says; at least these, where it does not fit.
+        total: bytes a chip needs in all, as XLA says; at least these, where it refused.
         seconds: it took.
-        usable: bytes that XLA may use of a chip, where it said so.
         flops: XLA's count, a chip and step, in which every loop's body counts once.
     """
 
@@ -29,7 +30,6 @@ class Trial:
     state: int
     total: int
     seconds: float
-    usable: int | None = None
     flops: float | None = None
 
     @property
@@ -55,11 +55,11 @@ def following(tried: Sequence[Trial], share: int, memory: int) -> tuple[bool, in
     Args:
         tried: what was compiled so far.
         share: sequences that a chip has of BATCH, which micro batches divide.
-        memory: of a chip, in bytes.
+        memory: of a chip, of which a part is usable, in bytes.
     """
     asked, last = tried[0], tried[-1]
     sizes = [size for size in range(1, share + 1) if share % size == 0]
-    likely = [size for size in sizes if asked.predicted(size) <= (asked.usable or memory)]
+    likely = [size for size in sizes if asked.predicted(size) <= USABLE * memory]
     if asked.fits:
         best = max(likely, default=0)
         return (asked.recompute, best) if best > asked.micro_batch and len(tried) == 1 else None
@@ -78,9 +78,9 @@ def verdict(tried: Sequence[Trial], memory: int) -> str:
     asked, last = tried[0], tried[-1]
     if asked.fits:
         return f"fits: {asked.total / memory:.0%} of a chip's memory."
-    usable = asked.usable or memory
+    usable = USABLE * memory
     wants = f"{asked.total / 2**30:.2f} GiB" if asked.total > usable else "more"
-    told = f"does not fit: {asked.setting} wants {wants} of {usable / 2**30:.2f} GiB a chip"
+    told = f"does not fit: {asked.setting} wants {wants} of {usable / 2**30:.2f} usable GiB a chip"
     if last.fits:
         return f"{told}; {last.setting} fits."
     also = "" if last is asked else f"; neither does {last.setting} fit"
