@@ -9,6 +9,8 @@ from dataclasses import dataclass
 NODES, EACH, NODE, HEAD = (
     "ESPALIER_NODES", "ESPALIER_PROCESSES", "ESPALIER_NODE", "ESPALIER_HEAD",
 )  # fmt: skip
+COMPILED = "JAX_COMPILATION_CACHE_DIR"
+"""Names the folder of XLA's compiled programs; JAX reads it."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from espalier.fingerprint import ROOT
 from espalier.manifest import ImageRecord
 from espalier.processes import Processes
 
-COMPILED = "JAX_COMPILATION_CACHE_DIR"
 COMMAND = ("python", "-m", "espalier.run_stage")
 
 

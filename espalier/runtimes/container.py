@@ -7,7 +7,8 @@ from pathlib import Path
 
 from espalier.images import Engine, ensure_built, load_image
 from espalier.manifest import ImageRecord
-from espalier.runtimes.base import COMMAND, COMPILED, Launch, quiet_environment, run_to_end
+from espalier.processes import COMPILED
+from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 
 STOP_SECONDS = 60
 SECRETS = "/run/secrets"

@@ -10,7 +10,8 @@ from espalier.fingerprint import ROOT
 from espalier.images import load_image
 from espalier.images.definition import SHARED, hash_locks
 from espalier.manifest import ImageRecord
-from espalier.runtimes.base import COMMAND, COMPILED, Launch, quiet_environment, run_to_end
+from espalier.processes import COMPILED
+from espalier.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 from espalier.venv import ensure_venv
 
 BUILT_FROM = Path("/opt/image/locks")

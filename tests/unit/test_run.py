@@ -8,7 +8,7 @@ from tests.run import exit_code, images_with_tests, marked, narrowed, no_other
 
 
 def test_an_image_whose_name_is_a_marker_has_tests_of_its_own() -> None:
-    assert images_with_tests() == ("export", "fsdp", "minitron")
+    assert images_with_tests() == ("export", "fsdp", "maxtext", "minitron")
     assert no_other(("a", "b")) == "not a and not b"
 
 

@@ -6,6 +6,7 @@ would change weights or numbers, so its attention is told the scale and the freq
 config.json and its head the model's dtype; everything else is MaxText's own.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from espalier.processes import COMPILED
 from training.tpu_maxtext.shape import inverse_frequencies, model_keys
 from training.tpu_maxtext.upstream import (
     BASE_CONFIG,
@@ -36,6 +38,7 @@ QUIET = {
     "skip_jax_distributed_system": True,
     "gradient_clipping_threshold": 0.0,
     "opt_type": "adamw",
+    "jax_cache_dir": os.environ.get(COMPILED, ""),
 }
 
 

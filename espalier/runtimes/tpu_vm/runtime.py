@@ -13,8 +13,8 @@ from espalier.discovery import stage_named
 from espalier.errors import InputError
 from espalier.images import load_image
 from espalier.manifest import ImageRecord
-from espalier.processes import Processes
-from espalier.runtimes.base import COMPILED, Launch, Runtime, quiet_environment
+from espalier.processes import COMPILED, Processes
+from espalier.runtimes.base import Launch, Runtime, quiet_environment
 from espalier.runtimes.container import container_path
 from espalier.runtimes.local import LocalRuntime
 from espalier.runtimes.tpu_vm.client import TpuApi
