@@ -46,6 +46,8 @@ class TrainingCommand:
         """
         rest = dict(given)
         sources = {name: rest.pop(name) for name in SOURCES if name in rest}
+        if "TEACHER" in sources and stage.verb == "train" and "teacher" not in stage.inputs:
+            raise InputError(f"TEACHER has no use: {stage.name} does not distil; train-gpu does.")
         if "ARCH" in sources:
             if {"MODEL", "CKPT"} & sources.keys():
                 raise InputError("ARCH is trained from scratch; leave CKPT out, or ARCH.")
