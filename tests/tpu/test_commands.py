@@ -123,7 +123,7 @@ def test_inputs_are_copied_once(server: FakeServer, hosts: Hosts, tmp_path: Path
     source = tmp_path / "parent"
     source.mkdir()
     (source / "config.json").write_text("{}")
-    stage = stage_named("adopt")
+    stage = on_tpus("adopt")
     parameters = stage.parameters.from_assignments({})
     for name in ("one", "two"):
         executor(asked).execute(Request(stage, parameters, {"source": source}, name))

@@ -366,15 +366,24 @@ def test_another_type_at_the_second_start(
 def test_taken_down_while_it_runs(
     server: FakeServer, workers: Workers, launcher: Make, wanted: Wanted
 ) -> None:
+    working = threading.Event()
+
     def saves(worker: Worker) -> int | None:
+        working.set()
         worker.goes_on(20)
         return 75 if worker.asked_to_stop else None
 
+    def down() -> None:
+        working.wait(20)
+        fleet.down(FIRST)
+
     workers.works = [saves]
     fleet = Fleet(wanted.place, launcher().api)
-    threading.Timer(0.6, lambda: fleet.down(FIRST)).start()
+    taking = threading.Thread(target=down)
+    taking.start()
     with pytest.raises(Interrupted, match=r"tpu-down|workers have saved"):
         launcher().follow()
+    taking.join()
     assert server.created == [FIRST]
 
 
