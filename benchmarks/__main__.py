@@ -1,4 +1,4 @@
-"""`make bench`: pruning; or what the first word names: `depth`, `training` or `plan-tpu`."""
+"""`make bench`: pruning; or what the first word names: `depth`, `training`, `maxtext` or `plan-tpu`."""
 
 import sys
 
@@ -6,6 +6,10 @@ if sys.argv[1:2] == ["training"]:
     from benchmarks import training
 
     training.main(sys.argv[2:])
+elif sys.argv[1:2] == ["maxtext"]:
+    from benchmarks import maxtext
+
+    maxtext.main(sys.argv[2:])
 elif sys.argv[1:2] == ["plan-tpu"]:
     from benchmarks import plan_tpu
 

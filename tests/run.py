@@ -32,7 +32,7 @@ from espalier.venv import COMPLETE, ensure_venv, find_python
 
 MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
-BENCHED = {"training": ("fsdp", "cpu"), "plan-tpu": ("maxtext", "tpu")}
+BENCHED = {"maxtext": ("fsdp", "cpu"), "training": ("fsdp", "cpu"), "plan-tpu": ("maxtext", "tpu")}
 """The image, and its variant, whose packages a benchmark runs with; the others are of methods."""
 METHODS = ("wanda", "cpu")
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))

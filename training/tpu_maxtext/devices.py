@@ -1,6 +1,5 @@
 """JAX on this machine's devices, alone or with those of other machines."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -68,4 +67,3 @@ def _choose(device: str, processes: Processes) -> None:
     jax.config.update("jax_num_cpu_devices", processes.each)
     if processes.nodes > 1:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo") if processes.head == "localhost" else None
