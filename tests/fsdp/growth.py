@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import training.plan_gpu.memory  # noqa: F401 - else torch loads as much while it is measured
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import Trainer
