@@ -1,4 +1,4 @@
-"""`make bench`: pruning; or what the first word names: `depth`, `training`, `maxtext` or `plan-tpu`."""
+"""`make bench`: pruning; or what the first word names: depth, training, maxtext or plan-tpu."""
 
 import sys
 
