@@ -195,6 +195,22 @@ def record_files(directory: Path) -> list[FileRecord]:
     ]
 
 
+def check_files(directory: Path, part: int = 0, of: int = 1) -> int:
+    """Hash the files of a published directory, or every `of`-th from `part`; how many there are.
+
+    Raises:
+        InputError: there is no manifest, or a file is not what it says; the first is named.
+    """
+    files = read_manifest(directory).files[part::of]
+    for file in files:
+        path = directory / file.path
+        if not path.is_file():
+            raise InputError(f"{path} is missing; make it again with FORCE=1.")
+        if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
+            raise InputError(f"{path} is not what was published; make it again with FORCE=1.")
+    return len(files)
+
+
 def content_digest(files: list[FileRecord]) -> str:
     """One sha256 over the paths, sizes and hashes of an artifact's files."""
     lines = "".join(f"{file.path}\0{file.size}\0{file.sha256}\n" for file in files)

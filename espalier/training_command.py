@@ -3,12 +3,13 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from espalier.architectures.shapes import Shapes, config_file
 from espalier.chain import GROWN_TEXT, Chain, default_name
 from espalier.discovery import stage_named
 from espalier.errors import InputError
+from espalier.manifest import MANIFEST, read_manifest
 from espalier.parameters import Parameters
 from espalier.stage import Stage
 from espalier.token_data import INDEX
@@ -97,7 +98,7 @@ class TrainingCommand:
         if teacher := self.sources.get("TEACHER"):
             inputs["teacher"] = chain.model(teacher)
         inputs["data"] = self._data(chain, tokenizer)
-        if self.stage.tpu:
+        if self.stage.tpu and not _is_export(inputs["data"]):
             inputs["data"] = self._exported(chain, inputs)
         name = self.sources.get("NAME") or default_name(named, self.stage, self.parameters)
         return chain.run(self.stage, self.parameters, inputs, name)
@@ -106,8 +107,7 @@ class TrainingCommand:
         """The token data in rows of the length that the run has."""
         file, model = inputs.get("architecture"), inputs.get("model")
         config = config_file(file) if file else chain.config(model) if model else {}
-        assert isinstance(self.parameters, Sized)  # noqa: S101
-        length = self.parameters.sequence_length(Shapes.of(config).positions)
+        length = row_length(self.parameters, config)
         export = stage_named("export")
         parameters = export.parameters.from_assignments({**RECORDS, "SEQLEN": str(length)})
         name = f"{inputs['data'].name}-{parameters.label()}"
@@ -143,12 +143,23 @@ class TrainingCommand:
         )
 
 
+def row_length(parameters: Parameters, config: Mapping[str, Any]) -> int:
+    """Tokens a row, where a model of that config.json is trained with such parameters."""
+    assert isinstance(parameters, Sized)  # noqa: S101
+    return parameters.sequence_length(Shapes.of(config).positions)
+
+
 def token_data_named(chain: Chain, name: str) -> Path | None:
     """The token data that DATA=name means, a path or a name on the store, where they are there."""
     path = Path(name).expanduser()
     if "/" in name and (path / INDEX).is_file():
         return path
     return chain.executor.store.find(name, ("data",))
+
+
+def _is_export(data: Path) -> bool:
+    """Whether they are rows already, as compose's services hand them on."""
+    return (data / MANIFEST).is_file() and read_manifest(data).stage == "export"
 
 
 def grown_token_data(chain: Chain, model: Path) -> Path | None:

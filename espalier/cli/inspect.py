@@ -16,7 +16,7 @@ from espalier.cli.session import Assignments, store_of
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.ledger import Entry, Total
 from espalier.lineage import lineage
-from espalier.manifest import Manifest, file_sha256, read_manifest
+from espalier.manifest import Manifest, check_files, read_manifest
 from espalier.model_aliases import model_aliases
 from espalier.resources import show_size, show_time
 from espalier.store import SECTIONS, Store
@@ -139,14 +139,7 @@ def verify(assignments: Assignments = None) -> None:
     """Hash CKPT's files again and compare them with its manifest."""
     store, rest = store_of(assignments)
     directory = _checkpoint(store, rest)
-    manifest = read_manifest(directory)
-    for file in manifest.files:
-        path = directory / file.path
-        if not path.is_file():
-            raise InputError(f"{path} is missing; make it again with FORCE=1.")
-        if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
-            raise InputError(f"{path} is not what was published; make it again with FORCE=1.")
-    sys.stdout.write(f"{directory}: {len(manifest.files)} files are as published\n")
+    sys.stdout.write(f"{directory}: {check_files(directory)} files are as published\n")
 
 
 def gc(assignments: Assignments = None) -> None:

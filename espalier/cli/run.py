@@ -14,7 +14,13 @@ from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.pruning_command import TASK_DATA, PruningCommand, known_names, score
 from espalier.stage import Stage
-from espalier.training_command import TRAINERS, TrainingCommand, grown_token_data
+from espalier.training_command import (
+    TRAINERS,
+    TrainingCommand,
+    grown_token_data,
+    row_length,
+    token_data_named,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -158,16 +164,21 @@ def data(assignments: Assignments = None) -> None:
 
 
 def export(assignments: Assignments = None) -> None:
-    """Write the token data DATA as FORMAT (parquet, arrow, arrayrecord, mds) for other trainers."""
+    """Write the token data DATA as FORMAT for other trainers; rows as long as CKPT's, or SEQLEN."""
     session = Session.of(assignments)
     chain, rest = session.chain, session.rest
     name, given = rest.pop("DATA", ""), rest.pop("NAME", "")
-    found = chain.executor.store.find(name, ("data",)) if name else None
+    found = token_data_named(chain, name) if name else None
     if found is None:
         raise InputError(f"DATA={name} is not on the store; make it with make data DATA=<name>.")
+    if trained := rest.pop("CKPT", "") or rest.pop("MODEL", ""):
+        config = chain.config(chain.model(trained))
+        rest.setdefault(
+            "SEQLEN", str(row_length(stage_named(TRAINERS["tpu"]).parameters(), config))
+        )
     stage = stage_named("export")
     parameters = stage.parameters.from_assignments(rest)
-    target = given or f"{name}-{parameters.label()}"
+    target = given or f"{found.name}-{parameters.label()}"
     session.finish(chain.run(stage, parameters, {"data": found}, target))
 
 

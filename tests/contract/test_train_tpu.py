@@ -138,6 +138,22 @@ def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
         torch.testing.assert_close(weights(two)[name], weight, rtol=0, atol=1e-5)
 
 
+def test_damaged_rows_are_refused(tmp_path: Path, model: Path, data: Path) -> None:
+    """One bit of a published file turned, and given as it is, without another export."""
+    store = tmp_path / "store"
+    form = ("FORMAT=arrayrecord", "TARGETS=1", f"CKPT={model}")
+    rows = made(store, "export", f"DATA={data}", *form, "NAME=rows")
+    length = json.loads((rows / "manifest.json").read_text())["parameters"]["seqlen"]
+    assert length == json.loads((model / "config.json").read_text())["max_position_embeddings"]
+    damaged = next(rows.glob("train-*.arrayrecord"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    words = ["train-tpu", f"CKPT={model}", "DATA=rows", "BATCH=4", "TOKENS=512", "RUNTIME=local"]
+    refused(espalier(store, *words), 2, f"{damaged.name} is not what was published")
+    assert [path.name for path in (store / "data").iterdir()] == ["rows"]
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path, model: Path, data: Path) -> None:
     store, words = tmp_path / "store", ["train-tpu", f"DATA={data}", "RUNTIME=local", "SEQLEN=32"]
     short = espalier(store, *words, f"CKPT={model}", "BATCH=4", "TOKENS=9M")

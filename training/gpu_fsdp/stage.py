@@ -1,11 +1,8 @@
 """The stage `train-gpu`: check the inputs, run the ranks, tell what came out."""
 
-from pathlib import Path
-from typing import Any
-
 from espalier.device import require_device
 from espalier.errors import Interrupted
-from espalier.manifest import METRICS, pruning_of
+from espalier.manifest import METRICS
 from espalier.parameters import Parameters
 from espalier.processes import Processes
 from espalier.stage import Outcome, StageContext
@@ -14,7 +11,7 @@ from training.gpu_fsdp.export import sparsity_of
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.launch import train
 from training.gpu_fsdp.spec import TrainingParameters
-from training.protocol.account import data_section, training_section
+from training.protocol.account import data_section, pruning_section, training_section
 from training.protocol.plots import draw_losses
 from training.protocol.progress import Place
 
@@ -35,7 +32,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     draw_losses(context.output / METRICS, context.name, context.output / "loss")
     index = TokenData(job.data).index
     return Outcome(
-        pruning=_pruning(job, context.output),
+        pruning=pruning_section(job, lambda: sparsity_of(context.output)),
         training=training_section(job, found, job.teacher),
         data=data_section(job, index.tokenizer, index.splits["train"].tokens),
         checks={"validation_loss": found["valid"][-1][1] if found["valid"] else None},
@@ -59,15 +56,3 @@ def join(context: StageContext, parameters: Parameters) -> None:
         train(job, place, context.device, context.name, Processes.from_environment())
     except FileNotFoundError:  # the first machine has told and tidied already
         raise Interrupted("the first machine has ended.") from None
-
-
-def _pruning(job: Job, output: Path) -> dict[str, Any] | None:
-    """The parent's account of its pruning, as it holds for the trained weights."""
-    before = None if job.checkpoint is None else pruning_of(job.checkpoint)
-    if before is None:
-        return None
-    if "pattern" not in before:
-        return before
-    if not job.masked:
-        return None  # dense again
-    return {**before, "policy": "preserve", "achieved": sparsity_of(output)}

@@ -25,7 +25,6 @@ from training.gpu_fsdp.state import TrainingState
 from training.protocol.metrics import Metrics
 from training.protocol.order import Order, Share
 from training.protocol.progress import Diverged, Facts, Place
-from training.protocol.schedule import learning_rate
 
 
 class Trainer:
@@ -63,17 +62,15 @@ class Trainer:
             Interrupted: asked to stop; all is saved.
             Diverged: the loss is NaN or infinite.
         """
-        total = self.job.budget.steps
-        save_every = self.job.parameters.save_every or max(1, math.ceil(total / 10))
-        valid_every = self.job.parameters.valid_every or max(1, math.ceil(total / 10))
+        parameters, total = self.job.parameters, self.job.budget.steps
         for step, sequences in zip(range(first, total), self._timed(first), strict=True):
             values = self._step(step, sequences)
             done, self.facts.loss = step + 1, values["loss"]
-            if self._valid and (done % valid_every == 0 or done == total):
+            if self._valid and parameters.due(parameters.valid_every, done, total):
                 values["valid_loss"] = self._validate(done)
             steps.advance(**values)
             stop = self._asked_to_stop()
-            if stop or done == total or done % save_every == 0:
+            if stop or parameters.due(parameters.save_every, done, total):
                 self._save(done)
             if stop and done < total:
                 self._state.wait()
@@ -96,14 +93,7 @@ class Trainer:
         """One optimizer step over the whole batch; its metrics."""
         began = time.perf_counter()
         parameters, parts, budget = self.job.parameters, self._parts, self.job.budget
-        rate = learning_rate(
-            step,
-            budget.steps,
-            peak=parameters.lr,
-            shape=parameters.schedule,
-            warmup=parameters.warmup,
-            final=parameters.final_lr,
-        )
+        rate = parameters.rate(step, budget.steps)
         # FSDP averages gradients over the ranks; the objective is a mean over the whole batch.
         scale = self._share.world / budget.step_tokens
         sums = torch.zeros(2, dtype=torch.float64)  # cross-entropy and KL

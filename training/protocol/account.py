@@ -1,10 +1,11 @@
 """What a manifest says of a training run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from espalier.architectures.shapes import Shapes, read_config
-from espalier.manifest import published_name
+from espalier.manifest import pruning_of, published_name
 from training.protocol.budget import run_flops
 from training.protocol.run import Run
 
@@ -34,6 +35,16 @@ def training_section(
         "validations": found["valid"],
         "best": {"step": best[0], "loss": best[1]} if best else None,
     }
+
+
+def pruning_section(run: Run, achieved: Callable[[], float]) -> dict[str, Any] | None:
+    """The parent's account of its pruning, as it holds for weights of `achieved` sparsity."""
+    before = None if run.checkpoint is None else pruning_of(run.checkpoint)
+    if before is None or "pattern" not in before:
+        return before
+    if not run.masked:
+        return None  # dense again
+    return {**before, "policy": "preserve", "achieved": achieved()}
 
 
 def data_section(run: Run, tokenizer: str, train_tokens: int) -> dict[str, Any]:

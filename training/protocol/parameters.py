@@ -1,11 +1,13 @@
 """What both trainers are told in the same words: what is trained, how long, and how it is run."""
 
+import math
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from espalier.errors import InputError
 from espalier.parameters import Optional, Parameters, Seed, parse_count
+from training.protocol.schedule import Shape, learning_rate
 
 Count = BeforeValidator(parse_count)
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -42,9 +44,7 @@ class ProtocolParameters(Parameters):
         Literal["preserve", "densify"], Field(description="whether pruned weights stay zero")
     ] = "preserve"
     lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 3e-4
-    schedule: Annotated[
-        Literal["cosine", "linear", "constant", "wsd"], Field(description="how the rate falls")
-    ] = "cosine"
+    schedule: Annotated[Shape, Field(description="how the rate falls")] = "cosine"
     warmup: Annotated[Fraction, Field(description="fraction of steps, 2000 at most")] = 0.05
     final_lr: Annotated[Fraction, Field(description="last rate as a fraction of LR")] = 0.1
     weight_decay: Annotated[float, Field(ge=0, description="decoupled")] = 0.1
@@ -84,6 +84,21 @@ class ProtocolParameters(Parameters):
         """`scratch-52.4B`, `1ep`."""
         length = compact(self.tokens) if self.tokens else f"{self.epochs or 1:g}ep"
         return f"scratch-{length}" if self.init == "random" else length
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of `step` (from 0) of `steps`."""
+        return learning_rate(
+            step,
+            steps,
+            peak=self.lr,
+            shape=self.schedule,
+            warmup=self.warmup,
+            final=self.final_lr,
+        )
+
+    def due(self, every: int | None, step: int, steps: int) -> bool:
+        """Whether what is done `every` so many of `steps`, by default a tenth, follows `step`."""
+        return step == steps or step % (every or max(1, math.ceil(steps / 10))) == 0
 
     def sequence_length(self, positions: int) -> int:
         """SEQLEN, or what the model's positions give.

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from espalier.errors import InputError
-from espalier.manifest import read_manifest
+from espalier.manifest import check_files, read_manifest
 from training.export.records import parsed
 from training.protocol.order import Order, Share
+from training.tpu_maxtext.devices import agreed
 
 SUFFIX = "arrayrecord"
 AHEAD = 4
@@ -54,6 +55,20 @@ class Records:
                 "FORMAT=arrayrecord SEQLEN=<tokens> TARGETS=1."
             )
         return cls(directory, told["tokenizer"], told["vocabulary"], asked["seqlen"], told["rows"])
+
+    def verify(self, share: Share) -> None:
+        """Hash the files, each process its share of them.
+
+        Raises:
+            InputError: on every process, where a file is not what was published.
+        """
+        found = None
+        try:
+            check_files(self.directory, share.rank, share.world)
+        except InputError as error:
+            found = error
+        if agreed(found is not None):
+            raise found or InputError(f"{self.directory} is damaged, as another process has said.")
 
     def source(self, split: str) -> Any:
         """Random access to a split's serialized rows."""

@@ -49,7 +49,13 @@ class Job(Run):
             seqlen=seqlen,
             available=records.rows.get("train", 0) * seqlen + 1,
         )
-        return cls(parameters, inputs["data"], *start, budget, records)
+        return cls(
+            parameters=parameters,
+            data=inputs["data"],
+            **start._asdict(),
+            budget=budget,
+            records=records,
+        )
 
     def micro_batch(self, devices: int) -> int:
         """Sequences a device takes at once.

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from training.protocol.parameters import ProtocolParameters
-from training.protocol.schedule import learning_rate
 
 EPSILON = 1e-8
 """AdamW's, as torch has it."""
@@ -29,7 +28,7 @@ def optimizer(
     parameters: ProtocolParameters, steps: int, *, masked: bool
 ) -> optax.GradientTransformation:
     """What MaxText's train step steps by. Pruned weights have no gradient, no moments, no decay."""
-    rates = jnp.asarray([_rate(parameters, step, steps) for step in range(steps)], jnp.float32)
+    rates = jnp.asarray([parameters.rate(step, steps) for step in range(steps)], jnp.float32)
     return optax.chain(
         *([keep_pruned()] if masked else []),
         clip_measured(parameters.clip),
@@ -73,17 +72,6 @@ def clip_measured(most: float) -> optax.GradientTransformation:
         return gradients, Clipped(norm)
 
     return optax.GradientTransformation(init, update)
-
-
-def _rate(parameters: ProtocolParameters, step: int, steps: int) -> float:
-    return learning_rate(
-        step,
-        steps,
-        peak=parameters.lr,
-        shape=parameters.schedule,
-        warmup=parameters.warmup,
-        final=parameters.final_lr,
-    )
 
 
 def _zeros(tree: Any) -> Any:

@@ -2,19 +2,19 @@
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import jax
 
-from espalier.manifest import METRICS, pruning_of
+from espalier.manifest import METRICS
 from espalier.parameters import Parameters
 from espalier.processes import Processes
 from espalier.resources import peak_memory
 from espalier.stage import Outcome, StageContext
-from training.protocol.account import data_section, training_section
+from training.protocol.account import data_section, pruning_section, training_section
 from training.protocol.metrics import followed
+from training.protocol.order import Share
 from training.protocol.plots import draw_losses
 from training.protocol.progress import Place, asked_to_stop
 from training.tpu_maxtext.checkpoint import sparsity_of
@@ -37,13 +37,16 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         place.best.rename(context.output / BEST)
     draw_losses(context.output / METRICS, context.name, context.output / "loss")
     return Outcome(
-        pruning=_pruning(job, context.output),
+        pruning=pruning_section(job, lambda: sparsity_of(context.output)),
         training=training_section(job, found),
         data=data_section(
             job, job.records.tokenizer, job.records.rows["train"] * job.budget.seqlen
         ),
         checks={"validation_loss": found["valid"][-1][1] if found["valid"] else None},
-        notes={name: found[name] for name in ("tokens_per_second", "data_share", "devices")},
+        notes={
+            "peak_bytes_a_process": found["peak_bytes"],
+            **{name: found[name] for name in ("tokens_per_second", "data_share", "devices")},
+        },
     )
 
 
@@ -61,7 +64,8 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[Job, Place, d
     if processes.node == 0:
         place.stop.unlink(missing_ok=True)
     with devices_of(context.device, processes), asked_to_stop(place.stop):
-        job.micro_batch(jax.device_count())
+        if job.parameters.verify:
+            job.records.verify(Share(jax.process_index(), jax.process_count()))
         trainer = Trainer(job, place, context.device, states)
         first = trainer.resume()
         rank = jax.process_index()
@@ -84,13 +88,3 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[Job, Place, d
                 "peak_bytes": peak_memory(),
             },
         )
-
-
-def _pruning(job: Job, output: Path) -> dict[str, Any] | None:
-    """The parent's account of its pruning, as it holds for the trained weights."""
-    before = None if job.checkpoint is None else pruning_of(job.checkpoint)
-    if before is None or "pattern" not in before:
-        return before
-    if not job.masked:
-        return None  # dense again
-    return {**before, "policy": "preserve", "achieved": sparsity_of(output)}

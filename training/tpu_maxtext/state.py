@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -95,10 +96,10 @@ class Program:
         state: nnx.State = self.within(make)
         return state
 
-    def abstract(self, path: Path) -> jax.ShapeDtypeStruct:
-        """Shape, dtype and sharding of one weight."""
-        found: jax.ShapeDtypeStruct = arrays_of(self.shapes)[("model", *path)]
-        return found
+    @cached_property
+    def weights(self) -> dict[Path, jax.ShapeDtypeStruct]:
+        """Shape, dtype and sharding of every parameter by its path in the model."""
+        return weights_of(self.shapes)
 
 
 def arrays_of(state: nnx.State) -> dict[Path, Any]:
@@ -129,6 +130,11 @@ def weights_of(state: nnx.State) -> Arrays:
     return {path[1:]: array for path, array in arrays_of(state).items() if path[0] == "model"}
 
 
+def masks_of(state: nnx.State) -> dict[Path, Path]:
+    """Where the masks are, by the path in the model of the weight that each is for."""
+    return {path[path.index("kept") + 1 :]: path for path in arrays_of(state) if "kept" in path}
+
+
 def replaced(state: nnx.State, arrays: Mapping[Path, Any]) -> nnx.State:
     """The state with some of its arrays exchanged."""
     flat = nnx.to_flat_state(state)
@@ -140,11 +146,7 @@ def replaced(state: nnx.State, arrays: Mapping[Path, Any]) -> nnx.State:
 
 def with_weights(program: Program, state: nnx.State, stored: StoredWeights) -> nnx.State:
     """The state with a checkpoint's weights."""
-    loaded = {
-        path: stored.load(path[1:], program.abstract(path[1:]))
-        for path in arrays_of(state)
-        if path[0] == "model"
-    }
+    loaded = {("model", *path): stored.load(path, like) for path, like in program.weights.items()}
     return replaced(state, loaded)
 
 
@@ -153,8 +155,7 @@ def with_fresh_weights(
 ) -> nnx.State:
     """The state with normal weights, and norms of one; no number of devices changes them."""
     made = {}
-    for number, path in enumerate(sorted(weights_of(state))):
-        like = program.abstract(path)
+    for number, (path, like) in enumerate(sorted(program.weights.items())):
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), number)
         if path[-1] == "scale":
             draw = jax.jit(
@@ -173,31 +174,27 @@ def with_mask(
     program: Program, state: nnx.State, stored: StoredWeights, scanned: bool
 ) -> nnx.State:
     """The state that keeps a checkpoint's zeros: its mask set, and its weights zero there."""
-    shapes = stored.shapes
-    paths = {w.path for w in named_weights(shapes, scanned=scanned) if is_masked(w.name, w.stored)}
-    exchanged = {}
-    for path, array in arrays_of(state).items():
-        if "kept" not in path:
+    wanted = named_weights(stored.shapes, scanned=scanned)
+    masked = {weight.path for weight in wanted if is_masked(weight.name, weight.stored)}
+    arrays, exchanged = arrays_of(state), {}
+    for place, path in masks_of(state).items():
+        if place not in masked:
             continue
-        place = path[path.index("kept") + 1 :]
-        if place in paths:
-            weight = program.abstract(place)
-            like = jax.ShapeDtypeStruct(weight.shape, bool, sharding=weight.sharding)
-            kept = stored.load(place, like)
-            exchanged[path] = jax.device_put(kept, array.sharding)
-            current = weights_of(state)[place]
-            exchanged["model", *place] = jnp.where(kept, current, 0)
+        weight = program.weights[place]
+        like = jax.ShapeDtypeStruct(weight.shape, bool, sharding=weight.sharding)
+        kept = stored.load(place, like)
+        exchanged[path] = jax.device_put(kept, arrays[path].sharding)
+        exchanged["model", *place] = jnp.where(kept, arrays["model", *place], 0)
     return replaced(state, exchanged)
 
 
 def broken(state: nnx.State) -> int:
     """Pruned weights that are not exactly zero."""
-    weights, count = weights_of(state), 0
-    for path, kept in arrays_of(state).items():
-        if "kept" in path:
-            place = path[path.index("kept") + 1 :]
-            count += int(jnp.count_nonzero(jnp.where(kept, 0, weights[place])))
-    return count
+    arrays = arrays_of(state)
+    return sum(
+        int(jnp.count_nonzero(jnp.where(arrays[path], 0, arrays["model", *place])))
+        for place, path in masks_of(state).items()
+    )
 
 
 class SavedStates:

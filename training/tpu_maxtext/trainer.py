@@ -14,7 +14,6 @@ from espalier.errors import Interrupted
 from training.protocol.metrics import Metrics
 from training.protocol.order import Order, Share
 from training.protocol.progress import Diverged, Facts, Place
-from training.protocol.schedule import learning_rate
 from training.tpu_maxtext.checkpoint import StoredWeights, write_checkpoint
 from training.tpu_maxtext.data import Rows, Samples, as_inputs, batches, checked
 from training.tpu_maxtext.devices import agreed, together
@@ -69,17 +68,15 @@ class Trainer:
             Interrupted: asked to stop; all is saved.
             Diverged: the loss is NaN or infinite.
         """
-        total = self.job.budget.steps
-        save_every = self.job.parameters.save_every or max(1, math.ceil(total / 10))
-        valid_every = self.job.parameters.valid_every or max(1, math.ceil(total / 10))
+        parameters, total = self.job.parameters, self.job.budget.steps
         for step, (rows, waited) in zip(range(first, total), self._timed(first), strict=False):
             values = self._step(step, rows, waited)
             done, self.facts.loss = step + 1, values["loss"]
-            if self._valid and (done % valid_every == 0 or done == total):
+            if self._valid and parameters.due(parameters.valid_every, done, total):
                 values["valid_loss"] = self._validate(done)
             metrics.advance(**values)
             stop = agreed(self._place.stop.exists())
-            if stop or done == total or done % save_every == 0:
+            if stop or parameters.due(parameters.save_every, done, total):
                 self._save(done)
             if stop and done < total:
                 self._states.wait()
@@ -120,7 +117,7 @@ class Trainer:
     def _step(self, step: int, rows: Rows, waited: float) -> dict[str, float]:
         """One optimizer step over the whole batch; its metrics."""
         began = time.perf_counter()
-        parameters, budget = self.job.parameters, self.job.budget
+        budget = self.job.budget
         batch = self._placed(as_inputs(rows))
         self._state, told = self._program.within(self._program.train, self._state, batch)
         scalars = told["scalar"]
@@ -133,14 +130,7 @@ class Trainer:
         return {
             "loss": loss,
             "tokens": (step + 1) * budget.step_tokens,
-            "lr": learning_rate(
-                step,
-                budget.steps,
-                peak=parameters.lr,
-                shape=parameters.schedule,
-                warmup=parameters.warmup,
-                final=parameters.final_lr,
-            ),
+            "lr": self.job.parameters.rate(step, budget.steps),
             "grad_norm": norm,
             "tokens_per_second": budget.step_tokens / seconds,
             "data_share": waited / seconds,
