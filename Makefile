@@ -39,9 +39,10 @@ $(SCORERS) pipeline: $(VENV)/.ready
 #:   train-tpu        the same by MaxText: on a TPU, or on this machine's processor
 #:   to-maxtext       write CKPT as a MaxText checkpoint (SCAN); refused unless its logits are the same
 #:   to-hf            write a MaxText checkpoint CKPT as a Hugging Face directory, as strictly
+#:   publish          check and publish NAME, which train-tpu made where its image alone was (compose)
 #:   plan-gpu         say what memory and time the same command takes, without a GPU (GPU, GPUS, NODES, MFU)
 #:   plan-tpu         compile the step of train-tpu for TPU, without one: does it fit, hours, price (TPU, MFU)
-train-gpu train-tpu to-maxtext to-hf plan-gpu plan-tpu: $(VENV)/.ready
+train-gpu train-tpu to-maxtext to-hf publish plan-gpu plan-tpu: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -140,7 +141,7 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf plan-gpu plan-tpu \
+.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf publish plan-gpu plan-tpu \
   tpu-up tpu-status tpu-logs tpu-down tpu-reap \
   list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
   $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))

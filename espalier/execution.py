@@ -3,7 +3,6 @@
 import hashlib
 import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from espalier.artifact_lock import artifact_lock
-from espalier.errors import EnvironmentFailure, EspalierError, InputError
+from espalier.discovery import stage_named
+from espalier.errors import EnvironmentFailure, InputError
 from espalier.fingerprint import code_hash, identify
 from espalier.made import MADE
 from espalier.manifest import (
@@ -30,33 +30,12 @@ from espalier.plan import Plan
 from espalier.processes import Processes
 from espalier.resources import require_gpu
 from espalier.revision import code_revision
-from espalier.runtimes.base import Explained, Launch, Limits, Runtime
+from espalier.runtimes.base import Confined, Explained, Launch, Limits, Runtime
 from espalier.secrets import hub_environment, hub_token
 from espalier.settings import Settings
 from espalier.stage import Stage
+from espalier.stage_exit import StageFailed, start
 from espalier.store import Store
-
-RESUMABLE = {75, 130, 137, 143}
-"""Exit codes after which the partial result is kept: interrupted, or killed by a signal."""
-NOT_STARTED = {125, 126, 127}
-"""Exit codes of an engine's client that could not run the command."""
-
-
-class StageFailed(EspalierError):
-    """A stage ended badly and has said why itself."""
-
-    def __init__(self, code: int) -> None:
-        sentences = {
-            128 + signal.SIGKILL: "the stage was killed, for want of memory perhaps; the same "
-            "command goes on from there.",
-            **dict.fromkeys(
-                NOT_STARTED,
-                "the engine could not start the stage; see its message, or use RUNTIME=local.",
-            ),
-        }
-        super().__init__(sentences.get(code, ""))
-        codes = {**dict.fromkeys(RESUMABLE, 75), **dict.fromkeys(NOT_STARTED, 3), 2: 2, 3: 3}
-        self.exit_code = codes.get(code, 1)
 
 
 @dataclass(frozen=True)
@@ -126,9 +105,43 @@ class Executor:
             partial = self.store.partial(request.stage.section, request.name, recipe.fingerprint)
             self.store.create(partial / RUN_FOLDER)
             spec = self._spec(request, recipe, records, image, partial)
-            self._run(request, spec, partial)
-            shutil.rmtree(partial / RUN_FOLDER)
-            self.store.publish(partial, target)
+            self._make(request, spec, partial)
+            if self._check_waits(request.stage):
+                self._say(
+                    f"{request.stage.name}: made; in image {request.stage.checked_in}, make "
+                    f"publish NAME={request.name} checks and publishes it."
+                )
+            else:
+                self._check(request, spec, partial)
+                self.store.publish(partial, target)
+        return target
+
+    def publish_made(self, target: Path) -> Path:
+        """Check and publish what a stage has made in an image that could not check it.
+
+        Raises:
+            InputError: nothing of the kind is there.
+            StageFailed: it is not what it should be.
+        """
+        self.store.create(self.store.lock_file(target).parent)
+        with artifact_lock(self.store.lock_file(target), self.settings.wait, self._say):
+            found = [path for path in self.store.partials(target) if _made(path)]
+            if not found and (target / MANIFEST).is_file():
+                self._say(f"{target} is done already.")
+                return target
+            if len(found) != 1:
+                raise InputError(
+                    f"{len(found)} results of other parameters wait to be {target}; make gc drops "
+                    "them."
+                    if found
+                    else f"nothing waits to be {target}; give the NAME of what a stage has made."
+                )
+            spec = RunSpec.model_validate_json((found[0] / RUN_FOLDER / "run.json").read_bytes())
+            inputs = {role: Path(path) for role, path in spec.inputs.items()}
+            stage = stage_named(spec.stage)
+            parameters = stage.parameters.model_validate(spec.parameters)
+            self._check(Request(stage, parameters, inputs, spec.name), spec, found[0])
+            self.store.publish(found[0], target)
         return target
 
     def make_ready(self, stage: Stage) -> None:
@@ -266,31 +279,35 @@ class Executor:
             )
         return not differences
 
-    def _run(self, request: Request, spec: RunSpec, partial: Path) -> None:
-        """The stage, unless it has ended already, and the check that another image makes."""
-        description = partial / RUN_FOLDER / "run.json"
-        if not (partial / RUN_FOLDER / MADE).is_file():
-            write_synced(description, spec.model_dump_json(indent=1))
-            with hub_token(request.stage) as secrets:
-                self._start(self._runtime(request.stage), self.launch(request, partial, secrets))
+    def _make(self, request: Request, spec: RunSpec, partial: Path) -> None:
+        """The stage, unless it has ended already."""
+        if _made(partial):
+            return
+        write_synced(partial / RUN_FOLDER / "run.json", spec.model_dump_json(indent=1))
+        with hub_token(request.stage) as secrets:
+            start(self._runtime(request.stage), self.launch(request, partial, secrets))
+
+    def _check_waits(self, stage: Stage) -> bool:
+        """Whether the image that checks the stage's results cannot be started from here."""
+        nearby, checker = self.runtime.nearby, stage.checked_in
+        if checker is None or not isinstance(nearby, Confined):
+            return False
+        return not nearby.is_around(checker)
+
+    def _check(self, request: Request, spec: RunSpec, partial: Path) -> None:
+        """The check that another image makes; then only what is to be published is left."""
         if checker := request.stage.checked_in:
             nearby = self.runtime.nearby
             nearby.image(checker, "cpu", build=True)
-            write_synced(description, self._seen(spec, request, nearby).model_dump_json(indent=1))
+            seen = self._seen(spec, request, nearby)
+            write_synced(partial / RUN_FOLDER / "run.json", seen.model_dump_json(indent=1))
             launch = self.launch(request, partial)
             alone = replace(launch, image=checker, device="cpu", processes=Processes())
-            self._start(nearby, alone)
+            start(nearby, alone)
         if not (partial / MANIFEST).is_file():
             shutil.rmtree(partial, ignore_errors=True)
             raise StageFailed(1)
-
-    def _start(self, runtime: Runtime, launch: Launch) -> None:
-        code = runtime.run(launch)
-        if code == 0:
-            return
-        if code not in RESUMABLE:
-            shutil.rmtree(launch.output, ignore_errors=True)
-        raise StageFailed(code)
+        shutil.rmtree(partial / RUN_FOLDER)
 
     def _seen(self, spec: RunSpec, request: Request, runtime: Runtime) -> RunSpec:
         """The description with the inputs' paths as another runtime has them."""
@@ -299,3 +316,8 @@ class Executor:
 
     def _say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _made(partial: Path) -> bool:
+    """Whether the stage has ended and only its check is left."""
+    return (partial / RUN_FOLDER / MADE).is_file()

@@ -49,6 +49,10 @@ class Store:
         target = self.path(section, name)
         return target.with_name(f"{target.name}{PARTIAL}{fingerprint[:12]}")
 
+    def partials(self, target: Path) -> list[Path]:
+        """Where work on an artifact is kept, of any fingerprint."""
+        return sorted(target.parent.glob(f"{target.name}{PARTIAL}*"))
+
     def create(self, directory: Path) -> None:
         """Make `directory` with its parents.
 

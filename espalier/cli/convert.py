@@ -1,4 +1,4 @@
-"""Commands for MaxText: train-tpu, to-maxtext, to-hf."""
+"""Commands for MaxText: train-tpu, to-maxtext, to-hf, publish."""
 
 import json
 
@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("train-tpu")(train_tpu)
     app.command("to-maxtext")(to_maxtext)
     app.command("to-hf")(to_hf)
+    app.command("publish")(publish)
 
 
 def train_tpu(assignments: Assignments = None) -> None:
@@ -43,6 +44,16 @@ def _plan_first(session: Session, words: list[str]) -> None:
     told = json.loads((published / "plan.json").read_text())
     if not told["tried"][0]["fits"] and not session.settings.force:
         raise InputError(f"the run {told['verdict']} PLAN=0 trains without asking.")
+
+
+def publish(assignments: Assignments = None) -> None:
+    """Check and publish NAME, which train-tpu has made in an image that cannot: compose's last."""
+    session = Session.of(assignments)
+    name = session.rest.pop("NAME", "")
+    if not name or session.rest:
+        raise InputError("give NAME=<what train-tpu has made>, and nothing else.")
+    executor = session.chain.executor
+    session.finish(executor.publish_made(executor.store.path("checkpoints", name)))
 
 
 def to_maxtext(assignments: Assignments = None) -> None:

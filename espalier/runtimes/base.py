@@ -86,6 +86,14 @@ class Explained(Protocol):
         """What it would ask for, for DRY_RUN=1."""
 
 
+@runtime_checkable
+class Confined(Protocol):
+    """A runtime inside one image, which starts no stage of another."""
+
+    def is_around(self, image: str) -> bool:
+        """Whether this process is in that image."""
+
+
 def quiet_environment(launch: Launch) -> dict[str, str]:
     """Variables that every stage gets, whatever starts it."""
     offline = {} if launch.network else {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -86,6 +86,9 @@ class InsideRuntime(HostRuntime):
             return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
         return ImageRecord(name=name, lock=built_lock(name), reference=reference)
 
+    def is_around(self, image: str) -> bool:
+        return not BUILT_FROM.is_dir() or (BUILT_FROM / f"{image}.lock").is_file()
+
     def python(self, launch: Launch) -> str:
         return sys.executable
 

@@ -1,6 +1,7 @@
 """docker-compose.yml and the Makefile offer the same stages with the same variables."""
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from espalier.fingerprint import ROOT
 from espalier.pruning_command import known_names, roles_of
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+TPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tpu.yml").read_text())
 GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 
@@ -66,10 +68,39 @@ def test_training_follows_whichever_method_runs() -> None:
     assert "NAME=${TRAIN_NAME:-trained}" in service["command"]
 
 
+def test_training_by_maxtext_is_four_services_in_a_row() -> None:
+    stage, name = stage_named("train-tpu"), "${TRAIN_NAME:-trained}"
+    images = {
+        "export-train-tpu": f"espalier/{stage_named('export').image}:cpu",
+        "train-tpu": f"espalier/{stage.image}:cpu",
+        "publish-train-tpu": f"espalier/{stage.checked_in}:cpu",
+        "eval-train-tpu": "espalier/eval:${ACCEL:-cpu}",
+    }
+    assert {service: SERVICES[service]["image"] for service in images} == images
+    for earlier, later in pairwise(images):
+        done = {earlier: {"condition": "service_completed_successfully"}}
+        assert SERVICES[later]["depends_on"] == done
+    first, second, third, last = (SERVICES[service] for service in images)
+    assert first["depends_on"] == SERVICES["train-gpu"]["depends_on"]
+    assert {"FORMAT=arrayrecord", "TARGETS=1", f"NAME={name}-rows"} <= set(first["command"])
+    assert {"CKPT=${NAME:-}", f"DATA={name}-rows", f"NAME={name}"} <= set(second["command"])
+    words = {word.partition("=")[0] for word in second["command"][4:]}
+    parameters = {field.upper() for field in stage.parameters.model_fields}
+    assert words == parameters | {"MODEL", "CKPT", "DATA", "NAME"}
+    assert third["command"][3:] == ["publish", f"NAME={name}"]
+    assert f"CKPT={name}" in last["command"]
+    assert all(SERVICES[service]["profiles"] == ["train-tpu"] for service in images)
+    on_tpu = TPU["services"]["train-tpu"]
+    assert TPU["services"].keys() == {"train-tpu"}
+    assert on_tpu["image"] == f"espalier/{stage.image}:tpu"
+    assert on_tpu["privileged"]
+
+
 def test_no_service_is_without_a_method() -> None:
-    training = {"train-gpu", "eval-train"}
+    training = {"train-gpu", "eval-train", "eval-train-tpu"}
     expected = {"prepare", *methods(), *(f"eval-{name}" for name in methods()), *training}
-    assert set(SERVICES) == expected
+    by_maxtext = {"export-train-tpu", "train-tpu", "publish-train-tpu"}
+    assert set(SERVICES) == expected | by_maxtext
     assert set(GPU["services"]) == expected
 
 

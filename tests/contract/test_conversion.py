@@ -1,6 +1,7 @@
 """HF to MaxText to HF: the same bits, the same logits, and a wrong rotation is caught."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 
 from espalier.discovery import stage_named
 from espalier.errors import InputError
-from espalier.execution import Executor, Request, StageFailed
+from espalier.execution import Executor, Request
+from espalier.runtimes.local import LocalRuntime
 from espalier.settings import Settings
+from espalier.stage_exit import StageFailed
 from espalier.store import Store
 from tests.contract.command import espalier, refused
 from tests.contract.maxtext_stages import Altered, made, maxtext, weights
@@ -72,6 +75,35 @@ def test_half_precision_stays_as_it_is(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_a_trained_model_comes_back(tmp_path: Path, shared: Path) -> None:
     round_trip(tmp_path, shared / "models" / "stories260k")
+
+
+@dataclass(frozen=True)
+class OneImage(LocalRuntime):
+    """Is in image maxtext, as a service of compose is."""
+
+    def is_around(self, image: str) -> bool:
+        return image == "maxtext"
+
+
+def test_what_another_image_checks_waits_for_it(tmp_path: Path) -> None:
+    model, store = tiny_llama(tmp_path / "model"), Store(tmp_path / "store")
+    stage, settings = stage_named("to-maxtext"), Settings(store=store.root)
+    request = Request(stage, stage.parameters(), {"model": model}, "there")
+    waiting = Executor(store, OneImage(), settings)
+    target = waiting.execute(request)
+    assert not target.exists()
+    [partial] = store.partials(target)
+    made_at = (partial / ".run" / "made.json").stat().st_mtime_ns
+    waiting.execute(request)
+    assert (partial / ".run" / "made.json").stat().st_mtime_ns == made_at
+    checking = Executor(store, LocalRuntime(), settings)
+    with pytest.raises(InputError, match="nothing waits to be"):
+        checking.publish_made(store.path("maxtext", "here"))
+    assert checking.publish_made(target) == target
+    assert json.loads((target / "manifest.json").read_text())["checks"]["logits_max_kl"] < 1e-5
+    assert store.partials(target) == []
+    assert not (target / ".run").exists()
+    assert checking.publish_made(target) == waiting.execute(request) == target
 
 
 PLANTED = {

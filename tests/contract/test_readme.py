@@ -20,8 +20,13 @@ ELSEWHERE = {
     "make prune-wanda": "test_the_two_commands",
     "make images": "tests/images",
     "MODEL=sapling docker compose --profile wanda up": "test_containers",
-    "TRAIN=gpu NAME=pruned MODEL=sapling docker compose --profile wanda --profile train up": (
-        "test_containers"
+    **dict.fromkeys(
+        (
+            "TRAIN=gpu NAME=pruned MODEL=sapling docker compose --profile wanda --profile train up",
+            "TRAIN=tpu NAME=pruned MODEL=sapling docker compose --profile wanda "
+            "--profile train-tpu up",
+        ),
+        "test_training_containers",
     ),
 }
 

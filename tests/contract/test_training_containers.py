@@ -75,9 +75,10 @@ def test_two_ranks_in_a_container_that_is_stopped(tmp_path: Path, words: list[st
     assert losses(store) == pytest.approx(losses(tmp_path / "once"), abs=1e-4)
 
 
-def test_compose_prunes_trains_and_evaluates(tmp_path: Path) -> None:
+@pytest.mark.parametrize("profile", ["train", "train-tpu"])
+def test_compose_prunes_trains_and_evaluates(tmp_path: Path, profile: str) -> None:
     docker = engine("docker")
-    compose = docker.command("compose", "--project-name", f"espalier-train-{os.getpid()}")
+    compose = docker.command("compose", "--project-name", f"espalier-{profile}-{os.getpid()}")
     if subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")
     store = tmp_path / "store"
@@ -101,7 +102,7 @@ def test_compose_prunes_trains_and_evaluates(tmp_path: Path) -> None:
         "TOKENS": "2560",
         "HF_TOKEN": "",
     }
-    profiles = ["--profile", "magnitude", "--profile", "train"]
+    profiles = ["--profile", "magnitude", "--profile", profile]
     try:
         up = subprocess.run(
             [*compose, *profiles, "up", "--no-color"],

@@ -16,7 +16,7 @@ import pytest
 from espalier.chain import Chain
 from espalier.discovery import stage_named
 from espalier.errors import InputError, Interrupted
-from espalier.execution import Executor, Request, StageFailed
+from espalier.execution import Executor, Request
 from espalier.fingerprint import ROOT
 from espalier.images import load_image
 from espalier.runtimes.choice import choose_runtime
@@ -32,6 +32,7 @@ from espalier.runtimes.tpu_vm.startup import Order
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.settings import Settings, read_settings
 from espalier.stage import Stage
+from espalier.stage_exit import StageFailed
 from espalier.store import Store
 from tests.contract.command import espalier, refused
 from tests.contract.waiting import wait_until

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from espalier.errors import EnvironmentFailure
-from espalier.execution import RESUMABLE
 from espalier.runtimes.tpu_vm.client import State, TpuApi, refused
 from espalier.runtimes.tpu_vm.records import Exit, Heartbeat, RunRecord, now
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.timings import Timings
+from espalier.stage_exit import RESUMABLE
 
 TAIL = 20
 """Lines of a failed worker's log that the launcher shows."""
