@@ -32,11 +32,12 @@ class Sized(Protocol):
 
 @dataclass(frozen=True)
 class TrainingCommand:
-    """A trainer, its parameters and where its inputs come from."""
+    """A trainer, its parameters and where its inputs come from; `given` are its words."""
 
     stage: Stage
     parameters: Parameters
     sources: Mapping[str, str]
+    given: Mapping[str, str]
 
     @classmethod
     def parse(cls, stage: Stage, given: Mapping[str, str]) -> "TrainingCommand":
@@ -55,7 +56,7 @@ class TrainingCommand:
             rest.setdefault("INIT", "random")
         elif "TOKENIZER" in sources:
             raise InputError("TOKENIZER goes with ARCH; a CKPT has its own.")
-        return cls(stage, stage.parameters.from_assignments(rest), sources)
+        return cls(stage, stage.parameters.from_assignments(rest), sources, given)
 
     @classmethod
     def of_pipeline(cls, rest: dict[str, str], known: Collection[str]) -> "TrainingCommand | None":

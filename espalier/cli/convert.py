@@ -1,15 +1,12 @@
 """Commands for MaxText: train-tpu, to-maxtext, to-hf, publish."""
 
-import json
-
 import typer
 
 from espalier.chain import default_name
-from espalier.cli.run import report
+from espalier.cli.plan import plan_first
 from espalier.cli.session import Assignments, Session
 from espalier.discovery import stage_named
 from espalier.errors import InputError
-from espalier.planning_command import PlanningCommand
 from espalier.training_command import TRAINERS, TrainingCommand
 
 
@@ -25,25 +22,8 @@ def train_tpu(assignments: Assignments = None) -> None:
     """Train CKPT, or ARCH from scratch, by MaxText on the token data DATA for TOKENS."""
     session = Session.of(assignments)
     command = TrainingCommand.parse(stage_named(TRAINERS["tpu"]), session.rest)
-    if session.settings.runtime == "tpu-vm" and getattr(command.parameters, "plan", False):
-        _plan_first(session, assignments or [])
+    plan_first(session, command)
     session.finish(command.run(session.chain))
-
-
-def _plan_first(session: Session, words: list[str]) -> None:
-    """Compile for the TPU before one is paid for.
-
-    Raises:
-        InputError: the run does not fit its chips.
-    """
-    plan = PlanningCommand.parse(stage_named("plan-tpu"), words, session.chain.executor.store)
-    published = plan.run(session.chain)
-    if session.settings.dry_run:
-        return
-    report(plan.stage, published)
-    told = json.loads((published / "plan.json").read_text())
-    if not told["tried"][0]["fits"] and not session.settings.force:
-        raise InputError(f"the run {told['verdict']} PLAN=0 trains without asking.")
 
 
 def publish(assignments: Assignments = None) -> None:

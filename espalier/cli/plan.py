@@ -1,11 +1,15 @@
 """Commands that tell what a training run needs, before any of it is there."""
 
+import json
+from pathlib import Path
+
 import typer
 
-from espalier.cli.run import report
-from espalier.cli.session import Assignments, Session
+from espalier.cli.session import Assignments, Session, report
 from espalier.discovery import stage_named
+from espalier.errors import InputError
 from espalier.planning_command import PlanningCommand, alone
+from espalier.training_command import TrainingCommand
 
 
 def register(app: typer.Typer) -> None:
@@ -32,3 +36,28 @@ def _plan(name: str, assignments: Assignments) -> None:
     if not session.settings.dry_run:
         report(command.stage, published)
     session.finish(published)
+
+
+def plan_first(session: Session, training: TrainingCommand, model: Path | None = None) -> None:
+    """Compile for the TPU that a training is going to have, before it is paid for.
+
+    `model` is what is trained where the training's own words do not say; what is only shown may
+    not be there yet, and is not planned.
+
+    Raises:
+        InputError: the run does not fit its chips.
+    """
+    settings = session.settings
+    asked = training.stage.tpu and getattr(training.parameters, "plan", False)
+    if settings.runtime != "tpu-vm" or not asked or (model and not model.exists()):
+        return
+    given = {**training.given, "TPU": settings.tpu} | ({"CKPT": str(model)} if model else {})
+    words = [f"{name}={value}" for name, value in given.items()]
+    plan = PlanningCommand.parse(stage_named("plan-tpu"), words, session.chain.executor.store)
+    published = plan.run(session.chain)
+    if settings.dry_run:
+        return
+    report(plan.stage, published)
+    told = json.loads((published / "plan.json").read_text())
+    if not told["tried"][0]["fits"] and not settings.force:
+        raise InputError(f"the run {told['verdict']} PLAN=0 trains without asking.")

@@ -1,14 +1,13 @@
 """Commands that run stages: prune-<method>, pipeline, eval, fetch, grow."""
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from espalier.chain import GROWN_TEXT, default_name
-from espalier.cli.session import Assignments, Session, console
+from espalier.cli.plan import plan_first
+from espalier.cli.session import Assignments, Session, console, report
 from espalier.cli.steps import DEFAULT_METHOD, EVALUATION, names_before_training
 from espalier.discovery import method_named, methods, scorers, stage_named
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
@@ -73,7 +72,10 @@ def _pipeline(method: str, session: Session) -> None:
     if evaluated and "DATA" in evaluation:
         chain.text(evaluation["DATA"])  # a text that is not to be had is best known before pruning
     parent, pruned = command.run(chain, console.print)
-    results = [pruned, *([training.continued(chain, pruned, parent)] if training else [])]
+    results = [pruned]
+    if training:
+        plan_first(session, training, pruned)
+        results.append(training.continued(chain, pruned, parent))
     if not evaluated:
         session.finish(results[-1])
         return
@@ -215,14 +217,6 @@ def adopt(assignments: Assignments = None) -> None:
     if not (path / "config.json").is_file():
         raise InputError(f"FROM={source} holds no config.json; give a Hugging Face directory.")
     session.finish(session.chain.make(stage_named("adopt"), {}, {"source": path}, name))
-
-
-def report(stage: Stage, *results: Path) -> None:
-    """Print the stage's own table of its results to stderr."""
-    if stage.report:
-        module, _, function = stage.report.partition(":")
-        table: Any = getattr(importlib.import_module(module), function)(*results)
-        console.print(table)
 
 
 def _refuse(rest: dict[str, str], known: str) -> None:

@@ -1,9 +1,10 @@
 """From a command's words to settings, a chain on a store, and what is printed in the end."""
 
+import importlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +16,7 @@ from espalier.cli.slurm import Submission
 from espalier.execution import Executor
 from espalier.runtimes.choice import choose_runtime
 from espalier.settings import Settings, read_settings, split_assignments
+from espalier.stage import Stage
 from espalier.store import Store
 
 Assignments = Annotated[
@@ -68,6 +70,14 @@ def print_rows(rows: dict[str, str]) -> None:
     for key, value in rows.items():
         table.add_row(key, Text(value))  # a script has brackets
     Console(highlight=False, soft_wrap=False).print(table)
+
+
+def report(stage: Stage, *results: Path) -> None:
+    """Print the stage's own table of its results to stderr."""
+    if stage.report:
+        module, _, function = stage.report.partition(":")
+        table: Any = getattr(importlib.import_module(module), function)(*results)
+        console.print(table)
 
 
 def store_of(words: list[str] | None) -> tuple[Store, dict[str, str]]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +15,14 @@ from types import SimpleNamespace
 import pytest
 
 from espalier.chain import Chain
+from espalier.cli.plan import plan_first
+from espalier.cli.session import Session
 from espalier.discovery import stage_named
 from espalier.errors import InputError, Interrupted
 from espalier.execution import Executor, Request
 from espalier.fingerprint import ROOT
 from espalier.images import load_image
+from espalier.planning_command import PlanningCommand
 from espalier.runtimes.choice import choose_runtime
 from espalier.runtimes.tpu_vm import runtime as tpu_vm
 from espalier.runtimes.tpu_vm.client import TpuApi
@@ -34,8 +38,10 @@ from espalier.settings import Settings, read_settings
 from espalier.stage import Stage
 from espalier.stage_exit import StageFailed
 from espalier.store import Store
+from espalier.training_command import TrainingCommand
 from tests.contract.command import espalier, refused
 from tests.contract.waiting import wait_until
+from tests.tiny import tiny_llama
 from tests.tpu.conftest import IMAGE, QUICK
 from tests.tpu.fake_server import FakeServer
 from tests.tpu.hosts import Hosts
@@ -359,3 +365,37 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         False,
     )
     assert isinstance(choose_runtime(found), TpuVmRuntime)
+
+
+@pytest.mark.parametrize(("fits", "force"), [(True, False), (False, False), (False, True)])
+def test_a_pipeline_plans_before_it_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool, force: bool
+) -> None:
+    """Its training's words, on the checkpoint that it has pruned, for the TPU asked for."""
+    planned: list[PlanningCommand] = []
+
+    def run(command: PlanningCommand, chain: Chain) -> Path:
+        planned.append(command)
+        told = {"tried": [{"fits": fits}], "verdict": "does not fit."}
+        (tmp_path / "plan.json").write_text(json.dumps(told))
+        return tmp_path
+
+    monkeypatch.setattr(PlanningCommand, "run", run)
+    monkeypatch.setattr("espalier.cli.plan.report", lambda *given: None)
+    asked = settings(tmp_path, force=force)
+    session = Session(asked, Chain(executor(asked), asked), {})
+    rest = {"TRAIN": "tpu", "TOKENS": "1M", "TRAIN_BATCH": "8", "TRAIN_SEQLEN": "32", "BATCH": "2"}
+    training = TrainingCommand.of_pipeline(rest, {"BATCH"})
+    assert training is not None
+    pruned = tiny_llama(tmp_path / "pruned")
+    with (
+        nullcontext() if fits or force else pytest.raises(InputError, match="does not fit. PLAN=0")
+    ):
+        plan_first(session, training, pruned)
+    [plan] = planned
+    assert plan.model.directory == pruned
+    parameters = plan.training.parameters.model_dump()
+    told = {name: parameters[name] for name in ("tokens", "batch", "seqlen", "tpu")}
+    assert told == {"tokens": 1_000_000, "batch": 8, "seqlen": 32, "tpu": "v5litepod-8"}
+    plan_first(session, training, tmp_path / "not made yet")
+    assert len(planned) == 1
