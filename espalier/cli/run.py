@@ -102,8 +102,8 @@ def evaluate(assignments: Assignments = None) -> None:
     )
     checkpoint = parent
     if method := rest.pop("METHOD", None):
-        name = rest.pop("NAME", None) or _pruned_name(rest, method, parent)
-        checkpoint = chain.model(name)
+        default = _pruned_name(rest, method, parent)
+        checkpoint = chain.model(rest.pop("NAME", "") or default)
     before = after = chain.evaluate(parent, rest)
     if checkpoint != parent:
         after = chain.evaluate(checkpoint, rest)
@@ -173,7 +173,8 @@ def export(assignments: Assignments = None) -> None:
     found = token_data_named(chain, name) if name else None
     if found is None:
         raise InputError(f"DATA={name} is not on the store; make it with make data DATA=<name>.")
-    if trained := rest.pop("CKPT", "") or rest.pop("MODEL", ""):
+    model = rest.pop("MODEL", "")
+    if trained := rest.pop("CKPT", "") or model:
         config = chain.config(chain.model(trained))
         rest.setdefault(
             "SEQLEN", str(row_length(stage_named(TRAINERS["tpu"]).parameters(), config))

@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from espalier.cli.run import EVALUATION
 from espalier.discovery import methods, stage_named
 from espalier.fingerprint import ROOT
 from espalier.pruning_command import known_names, roles_of
+from tests.contract.command import espalier
+from tests.tiny import tiny_llama
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 TPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tpu.yml").read_text())
@@ -52,6 +55,13 @@ def test_each_method_is_a_profile_that_prunes_and_then_evaluates(method: str) ->
         }
     for name in (method, f"eval-{method}", "prepare"):
         assert method in SERVICES[name]["profiles"]
+
+
+def test_the_evaluation_takes_the_pruning_s_words_with_any_name(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "tiny")
+    words = ("METHOD=magnitude", f"MODEL={model}", "PATTERN=2:4", "SPARSITY=0.5", f"NAME={model}")
+    shown = espalier(tmp_path / "store", "eval", *words, "SUITE=perplexity", "DRY_RUN=1")
+    assert shown.returncode == 0, shown.stderr
 
 
 def test_training_follows_whichever_method_runs() -> None:

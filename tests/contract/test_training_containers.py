@@ -116,4 +116,5 @@ def test_compose_prunes_trains_and_evaluates(tmp_path: Path, profile: str) -> No
     assert manifest["inputs"]["model"]["name"] == "checkpoints/pruned"
     assert manifest["pruning"]["pattern"] == "2:4"
     assert manifest["checks"]["pattern_exact"] == "2:4"
-    assert (store / "evals" / "trained" / "quick" / "manifest.json").is_file()
+    for name in ("pruned", "trained"):
+        assert (store / "evals" / name / "quick" / "manifest.json").is_file()

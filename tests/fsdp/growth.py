@@ -52,7 +52,7 @@ def measure(folder: Path, share: Share) -> int:
     torch.randn(256, 256, requires_grad=True).matmul(torch.randn(256, 256)).sum().backward()
     before = memory("VmRSS")
     trainer = Trainer(job_of(folder), Place(folder / "scratch", folder / "out"), "cpu", share)
-    for step, sequences in enumerate(trainer._timed(0)):
+    for step, sequences in enumerate(trainer._batches(0)):
         trainer._step(step, sequences)
     grown = memory("VmHWM") - before
     dist.destroy_process_group()

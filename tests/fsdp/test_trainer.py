@@ -79,7 +79,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     place = place_of(tmp_path / "parts")
 
     class Stopping(Trainer):
-        def _asked_to_stop(self) -> bool:
+        def _agreed(self, asked: bool) -> bool:
             return self.steps_made() == stopped_after
 
         def steps_made(self) -> int:
@@ -137,8 +137,8 @@ def test_a_weight_that_training_made_zero_is_not_frozen(
     from tests.fsdp.tiny_runs import train as trained
 
     class Zeroing(Trainer):
-        def _step(self, step: int, sequences: Any) -> dict[str, float]:
-            values = super()._step(step, sequences)
+        def _step(self, step: int, batch: Any) -> dict[str, float]:
+            values = super()._step(step, batch)
             if step == 1:
                 weight = self._parts.model.named_weights()["model.layers.0.mlp.up_proj.weight"]
                 weight.detach().to_local()[:] = 0
@@ -229,11 +229,11 @@ def test_the_best_weights_are_kept(tmp_path: Path, inputs: dict[str, Path]) -> N
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, inputs: dict[str, Path]) -> None:
     class Poisoned(Trainer):
-        def _step(self, step: int, sequences: Any) -> dict[str, float]:
+        def _step(self, step: int, batch: Any) -> dict[str, float]:
             if step == 3:
                 weight = self._parts.model.named_weights()["model.norm.weight"]
                 weight.detach().to_local()[:] = float("nan")
-            return super()._step(step, sequences)
+            return super()._step(step, batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.gpu_fsdp.worker.Trainer", Poisoned)

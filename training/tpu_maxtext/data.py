@@ -118,6 +118,8 @@ def checked(record: bytes, records: Records) -> Rows:
 
 def batches(samples: Samples, first: int) -> Iterator[Rows]:
     """Rows int32 [B, L + 1] of the steps from `first`, read ahead on threads."""
+    if first * samples.per_step == len(samples):
+        return iter(())
     rows = grain.MapDataset.source(samples)[first * samples.per_step :]
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=AHEAD * samples.per_step)
     return iter(rows.batch(samples.per_step).to_iter_dataset(options))

@@ -130,6 +130,15 @@ def weights_of(state: nnx.State) -> Arrays:
     return {path[1:]: array for path, array in arrays_of(state).items() if path[0] == "model"}
 
 
+def norm_of(state: nnx.State) -> jax.Array:
+    """The norm of the last step's gradient, before it was clipped, float32 []."""
+    return next(
+        array
+        for path, array in arrays_of(state).items()
+        if path[0] == "optimizer" and path[-1] == "norm"
+    )
+
+
 def masks_of(state: nnx.State) -> dict[Path, Path]:
     """Where the masks are, by the path in the model of the weight that each is for."""
     return {path[path.index("kept") + 1 :]: path for path in arrays_of(state) if "kept" in path}

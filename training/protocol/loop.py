@@ -1,0 +1,142 @@
+"""The loop of a run, which every trainer has: step, validate, save, stop. Needs no torch."""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from espalier.errors import Interrupted
+from training.protocol.metrics import Metrics
+from training.protocol.progress import Diverged, Facts, Place
+from training.protocol.run import Run
+
+Batch = TypeVar("Batch")
+
+
+class States(Protocol):
+    """A run's saved states, written in the background."""
+
+    def latest(self) -> int | None:
+        """The step of the last complete one."""
+
+    def wait(self) -> None:
+        """Until the last one is complete."""
+
+
+class Loop(ABC, Generic[Batch]):
+    """One process's part of a run; all processes go through it together.
+
+    Attributes:
+        facts: what is known of the run so far; equal on all processes.
+    """
+
+    def __init__(self, run: Run, place: Place, states: States) -> None:
+        self._run, self._place, self._states = run, place, states
+        self.facts = Facts()
+
+    def resume(self) -> int:
+        """Load the last complete state; the step that comes next."""
+        step = self._states.latest()
+        if step is None:
+            return 0
+        self.facts = Facts.of(self._load(step))
+        return step
+
+    def run(self, first: int, metrics: Metrics) -> None:
+        """Train from step `first` to the last, and write the result to the output.
+
+        Raises:
+            Interrupted: asked to stop; all is saved.
+            Diverged: the loss is NaN or infinite.
+        """
+        parameters, total = self._run.parameters, self._run.budget.steps
+        for step, (batch, waited) in zip(
+            range(first, total), timed(self._batches(first)), strict=True
+        ):
+            done = step + 1
+            values = self._measured(step, batch, waited)
+            if parameters.due(parameters.valid_every, done, total):
+                values |= self._validated(done)
+            metrics.advance(**values)
+            stop = self._agreed(self._place.stop.exists())
+            if stop or parameters.due(parameters.save_every, done, total):
+                self._save(done)
+            if stop and done < total:
+                self._states.wait()
+                raise Interrupted("interrupted; the same command goes on from here.")
+        self._states.wait()
+        self._write(self._place.output)
+
+    def _measured(self, step: int, batch: Batch, waited: float) -> dict[str, float]:
+        """One step's metrics; the time that its batch was waited for counts."""
+        began, budget = time.perf_counter(), self._run.budget
+        told = self._step(step, batch)
+        if not all(map(math.isfinite, told.values())):
+            self._diverged(step + 1)
+        self.facts.loss = told["loss"]
+        seconds = time.perf_counter() - began + waited
+        return {
+            **told,
+            "tokens": (step + 1) * budget.step_tokens,
+            "lr": self._run.parameters.rate(step, budget.steps),
+            "tokens_per_second": budget.step_tokens / seconds,
+            "data_share": waited / seconds,
+        }
+
+    def _validated(self, step: int) -> dict[str, float]:
+        """The validation's loss, where there is one; the best weights so far are kept."""
+        loss = self._validate()
+        if loss is None:
+            return {}
+        if not math.isfinite(loss):
+            self._diverged(step)
+        self.facts.valid.append((step, loss))
+        if self.facts.best is None or loss < self.facts.best[1]:
+            self.facts.best = (step, loss)
+            if step < self._run.budget.steps:
+                self._write(self._place.best)
+        return {"valid_loss": loss}
+
+    def _diverged(self, step: int) -> None:
+        self._states.wait()
+        raise Diverged.at(step, self._states.latest())
+
+    @abstractmethod
+    def _batches(self, first: int) -> Iterator[Batch]:
+        """The process's part of every batch from step `first`; as many as there are steps."""
+
+    @abstractmethod
+    def _step(self, step: int, batch: Batch) -> dict[str, float]:
+        """One optimizer step; its `loss` and `grad_norm`, over all processes, and what else."""
+
+    @abstractmethod
+    def _validate(self) -> float | None:
+        """Mean cross-entropy over the validation's tokens; None: the data have none."""
+
+    @abstractmethod
+    def _agreed(self, asked: bool) -> bool:
+        """Whether any process asks: the same answer on all of them."""
+
+    @abstractmethod
+    def _load(self, step: int) -> Mapping[str, Any]:
+        """Put a saved state in place; the facts saved with it."""
+
+    @abstractmethod
+    def _save(self, step: int) -> None:
+        """Save the state, and the facts with it, unless a pruned weight is not zero."""
+
+    @abstractmethod
+    def _write(self, target: Path) -> None:
+        """Write the weights as a checkpoint."""
+
+
+def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
+    """The batches, and how long each of them was waited for, in seconds."""
+    while True:
+        began = time.perf_counter()
+        batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch, time.perf_counter() - began
