@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 from transformers import AutoModelForCausalLM
 
 from espalier.errors import Interrupted
@@ -268,6 +269,7 @@ def test_half_precision_products_give_nearly_the_same_losses(
 def test_trackers_lie_beside_the_result(
     tmp_path: Path, inputs: dict[str, Path], tracker: str, files: str
 ) -> None:
+    PartialState._reset_state()  # as in a process of its own, whatever ran in this one before
     run = train(tmp_path / "run", inputs, tokens=2 * 64, tracker=tracker)
     assert list((run.output / "trackers").glob(files))
 

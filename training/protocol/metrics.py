@@ -65,8 +65,10 @@ def keep_before(path: Path, step: int) -> None:
 
 def _tracker(name: str, folder: Path, title: str) -> Any:
     """One of accelerate's: event files of TensorBoard, or an offline run to `wandb sync` later."""
+    from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
+    PartialState()  # without it the first line that accelerate logs is an error
     folder.mkdir(exist_ok=True)
     if name == "tensorboard":
         tracker = TensorBoardTracker(run_name="tensorboard", logging_dir=folder)
