@@ -34,7 +34,7 @@ from espalier.runtimes.base import Confined, Explained, Launch, Limits, Runtime
 from espalier.secrets import hub_environment, hub_token
 from espalier.settings import Settings
 from espalier.stage import Stage
-from espalier.stage_exit import StageFailed, start
+from espalier.stage_exit import StageFailed, check, start
 from espalier.store import Store
 
 
@@ -303,7 +303,7 @@ class Executor:
             write_synced(partial / RUN_FOLDER / "run.json", seen.model_dump_json(indent=1))
             launch = self.launch(request, partial)
             alone = replace(launch, image=checker, device="cpu", processes=Processes())
-            start(nearby, alone)
+            check(nearby, alone)
         if not (partial / MANIFEST).is_file():
             shutil.rmtree(partial, ignore_errors=True)
             raise StageFailed(1)

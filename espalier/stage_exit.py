@@ -3,7 +3,7 @@
 import shutil
 import signal
 
-from espalier.errors import EspalierError
+from espalier.errors import EspalierError, InputError
 from espalier.runtimes.base import Launch, Runtime
 
 RESUMABLE = {75, 130, 137, 143}
@@ -35,9 +35,19 @@ def start(runtime: Runtime, launch: Launch) -> None:
     Raises:
         StageFailed: it failed.
     """
-    code = runtime.run(launch)
-    if code == 0:
-        return
-    if code not in RESUMABLE:
-        shutil.rmtree(launch.output, ignore_errors=True)
-    raise StageFailed(code)
+    if code := runtime.run(launch):
+        if code not in RESUMABLE:
+            shutil.rmtree(launch.output, ignore_errors=True)
+        raise StageFailed(code)
+
+
+def check(runtime: Runtime, launch: Launch) -> None:
+    """Run the check of what a stage has made, which is kept unless it is found wrong.
+
+    Raises:
+        StageFailed: it is wrong, or could not be checked.
+    """
+    if code := runtime.run(launch):
+        if code == InputError.exit_code:
+            shutil.rmtree(launch.output, ignore_errors=True)
+        raise StageFailed(code)

@@ -95,6 +95,11 @@ class TrainingCommand:
         """The trained checkpoint of a pipeline's pruned one."""
         return self._run(chain, {"model": pruned}, pruned, parent)
 
+    def model(self, chain: Chain) -> Path:
+        """The model that CKPT or MODEL says."""
+        named = self.sources.get("CKPT") or self.sources.get("MODEL") or "sapling"
+        return chain.model(named, self.sources.get("REVISION", ""))
+
     def _run(self, chain: Chain, inputs: dict[str, Path], named: Path, tokenizer: Path) -> Path:
         if teacher := self.sources.get("TEACHER"):
             inputs["teacher"] = chain.model(teacher)
@@ -117,8 +122,7 @@ class TrainingCommand:
     def _start(self, chain: Chain) -> tuple[dict[str, Path], Path]:
         """The inputs that say what is trained, and what the result is named after."""
         if (architecture := self.sources.get("ARCH")) is None:
-            named = self.sources.get("CKPT") or self.sources.get("MODEL") or "sapling"
-            found = chain.model(named, self.sources.get("REVISION", ""))
+            found = self.model(chain)
             return {"model": found}, found
         path = Path(architecture).expanduser()
         file = path if path.is_file() else chain.model(architecture) / "config.json"

@@ -9,6 +9,7 @@ from espalier.cli.session import Assignments, Session, report
 from espalier.discovery import stage_named
 from espalier.errors import InputError
 from espalier.planning_command import PlanningCommand, alone
+from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.training_command import TrainingCommand
 
 
@@ -41,17 +42,23 @@ def _plan(name: str, assignments: Assignments) -> None:
 def plan_first(session: Session, training: TrainingCommand, model: Path | None = None) -> None:
     """Compile for the TPU that a training is going to have, before it is paid for.
 
-    `model` is what is trained where the training's own words do not say; what is only shown may
-    not be there yet, and is not planned.
+    `model` is what is trained where the training's own words do not say. It is fetched or grown
+    for that; what is only shown may not be there yet, and is not planned.
 
     Raises:
         InputError: the run does not fit its chips.
     """
-    settings = session.settings
+    settings, runtime = session.settings, session.chain.executor.runtime
     asked = training.stage.tpu and getattr(training.parameters, "plan", False)
-    if settings.runtime != "tpu-vm" or not asked or (model and not model.exists()):
+    if not isinstance(runtime, TpuVmRuntime) or not asked:
         return
-    given = {**training.given, "TPU": settings.tpu} | ({"CKPT": str(model)} if model else {})
+    given = {name: value for name, value in training.given.items() if name != "NAME"}
+    if "ARCH" not in given:
+        model = model or training.model(session.chain)
+        if not model.exists():
+            return
+        given["CKPT"] = str(model)
+    given["TPU"] = runtime.wanted().tpu.type
     words = [f"{name}={value}" for name, value in given.items()]
     plan = PlanningCommand.parse(stage_named("plan-tpu"), words, session.chain.executor.store)
     published = plan.run(session.chain)

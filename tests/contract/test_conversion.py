@@ -11,9 +11,10 @@ import torch
 from espalier.discovery import stage_named
 from espalier.errors import InputError
 from espalier.execution import Executor, Request
+from espalier.runtimes.base import Launch
 from espalier.runtimes.local import LocalRuntime
 from espalier.settings import Settings
-from espalier.stage_exit import StageFailed
+from espalier.stage_exit import StageFailed, check
 from espalier.store import Store
 from tests.contract.command import espalier, refused
 from tests.contract.maxtext_stages import Altered, made, maxtext, weights
@@ -104,6 +105,28 @@ def test_what_another_image_checks_waits_for_it(tmp_path: Path) -> None:
     assert store.partials(target) == []
     assert not (target / ".run").exists()
     assert checking.publish_made(target) == waiting.execute(request) == target
+
+
+@dataclass(frozen=True)
+class EndsIn(LocalRuntime):
+    """Whose checks end in a code, as where memory or an engine is short."""
+
+    code: int = 0
+
+    def run(self, launch: Launch) -> int:
+        return self.code if launch.image == "eval" else super().run(launch)
+
+
+@pytest.mark.parametrize(("code", "left"), [(3, 1), (125, 1), (1, 1), (2, 0)])
+def test_what_could_not_be_checked_is_kept(tmp_path: Path, code: int, left: int) -> None:
+    """Days of training are not thrown away for want of an engine; what is wrong is."""
+    store = Store(tmp_path)
+    partial = store.partial("maxtext", "there", "f" * 64)
+    (partial / ".run").mkdir(parents=True)
+    launch = Launch("eval", "cpu", "run", {}, partial)
+    with pytest.raises(StageFailed):
+        check(EndsIn(code=code), launch)
+    assert len(store.partials(store.path("maxtext", "there"))) == left
 
 
 PLANTED = {

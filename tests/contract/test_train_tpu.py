@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_an_interrupted_run_goes_on(
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(store, "checkpoints/run.partial-*/.run/scratch/state/14", process)
+    wait_for(store, "checkpoints/run.partial-*/.run/scratch/state/steps/14", process)
     if number == signal.SIGTERM:
         process.send_signal(number)
     for pid in stage_processes(store) if number == signal.SIGKILL else []:
@@ -120,9 +121,46 @@ def test_an_interrupted_run_goes_on(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize("trainer", ["train-tpu", "train-gpu"])
+def test_the_best_weights_outlive_the_machine(
+    tmp_path: Path, model: Path, data: Path, trainer: str
+) -> None:
+    """A rate that ruins the model after its first validation, and a stop between."""
+    words = [trainer, f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={200 * STEP}", "LR=2"]
+    words += ["SAVE_EVERY=7", "VALID_EVERY=5", "SCHEDULE=constant", "WARMUP=0.5"]
+    whole = made(tmp_path / "whole", *words)
+    store, states = tmp_path / "stopped", tmp_path / "states"
+    environment = quiet_environment() | {"ESPALIER_STATE": str(states)}
+    process = subprocess.Popen(
+        command(store, *words, "RUNTIME=local"),
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kept = {
+        "train-tpu": "states/steps/21",
+        "train-gpu": "stopped/checkpoints/*/.run/scratch/state/step-*21",
+    }
+    wait_for(tmp_path, kept[trainer], process)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 75, told
+    if trainer == "train-tpu":  # another machine has only what is below ESPALIER_STATE
+        [partial] = (store / "checkpoints").glob("run.partial-*")
+        shutil.rmtree(partial)
+    done = espalier(store, *words, "RUNTIME=local", environment={"ESPALIER_STATE": str(states)})
+    assert done.returncode == 0, done.stderr
+    step, _ = json.loads((whole / "manifest.json").read_text())["training"]["best"].values()
+    assert step < 200
+    again = store / "checkpoints" / "run"
+    for name, weight in weights(whole / "best").items():
+        assert torch.equal(weights(again / "best")[name], weight), name
+        assert not torch.equal(weights(again)[name], weight) or "norm" in name
+
+
 def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
     """Two machines, each with two devices, under jax.distributed; accumulating on one."""
-    words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={12 * STEP}"]
+    words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={12 * STEP}", "Z_LOSS=0.01"]
     one = made(tmp_path / "one", "train-tpu", *words, "MICRO_BATCH=2")
     exported = next((tmp_path / "one" / "data").glob("walks-arrayrecord-*"))
     stage, store = stage_named("train-tpu"), Store(tmp_path / "two")

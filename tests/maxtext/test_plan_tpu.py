@@ -1,5 +1,8 @@
 """Plans for TPUs, but for the compiler, which only the image's variant for TPUs has."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from espalier.errors import InputError
@@ -10,6 +13,20 @@ from training.plan_tpu.spec import PlanTpuParameters
 pytestmark = pytest.mark.maxtext
 
 GIB = 1 << 30
+MANIFEST = {
+    "verb": "export",
+    "name": "rows",
+    "seed": None,
+    "inputs": {},
+    "parents": [],
+    "image": {"name": "export", "lock": ""},
+    "code": {"sha256": ""},
+    "command": [],
+    "fingerprint": "",
+    "recipe": {"stage": "export", "code": "", "lock": "", "parameters": {}, "inputs": {}},
+    "content": "",
+    "files": [],
+}
 
 
 @pytest.mark.parametrize(
@@ -64,3 +81,36 @@ def test_maxtext_counts_the_chips_that_are_rented(name: str) -> None:
 
     tpu = tpu_named(name)
     assert KNOWN[topology_keys(tpu)["compile_topology"]].devices_per_slice == tpu.chips
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "seqlen", "kernel"),
+    [
+        (128, 128, "flash"),
+        (128, 384, "flash"),
+        (128, 1024, "flash"),
+        (128, 640, "dot_product"),
+        (128, 64, "dot_product"),
+        (64, 1024, "dot_product"),
+    ],
+)
+def test_attention_is_what_the_kernel_takes(head_dim: int, seqlen: int, kernel: str) -> None:
+    """In float32 where it is not the kernel's, which accumulates so by itself."""
+    from training.plan_tpu.stage import planned_job
+
+    config = {**CONFIG, "head_dim": head_dim, "max_position_embeddings": 1024}
+    parameters = PlanTpuParameters(tpu="v4-8", config=config, batch=16, seqlen=seqlen)
+    keys = planned_job(parameters, None)[0].keys("tpu", 4)
+    assert keys["attention"] == kernel
+    assert keys["float32_logits"] == keys["float32_qk_product"] == (kernel != "flash")
+
+
+def test_rows_of_an_export_are_counted(tmp_path: Path) -> None:
+    from training.plan_tpu.stage import planned_job
+
+    told = {"stage": "export", "parameters": {"seqlen": 64}, "data": {"rows": {"train": 320}}}
+    (tmp_path / "manifest.json").write_text(json.dumps({**MANIFEST, **told}))
+    parameters = PlanTpuParameters(tpu="v4-8", config=CONFIG, batch=16, seqlen=64)
+    assert planned_job(parameters, tmp_path)[1] == 320 * 64
+    with pytest.raises(InputError, match="has no rows of 32 tokens"):
+        planned_job(parameters.model_copy(update={"seqlen": 32}), tmp_path)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from espalier.errors import InputError, Interrupted
 from espalier.execution import Executor, Request
 from espalier.fingerprint import ROOT
 from espalier.images import load_image
+from espalier.made import Made
 from espalier.planning_command import PlanningCommand
 from espalier.runtimes.choice import choose_runtime
 from espalier.runtimes.tpu_vm import runtime as tpu_vm
@@ -35,7 +37,7 @@ from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.runtimes.tpu_vm.startup import Order
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.settings import Settings, read_settings
-from espalier.stage import Stage
+from espalier.stage import Outcome, Stage
 from espalier.stage_exit import StageFailed
 from espalier.store import Store
 from espalier.training_command import TrainingCommand
@@ -385,6 +387,7 @@ def test_a_pipeline_plans_before_it_pays(
     asked = settings(tmp_path, force=force)
     session = Session(asked, Chain(executor(asked), asked), {})
     rest = {"TRAIN": "tpu", "TOKENS": "1M", "TRAIN_BATCH": "8", "TRAIN_SEQLEN": "32", "BATCH": "2"}
+    rest["TRAIN_NAME"] = "run"  # of the run, not of its plan
     training = TrainingCommand.of_pipeline(rest, {"BATCH"})
     assert training is not None
     pruned = tiny_llama(tmp_path / "pruned")
@@ -392,9 +395,57 @@ def test_a_pipeline_plans_before_it_pays(
     with nullcontext() if fits or force else refusal:
         plan_first(session, training, pruned)
     [plan] = planned
+    assert "NAME" not in plan.training.sources
     assert plan.model.directory == pruned
     parameters = plan.training.parameters.model_dump()
     told = {name: parameters[name] for name in ("tokens", "batch", "seqlen", "tpu")}
     assert told == {"tokens": 1_000_000, "batch": 8, "seqlen": 32, "tpu": "v5litepod-8"}
     plan_first(session, training, tmp_path / "not made yet")
     assert len(planned) == 1
+
+
+@pytest.mark.usefixtures("lock")
+def test_what_another_image_checks_comes_back_with_what_it_needs(
+    server: FakeServer, hosts: Hosts, tmp_path: Path
+) -> None:
+    """As train-tpu ends: with the result made, and its account beside it."""
+    folder = tmp_path / "made"
+    (folder / "scratch" / "state").mkdir(parents=True)
+    told = {"started": "2026-01-01T00:00:00+00:00", "seconds": 1.0, "peak_memory_bytes": 1}
+    Made.of(Outcome(notes={"from": "a TPU"}), environment={"device": "tpu"}, **told).write(folder)
+    (folder / "logits.safetensors").write_text("a check of models would read it")
+    (folder / "scratch" / "state" / "large").write_text("not for the check")
+    hosts.command = f'cp -r {folder}/. "$1/.run"; echo text >"$1/train.jsonl"'
+    asked = settings(tmp_path)
+    stage = replace(on_tpus("corpus"), checked_in="eval")
+    published = Chain(executor(asked), asked).make(stage, {}, {}, "pydoc")
+    manifest = json.loads((published / "manifest.json").read_text())
+    assert manifest["notes"] == {"from": "a TPU"}
+    assert manifest["environment"] == {"device": "tpu"}
+    assert [file["path"] for file in manifest["files"]] == ["train.jsonl"]
+    [output] = (tmp_path / "bucket" / "runs").glob("*/output")
+    files = {path.name for path in output.rglob("*") if path.is_file()}
+    assert files == {"train.jsonl", "made.json", "logits.safetensors"}
+
+
+def test_a_run_that_has_ended_and_lost_its_launcher_is_reaped(
+    server: FakeServer, wanted: Wanted, tmp_path: Path
+) -> None:
+    made(TpuApi(wanted.place, QUICK), wanted, "over", "following")
+    server.set_state("over", "ACTIVE")
+    run = RunFolder(wanted.place.bucket.below("runs/run-over"))
+    for number in range(4):
+        run.folder.write(f"exits/1/{number}.json", '{"code": 0}')
+    assert "0 deleted" in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
+    assert run.record is not None
+    run.keep(run.record.model_copy(update={"seen": now() - timedelta(minutes=16)}))
+    assert "1 deleted" in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
+
+
+def test_up_takes_nobody_else_s_tpu(server: FakeServer, wanted: Wanted, tmp_path: Path) -> None:
+    api = TpuApi(wanted.place, QUICK)
+    api.create(creation(wanted, "theirs", "#!/bin/sh", now()))
+    up = espalier(tmp_path / "s", *words(tmp_path, "tpu-up", "TPU=v5litepod-16", "NAME=theirs"))
+    refused(up, 2, "NAME=theirs is another's TPU")
+    assert server.names == ["theirs"]
+    api.delete("theirs")

@@ -184,11 +184,10 @@ def test_the_api_is_away_for_longer_than_a_call_is_repeated(
     server: FakeServer, workers: Workers, launcher: Make
 ) -> None:
     server.plans = [("ACCEPTED", "PROVISIONING", "ACTIVE")]
-    internal = grpc.StatusCode.INTERNAL
     shaken = server.active
 
     def shake(each: object) -> None:
-        server.failures = [internal] * 4
+        server.failures = [grpc.StatusCode.DATA_LOSS] * 4  # which no call is repeated for
         shaken(each)  # type: ignore[arg-type]
 
     server.active = shake
@@ -255,3 +254,54 @@ def test_a_tpu_that_is_kept(server: FakeServer, workers: Workers, launcher: Make
     assert server.names == [FIRST]
     assert said[-1] == f"{FIRST} is kept, and costs; make tpu-down NAME={FIRST} deletes it."
     running.api.delete(FIRST)
+
+
+def test_a_host_that_crashes_as_another_is_taken_away_is_preempted(
+    server: FakeServer, workers: Workers, launcher: Make
+) -> None:
+    """The first sign of a pre-emption may be what it does to the others' programs."""
+
+    def crashes(worker: Worker) -> int | None:
+        if worker.number != 2:
+            return None
+        threading.Timer(0.3, server.set_state, (FIRST, "SUSPENDING")).start()
+        return 134
+
+    workers.works = [crashes, succeeds]
+    assert launcher(attempts=2).follow() == 0
+    assert server.created == [FIRST, SECOND]
+
+
+def test_a_stage_that_ends_by_itself_is_not_tried_again(
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+) -> None:
+    """As where a loss is NaN: the next slice would come to the same."""
+
+    def diverges(worker: Worker) -> int | None:
+        worker.put(f"logs/{worker.number}.log", "espalier: the loss is no finite number.\n")
+        return 75
+
+    workers.works = [diverges]
+    said: list[str] = []
+    assert launcher(said=said).follow() == 75
+    assert server.created == [FIRST]
+    assert any("no finite number" in text for text in said)
+    assert phase(bucket) == "failed"
+
+
+def test_a_worker_that_saves_the_result_is_waited_for(
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+) -> None:
+    def slow(worker: Worker) -> int | None:
+        if worker.number:
+            return 0
+        deadline = time.monotonic() + 3  # twice what stragglers have
+        while time.monotonic() < deadline:
+            worker.beat("saving")
+            if worker.gone.wait(0.05):
+                return None
+        return 75 if worker.asked_to_stop else succeeds(worker)
+
+    workers.works = [slow]
+    assert launcher().follow() == 0
+    assert server.created == [FIRST]

@@ -17,7 +17,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from espalier.errors import EnvironmentFailure, Interrupted
+from espalier.errors import EnvironmentFailure, InputError, Interrupted
 from espalier.fingerprint import ROOT
 from espalier.runtimes.tpu_vm.fleet import Fleet
 from espalier.runtimes.tpu_vm.launcher import Launcher
@@ -198,3 +198,34 @@ def test_names_that_the_api_takes() -> None:
         assert valid_name(tpu_name(run, 1234))
     assert not valid_name("1a")
     assert COMES_UP[-1] == "ACTIVE"
+
+
+def test_another_zone_at_the_second_start(
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+) -> None:
+    """The slice that the first start has left is not forgotten."""
+    workers.works = [half]
+    crashed(bucket, server, lambda: bool(server._up))
+    elsewhere = launcher()
+    place = replace(elsewhere.wanted.place, zone="us-east1-c")
+    elsewhere.wanted = replace(elsewhere.wanted, place=place)
+    with pytest.raises(InputError, match=f"has {FIRST} in .*us-west4-a; give PROJECT=project and"):
+        elsewhere.follow()
+    assert server.names == [FIRST]
+    Fleet(launcher().wanted.place, launcher().api).down(FIRST)
+
+
+def test_a_tpu_that_could_not_be_deleted_is_deleted_at_the_next_start(
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+) -> None:
+    def broken(request: object, context: object) -> None:
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, "broken")  # type: ignore[attr-defined]
+
+    server.deletion = broken
+    workers.works = [lambda worker: 2, succeeds]
+    with pytest.raises(EnvironmentFailure, match="may still be there"):
+        launcher().follow()
+    server.deletion = None
+    assert launcher().follow() == 0
+    assert server.created == [FIRST, SECOND]
+    assert phase(bucket) == "done"

@@ -16,6 +16,7 @@ from training.gpu_fsdp.spec import TrainingParameters
 from training.protocol.budget import Budget, forward_flops, training_flops
 from training.protocol.order import Order, Share
 from training.protocol.parameters import compact
+from training.protocol.run import as_stored
 from training.protocol.schedule import learning_rate, warmup_steps
 
 LLAMA_8B = Shapes(
@@ -125,3 +126,17 @@ def test_the_ledger_adds_what_is_known() -> None:
     scored = Entry.of("shortgpt", "p", model, Outcome(pruning={}), measured=30)
     assert scored[0].flops == 2 * 200 * 30
     assert Entry.of("score-shortgpt", "s", model, Outcome()) == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "stored"),
+    [
+        ({}, "float32"),
+        ({"dtype": "float32"}, "float32"),
+        ({"torch_dtype": "bfloat16"}, "bfloat16"),
+        ({"dtype": "float16"}, "bfloat16"),
+    ],
+)
+def test_a_model_is_stored_as_it_says(stated: dict[str, str], stored: str) -> None:
+    """Where it says nothing it is float32, as conversions and transformers have it too."""
+    assert as_stored(stated)["torch_dtype"] == stored

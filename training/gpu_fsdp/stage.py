@@ -15,8 +15,6 @@ from training.protocol.account import data_section, pruning_section, training_se
 from training.protocol.plots import draw_losses
 from training.protocol.progress import Place
 
-BEST = "best"
-
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Train, and publish the last weights; the best ones beside them where they are others."""
@@ -26,9 +24,6 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     place = Place(context.scratch, context.output)
     processes = Processes.from_environment()
     found = train(job, place, context.device, context.name, processes)
-    best = found["best"]
-    if best and best[0] < job.budget.steps:
-        place.best.rename(context.output / BEST)
     draw_losses(context.output / METRICS, context.name, context.output / "loss")
     index = TokenData(job.data).index
     return Outcome(

@@ -1,6 +1,7 @@
 """What one rank does in a training loop."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from training.gpu_fsdp.state import TrainingState
 from training.protocol.loop import Loop
 from training.protocol.order import Order, Share
 from training.protocol.progress import Place
+
+KEPT = "best"
 
 
 class Trainer(Loop[Sequences]):
@@ -112,6 +115,16 @@ class Trainer(Loop[Sequences]):
     def _write(self, target: Path) -> None:
         job = self.job
         export(self._parts.model, target, dict(job.config), job.tokenizer, self._share.rank)
+        dist.barrier()
+
+    def _keep_best(self) -> None:
+        self._write(self._place.scratch / KEPT)
+
+    def _publish_best(self) -> None:
+        kept = self._place.scratch / KEPT
+        if self._share.rank == 0 and kept.is_dir():  # else an interrupted run was here before
+            shutil.rmtree(self._place.best, ignore_errors=True)
+            kept.rename(self._place.best)
         dist.barrier()
 
 

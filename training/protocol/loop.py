@@ -68,6 +68,8 @@ class Loop(ABC, Generic[Batch]):
                 raise Interrupted("interrupted; the same command goes on from here.")
         self._states.wait()
         self._write(self._place.output)
+        if self.facts.best and self.facts.best[0] < total:
+            self._publish_best()
 
     def _measured(self, step: int, batch: Batch, waited: float) -> dict[str, float]:
         """One step's metrics; the time that its batch was waited for counts."""
@@ -96,7 +98,7 @@ class Loop(ABC, Generic[Batch]):
         if self.facts.best is None or loss < self.facts.best[1]:
             self.facts.best = (step, loss)
             if step < self._run.budget.steps:
-                self._write(self._place.best)
+                self._keep_best()
         return {"valid_loss": loss}
 
     def _diverged(self, step: int) -> None:
@@ -130,6 +132,14 @@ class Loop(ABC, Generic[Batch]):
     @abstractmethod
     def _write(self, target: Path) -> None:
         """Write the weights as a checkpoint."""
+
+    @abstractmethod
+    def _keep_best(self) -> None:
+        """Keep the weights as they are now, in place of earlier ones, wherever the states are."""
+
+    @abstractmethod
+    def _publish_best(self) -> None:
+        """Write the weights that were kept as the checkpoint `best` of the output."""
 
 
 def timed(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from espalier.architectures.shapes import Shapes
+from espalier.errors import InputError
+from espalier.manifest import MANIFEST, read_manifest
+from espalier.token_data import INDEX
 from espalier.token_data.reader import TokenData
 from training.protocol.budget import Budget
 from training.protocol.planned import PlannedParameters
@@ -21,7 +24,7 @@ def planned_budget(parameters: PlannedParameters, data: Path | None) -> tuple[Bu
     known = data is not None or parameters.tokens is not None
     step = parameters.batch * seqlen
     tokens = parameters.tokens if known else step
-    available = TokenData(data).counts("train")[0] if data else (tokens or 0) + step + 1
+    available = _tokens_of(data, seqlen) if data else (tokens or 0) + step + 1
     budget = Budget.of(
         tokens=tokens,
         epochs=parameters.epochs if data else None,
@@ -30,3 +33,20 @@ def planned_budget(parameters: PlannedParameters, data: Path | None) -> tuple[Bu
         available=available,
     )
     return budget, budget.tokens if known else None
+
+
+def _tokens_of(data: Path, seqlen: int) -> int:
+    """Of the train split of token data, or of their export as rows of `seqlen`.
+
+    Raises:
+        InputError: its rows have another length, or it is neither.
+    """
+    if (data / INDEX).is_file() or not (data / MANIFEST).is_file():
+        return TokenData(data).counts("train")[0]
+    manifest = read_manifest(data)
+    rows = (manifest.data or {}).get("rows", {}).get("train")
+    if rows is None or manifest.parameters.get("seqlen") != seqlen:
+        raise InputError(
+            f"{data} has no rows of {seqlen} tokens; give its SEQLEN, or token data of make data."
+        )
+    return int(rows) * seqlen + 1

@@ -55,7 +55,7 @@ class Place:
     """Where a run works.
 
     Attributes:
-        scratch: of training states and of the best weights; it survives an interruption.
+        scratch: of training states and of the best weights so far; it survives an interruption.
         output: the directory that is published.
         stop: a file that asks for an end as soon as it is there.
     """
@@ -69,7 +69,8 @@ class Place:
 
     @property
     def best(self) -> Path:
-        return self.scratch / "best"
+        """Of the output: the weights with the lowest validation loss, where others came later."""
+        return self.output / "best"
 
 
 @contextmanager

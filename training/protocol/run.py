@@ -72,9 +72,12 @@ class Run:
 
 
 def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The result's config.json, of its parent's; half precision is stored as bfloat16."""
+    """The result's config.json, of its parent's; half precision is stored as bfloat16.
+
+    Where it states no dtype it is float32, as transformers has it.
+    """
     rest = {key: value for key, value in config.items() if key != "dtype"}
-    stated = str(config.get("dtype") or config.get("torch_dtype"))
+    stated = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     dtype = stated if stated in DTYPE_BYTES and stated != "float16" else "bfloat16"
     return {**rest, "torch_dtype": dtype, "use_cache": True}
 

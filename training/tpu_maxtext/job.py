@@ -16,6 +16,8 @@ from training.tpu_maxtext.spec import TpuTrainingParameters
 
 LANES = 128
 """Of a TPU's vector unit: the flash kernel wants heads and sequences that are multiples."""
+BLOCK = 512
+"""Tokens that the flash kernel takes at once; a longer sequence must be a multiple."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,16 @@ class Job(Run):
     def keys(self, device: str, devices: int) -> dict[str, Any]:
         """MaxText's keys of the run, beside the shape's."""
         parameters, micro = self.parameters, self.micro_batch(devices)
-        exact = self.precision == "float32"
+        exact, attention = self.precision == "float32", self._attention(device)
         return {
             **hardware(device),
+            # Without them scores and softmax are bfloat16; the kernel has float32 by itself.
+            "float32_qk_product": attention == "dot_product",
+            "float32_logits": attention == "dot_product",
             "dtype": "float32" if exact else "bfloat16",
             "weight_dtype": "float32",
             "matmul_precision": "highest" if exact else "default",
-            "attention": self._attention(device),
+            "attention": attention,
             "remat_policy": "full" if parameters.recompute else "minimal",
             "per_device_batch_size": micro,
             "gradient_accumulation_steps": parameters.batch // devices // micro,
@@ -90,7 +95,9 @@ class Job(Run):
         }
 
     def _attention(self, device: str) -> str:
-        fits = self.shapes.head_dim % LANES == 0 and self.budget.seqlen % LANES == 0
+        seqlen = self.budget.seqlen
+        whole = seqlen % BLOCK == 0 or (seqlen < BLOCK and seqlen % LANES == 0)
+        fits = self.shapes.head_dim % LANES == 0 and whole
         return "flash" if device == "tpu" and fits else "dot_product"
 
 

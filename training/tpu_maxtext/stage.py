@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from espalier.errors import Interrupted
 from espalier.manifest import METRICS
 from espalier.parameters import Parameters
 from espalier.processes import Processes
@@ -26,15 +27,11 @@ from training.tpu_maxtext.trainer import Trainer
 
 STATES = "ESPALIER_STATE"
 """Names a folder, which may be gs://, for the run's states where its scratch does not survive."""
-BEST = "best"
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Train, and publish the last weights; the best ones beside them where they are others."""
-    job, place, found = _train(context, parameters)
-    best = found["best"]
-    if best and best[0] < job.budget.steps:
-        place.best.rename(context.output / BEST)
+    job, found = _train(context, parameters)
     draw_losses(context.output / METRICS, context.name, context.output / "loss")
     return Outcome(
         pruning=pruning_section(job, lambda: sparsity_of(context.output)),
@@ -52,10 +49,14 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
 
 def join(context: StageContext, parameters: Parameters) -> None:
     """Run this machine's part; the first machine tells what came out."""
+    try:
+        context.scratch.mkdir(exist_ok=True)  # the machine's own, where they share no disk
+    except FileNotFoundError:
+        raise Interrupted("the first machine has ended.") from None
     _train(context, parameters)
 
 
-def _train(context: StageContext, parameters: Parameters) -> tuple[Job, Place, dict[str, Any]]:
+def _train(context: StageContext, parameters: Parameters) -> tuple[Job, dict[str, Any]]:
     assert isinstance(parameters, TpuTrainingParameters)  # noqa: S101
     job = Job.of(parameters, context.inputs)
     place = Place(context.scratch, context.output)
@@ -79,7 +80,6 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[Job, Place, d
         together("probed")
         return (
             job,
-            place,
             {
                 **asdict(trainer.facts),
                 "tokens_per_second": round(median(metrics.speeds or [0.0])),

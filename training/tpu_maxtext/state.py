@@ -27,7 +27,6 @@ from training.tpu_maxtext.upstream import (
 
 Path = tuple[Any, ...]
 Batch = Mapping[str, jax.Array]
-KEPT_STATES = 2
 
 
 @dataclass(frozen=True)
@@ -207,10 +206,10 @@ def broken(state: nnx.State) -> int:
 
 
 class SavedStates:
-    """The last states of a run, wherever `folder` is: a directory or gs://."""
+    """The last states of a run, `most` of them, wherever `folder` is: a directory or gs://."""
 
-    def __init__(self, folder: str) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=KEPT_STATES, create=True)
+    def __init__(self, folder: str, most: int) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=most, create=True)
         self._manager = ocp.CheckpointManager(folder, options=options)
 
     def latest(self) -> int | None:
@@ -218,23 +217,23 @@ class SavedStates:
         step = self._manager.latest_step()
         return None if step is None else int(step)
 
-    def save(self, step: int, state: nnx.State, facts: Mapping[str, Any]) -> None:
+    def save(self, step: int, arrays: Arrays, facts: Mapping[str, Any]) -> None:
         """Write in the background; the arrays are copied before this returns."""
         if step == self.latest():
             return
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_by_name(arrays_of(state))),
+                state=ocp.args.StandardSave(_by_name(arrays)),
                 facts=ocp.args.JsonSave(dict(facts)),
             ),
         )
 
-    def load(self, step: int, state: nnx.State) -> tuple[nnx.State, dict[str, Any]]:
-        """A saved state in place of `state`, whose shardings it gets."""
+    def load(self, step: int, arrays: Arrays) -> tuple[Arrays, dict[str, Any]]:
+        """What was saved in place of `arrays`, with their shardings, and the facts beside it."""
         like = {
             name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
-            for name, array in _by_name(arrays_of(state)).items()
+            for name, array in _by_name(arrays).items()
         }
         found = self._manager.restore(
             step,
@@ -242,9 +241,14 @@ class SavedStates:
                 state=ocp.args.StandardRestore(like), facts=ocp.args.JsonRestore()
             ),
         )
-        paths = {_name(path): path for path in arrays_of(state)}
-        arrays = {paths[name]: array for name, array in found["state"].items()}
-        return replaced(state, arrays), dict(found["facts"])
+        paths = {_name(path): path for path in arrays}
+        return {paths[name]: a for name, a in found["state"].items()}, dict(found["facts"])
+
+    def forget(self) -> None:
+        """Remove what is there: a step that is made again may be saved again."""
+        self.wait()
+        for step in self._manager.all_steps():
+            self._manager.delete(step)
 
     def wait(self) -> None:
         self._manager.wait_until_finished()

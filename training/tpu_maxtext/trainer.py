@@ -11,7 +11,7 @@ import numpy as np
 from training.protocol.loop import Loop
 from training.protocol.order import Order, Share
 from training.protocol.progress import Place
-from training.tpu_maxtext.checkpoint import StoredWeights, write_checkpoint
+from training.tpu_maxtext.checkpoint import Arrays, StoredWeights, write_checkpoint
 from training.tpu_maxtext.data import Rows, Samples, as_inputs, batches, checked
 from training.tpu_maxtext.devices import agreed, together
 from training.tpu_maxtext.job import Job
@@ -20,8 +20,10 @@ from training.tpu_maxtext.optimizer import optimizer
 from training.tpu_maxtext.state import (
     Program,
     SavedStates,
+    arrays_of,
     broken,
     norm_of,
+    replaced,
     weights_of,
     with_fresh_weights,
     with_mask,
@@ -39,11 +41,13 @@ class Trainer(Loop[Rows]):
         self._share = Share(jax.process_index(), jax.process_count())
         parameters, budget = job.parameters, job.budget
         self._micro = job.micro_batch(jax.device_count())
+        self._parts = parameters.batch // jax.device_count() // self._micro
         keys = job.keys(device, jax.device_count())
         stepper = optimizer(parameters, budget.steps, masked=job.masked)
         self._program = Program.of(Model.of(job.config, keys), stepper)
         self._state = self._started()
-        self._saved = SavedStates(states)
+        self._saved = SavedStates(f"{states}/steps", most=2)
+        self._kept = SavedStates(f"{states}/best", most=1)
         order = Order(budget.windows, parameters.seed)
         self._samples = Samples(job.records, order, parameters.batch, budget.steps, self._share)
         self._valid = list(self._validation())
@@ -76,7 +80,9 @@ class Trainer(Loop[Rows]):
         placed = self._placed(as_inputs(batch))
         self._state, told = self._program.within(self._program.train, self._state, placed)
         scalars = told["scalar"]
-        loss = float(scalars["learning/lm_loss"]) - float(scalars["learning/z_loss"])
+        # Of accumulated parts MaxText sums z-losses that are means already.
+        z_loss = float(scalars["learning/z_loss"]) / self._parts
+        loss = float(scalars["learning/lm_loss"]) - z_loss
         return {"loss": loss, "grad_norm": float(norm_of(self._state))}
 
     def _placed(self, inputs: Mapping[str, Rows]) -> dict[str, jax.Array]:
@@ -117,15 +123,32 @@ class Trainer(Loop[Rows]):
         return agreed(asked)
 
     def _load(self, step: int) -> dict[str, Any]:
-        self._state, facts = self._saved.load(step, self._state)
+        arrays, facts = self._saved.load(step, arrays_of(self._state))
+        self._state = replaced(self._state, arrays)
         return facts
 
     def _save(self, step: int) -> None:
         if count := broken(self._state):
             raise RuntimeError(f"{count} pruned weights are not zero at step {step}")
-        self._saved.save(step, self._state, asdict(self.facts))
+        self._saved.save(step, arrays_of(self._state), asdict(self.facts))
 
     def _write(self, target: Path) -> None:
+        self._write_weights(self.weights(), target)
+
+    def _write_weights(self, weights: Arrays, target: Path) -> None:
         job = self.job
-        write_checkpoint(self.weights(), target, job.config, job.tokenizer, scanned=SCANNED)
+        write_checkpoint(weights, target, job.config, job.tokenizer, scanned=SCANNED)
         together(f"written {target.name}")
+
+    def _keep_best(self) -> None:
+        assert self.facts.best is not None  # noqa: S101
+        step, _ = self.facts.best
+        self._kept.forget()
+        self._kept.save(step, self.weights(), {})
+
+    def _publish_best(self) -> None:
+        self._kept.wait()
+        step = self._kept.latest()
+        if step is not None:
+            weights, _ = self._kept.load(step, self.weights())
+            self._write_weights(weights, self._place.best)

@@ -149,21 +149,24 @@ class Attempt:
         code = verdict(exits, self.record.workers)
         if code in RESUMABLE and elsewhere:
             return Asked(f"{self.record.tpu} was asked to stop by make tpu-down")
-        if code in RESUMABLE and not self.asked:
+        if code not in (0, 2) and not self.asked:
             return self._unasked(code, exits)
         if code:
             self._show(exits, code)
         return Ended(code)
 
     def _unasked(self, code: int, exits: Mapping[int, Exit]) -> Ended | Lost:
-        """A worker was stopped and not by us: its host may have been taken away."""
-        deadline = time.monotonic() + self.timings.settle
-        while time.monotonic() < deadline and not self.asked:
-            state = self.api.state(self.record.tpu)
-            if state.lost:
+        """A worker has failed or was stopped: its host, or another's, may have been taken away."""
+        silent = len(exits) < self.record.workers
+        deadline = time.monotonic() + (self.timings.settle if code in RESUMABLE or silent else 0)
+        while True:
+            if self.api.state(self.record.tpu).lost:
                 return Lost(f"{self.record.tpu} was pre-empted", preempted=True)
+            if time.monotonic() >= deadline or self.asked:
+                break
             self.stop.wait(self.timings.poll)
-        if code == 137:
+        by_itself = not silent and not any(ended.why for ended in exits.values())
+        if code == 137 or code not in RESUMABLE or by_itself:
             self._show(exits, code)
             return Ended(code)
         why = [f"worker {n}: {ended.why or ended.code}" for n, ended in exits.items() if ended.code]
@@ -178,7 +181,8 @@ class Attempt:
         exits = self._all_exits({}, self.timings.grace)
         if finished(exits, self.record.workers):
             return Ended(0)
-        return Asked(f"stopped; {len(exits)} of {self.record.workers} workers have saved")
+        saved = sum(ended.code in (0, 75) for ended in exits.values())
+        return Asked(f"stopped; {saved} of {self.record.workers} workers have saved")
 
     def _all_exits(self, exits: Mapping[int, Exit], seconds: float) -> Mapping[int, Exit]:
         """The records of all workers, or what there are when the time is over."""
@@ -186,7 +190,15 @@ class Attempt:
         while len(exits) < self.record.workers and time.monotonic() < deadline:
             time.sleep(self.timings.poll)
             exits = self.run.exits(self.record.attempt)
+            if self._saving():
+                deadline = max(deadline, time.monotonic() + self.timings.heartbeat)
         return exits
+
+    def _saving(self) -> bool:
+        """Whether a worker that still reports brings the result to the bucket."""
+        self._hear(self.run.heartbeats(self.record.attempt))
+        recent = time.monotonic() - self.timings.silence
+        return any(beat.state == "saving" and at > recent for beat, at in self.heard.values())
 
     def _lost(self, state: State, was_active: bool) -> Ended | Lost | Asked:
         """Why it is gone, and whether another would fare better.

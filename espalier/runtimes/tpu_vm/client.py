@@ -16,6 +16,8 @@ from espalier.runtimes.tpu_vm.timings import Timings
 
 ENDPOINT = "ESPALIER_TPU_ENDPOINT"
 """host:port of another server that speaks the API, without encryption: the tests' own."""
+PASSING = ("ServiceUnavailable", "DeadlineExceeded", "InternalServerError", "Aborted", "Unknown")
+"""Failures of the API's own that another call may not meet; each call can be made again."""
 LOST_NODE = ("PREEMPTED", "TERMINATED", "STOPPED")
 
 
@@ -137,7 +139,7 @@ class TpuApi:
         from google.api_core import exceptions, retry
 
         return retry.Retry(
-            retry.if_exception_type(exceptions.ServiceUnavailable, exceptions.DeadlineExceeded),
+            retry.if_exception_type(*(getattr(exceptions, name) for name in PASSING)),
             initial=self.timings.poll / 5,
             maximum=self.timings.poll_most,
             timeout=self.timings.retry,

@@ -12,13 +12,19 @@ from espalier.runtimes.tpu_vm.records import RunRecord, TpuRecord, now
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
 
+FORSAKEN = 15
+"""Minutes after which a launcher that was not seen does not come back for a run that has ended."""
 DEAD = ("SUSPENDING", "SUSPENDED", "FAILED")
 """States in which a queued resource does nothing, and takes quota."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One TPU, as the API and the bucket know it."""
+    """One TPU, as the API and the bucket know it.
+
+    Attributes:
+        ended: every worker of its run has ended: it only waits for its launcher.
+    """
 
     name: str
     type: str
@@ -26,6 +32,7 @@ class Member:
     created: datetime
     record: TpuRecord | None
     run: RunRecord | None
+    ended: bool = False
 
     @property
     def hours(self) -> float:
@@ -44,6 +51,8 @@ class Member:
         """What for: a run that is followed, its user's, or nothing any more."""
         if self.run and self.run.phase == "following" and self.run.tpu == self.name:
             minutes = (now() - self.run.seen).total_seconds() / 60
+            if self.ended and minutes > FORSAKEN:
+                return ""
             return f"runs {self.run_name} (its launcher was seen {minutes:.0f} min ago)"
         return "kept for its user" if self.record and self.record.kept else ""
 
@@ -95,7 +104,9 @@ class Fleet:
     def _member(self, resource: Any) -> Member:
         name = resource.name.rpartition("/")[2]
         record = TpuFolder(self.place.bucket, name).record
-        run = RunFolder(Folder(record.folder)).record if record and record.folder else None
+        folder = RunFolder(Folder(record.folder)) if record and record.folder else None
+        run = folder.record if folder else None
+        ended = bool(folder and run and len(folder.exits(run.attempt)) == run.workers)
         return Member(
             name=name,
             type=resource.tpu.node_spec[0].node.accelerator_type,
@@ -103,4 +114,5 @@ class Fleet:
             created=resource.create_time,
             record=record,
             run=run,
+            ended=ended,
         )

@@ -41,6 +41,12 @@ class Holding:
         Raises:
             EnvironmentFailure: there was no capacity in time, or no quota.
         """
+        before = self._folder.record
+        mine = before is not None and not before.gone and before.kept
+        if not mine and self.api.state(self.name).name != "ABSENT":
+            raise InputError(f"NAME={self.name} is another's TPU in this zone; choose another.")
+        if mine and self.api.state(self.name).name == "ACTIVE":
+            return
         announced = self._folder.announce(self.wanted, kept=True).created
         active = False
         try:

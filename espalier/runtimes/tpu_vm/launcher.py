@@ -4,11 +4,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from espalier.errors import EnvironmentFailure, EspalierError, Interrupted
+from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.runtimes.tpu_vm.attempt import Asked, Attempt, Ended, Lost, finished
 from espalier.runtimes.tpu_vm.client import TpuApi
 from espalier.runtimes.tpu_vm.options import Wanted
-from espalier.runtimes.tpu_vm.records import RunRecord, now
+from espalier.runtimes.tpu_vm.records import RunRecord, TpuRecord, now
 from espalier.runtimes.tpu_vm.request import creation, tpu_name
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.startup import Order, startup_script
@@ -73,11 +73,15 @@ class Launcher:
     def _begin(self) -> tuple[int, Ended | None]:
         """The number of the attempt to go on with, and its ending where it has come already."""
         before = self.run.record
-        if before is None or before.phase != "following":
-            return (before.attempt if before else 0) + 1, None
+        if before is None:
+            return 1, None
+        if before.phase != "following":
+            self.clear(before)
+            return before.attempt + 1, None
         tpu = TpuFolder(self.wanted.place.bucket, before.tpu)
         record = tpu.record
         kept = record is not None and record.kept
+        self._require_here(record)
         if finished(self.run.exits(before.attempt), before.workers):
             self._note(before, Ended(0))
             self._leave(tpu, kept)
@@ -88,9 +92,36 @@ class Launcher:
             self._leave(tpu, kept)
             return before.attempt + 1, None
         if self.api.state(before.tpu).name == "ABSENT":
+            self.run.ask_to_stop(before.attempt)
             return before.attempt + 1, None
         self.say(f"Going on with {before.tpu}, which an earlier start has left.")
         return before.attempt, None
+
+    def clear(self, before: RunRecord) -> None:
+        """Delete the TPU of a run that has ended, where that did not succeed then.
+
+        Raises:
+            EspalierError: it does not succeed now, or the TPU is elsewhere.
+        """
+        tpu = TpuFolder(self.wanted.place.bucket, before.tpu)
+        record = tpu.record
+        if record and record.left and tpu.name != self.held:
+            self._require_here(record)
+            self._leave(tpu, kept=False)
+
+    def _require_here(self, record: TpuRecord | None) -> None:
+        """Refuse to forget a TPU in another project or zone, which may be there and cost.
+
+        Raises:
+            InputError: there is one.
+        """
+        here = self.wanted.place.parent
+        if record and not record.gone and record.parent not in ("", here):
+            project, zone = record.parent.split("/")[1::2]
+            raise InputError(
+                f"the run has {record.name} in {record.parent}; give PROJECT={project} and "
+                f"ZONE={zone}, or delete it there first with make tpu-down NAME={record.name}."
+            )
 
     def _one(self, number: int) -> Ended | Lost | Asked:
         """One TPU, which is gone afterwards whatever happens."""

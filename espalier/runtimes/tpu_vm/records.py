@@ -13,6 +13,7 @@ class TpuRecord(BaseModel):
     """tpus/<name>/tpu.json: a TPU that was asked for.
 
     Attributes:
+        parent: the project and zone that it is in.
         folder: its run's, empty while nothing was given to it.
         kept: it is its user's to delete.
         gone: it was deleted; another may have the name.
@@ -24,9 +25,15 @@ class TpuRecord(BaseModel):
     workers: int
     dollars_per_hour: float
     created: datetime
+    parent: str = ""
     folder: str = ""
     kept: bool = False
     gone: bool = False
+
+    @property
+    def left(self) -> bool:
+        """Whether it may be there without anybody's wish."""
+        return not (self.gone or self.kept)
 
 
 class RunRecord(BaseModel):

@@ -20,7 +20,7 @@ from espalier.runtimes.local import LocalRuntime
 from espalier.runtimes.tpu_vm.client import TpuApi
 from espalier.runtimes.tpu_vm.launcher import Launcher
 from espalier.runtimes.tpu_vm.options import Wanted, image_reference
-from espalier.runtimes.tpu_vm.records import now
+from espalier.runtimes.tpu_vm.records import RunRecord, now
 from espalier.runtimes.tpu_vm.request import creation, shown, tpu_name
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.startup import Order, startup_script
@@ -30,6 +30,7 @@ from espalier.runtimes.tpu_vm.upload import spec_of, upload_inputs, upload_run
 from espalier.settings import Settings
 from espalier.tpus import tpu_named
 
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TERMINAL = ("ESPALIER_TERMINAL", "COLUMNS")
 """Of the launcher's own terminal, which a log is not."""
 
@@ -56,7 +57,7 @@ class TpuVmRuntime:
 
     def argv(self, launch: Launch) -> list[str]:
         """The command that makes it, for the record: the API is called, not a program."""
-        wanted = self._wanted()
+        wanted = self.wanted()
         return [
             *("tpu-vm", wanted.tpu.type, wanted.place.parent),
             *(f"{wanted.place.bucket.url}/runs/{launch.run_id}", image_reference(self.settings)),
@@ -64,7 +65,7 @@ class TpuVmRuntime:
 
     def rows(self, launch: Launch) -> dict[str, str]:
         """The TPU, the request for it, and the script that it boots with; nothing is called."""
-        wanted, name = self._wanted(), self.settings.tpu_name
+        wanted, name = self.wanted(), self.settings.tpu_name
         if name:
             return {"TPU": f"{name}, which is there already"}
         name = tpu_name(launch.run_id, 1)
@@ -80,7 +81,7 @@ class TpuVmRuntime:
         Raises:
             EspalierError: no TPU was to be had, or none stayed.
         """
-        wanted = self._wanted()
+        wanted = self.wanted()
         spec = spec_of(launch)
         if wanted.tpu.workers > 1 and not stage_named(spec.stage).join:
             raise InputError(
@@ -89,11 +90,15 @@ class TpuVmRuntime:
             )
         bucket = wanted.place.bucket
         run = RunFolder(bucket.below(f"runs/{launch.run_id}"))
-        if self._is_there(run):
+        if record := self._is_there(run):
             self._say(f"{run.folder.url} holds the result already.")
+            order = self.order(launch, wanted, run, {})
+            self._launcher(launch, wanted, run, order, threading.Event()).clear(record)
         else:
             if not self.settings.tpu_name:
                 self._say(wanted.told())
+            if held := self.settings.tpu_name:
+                _require_free(TpuApi(wanted.place, self.timings), TpuFolder(bucket, held), run)
             urls = upload_inputs(bucket, launch, spec.input_records, self._say)
             upload_run(run.folder, launch)
             order = self.order(launch, wanted, run, urls)
@@ -113,8 +118,8 @@ class TpuVmRuntime:
         kept = {name: value for name, value in environment.items() if name not in TERMINAL}
         return Order(run.folder.url, image_reference(self.settings), urls, {**kept, **state})
 
-    def _wanted(self) -> Wanted:
-        """As the settings have it, or as the TPU is that they name."""
+    def wanted(self) -> Wanted:
+        """The TPU and its place, as the settings have it, or as the TPU is that they name."""
         held = self.settings.tpu_name
         if not held:
             return Wanted.of(self.settings)
@@ -125,13 +130,13 @@ class TpuVmRuntime:
             raise InputError(f"TPU_NAME={held} is not known in {wanted.place.bucket.url}/tpus.")
         return replace(wanted, tpu=tpu_named(record.type), spot=record.spot)
 
-    def _is_there(self, run: RunFolder) -> bool:
-        """Whether an earlier start has finished it; with FORCE=1 what it left is removed."""
+    def _is_there(self, run: RunFolder) -> RunRecord | None:
+        """An earlier start's record of having finished it; FORCE=1 removes what it has left."""
         record = run.record
         if record and record.phase != "following" and self.settings.force:
             run.begin_again(record)
-            return False
-        return record is not None and record.phase == "done"
+            return None
+        return record if record and record.phase == "done" else None
 
     def _launcher(
         self,
@@ -141,11 +146,8 @@ class TpuVmRuntime:
         order: Order,
         stop: threading.Event,
     ) -> Launcher:
-        api, held = TpuApi(wanted.place, self.timings), self.settings.tpu_name or ""
-        if held:
-            _require_free(api, TpuFolder(wanted.place.bucket, held), run)
         return Launcher(
-            api=api,
+            api=TpuApi(wanted.place, self.timings),
             wanted=wanted,
             run_id=launch.run_id,
             run=run,
@@ -153,7 +155,7 @@ class TpuVmRuntime:
             deadline=self.settings.tpu_deadline * 60,
             attempts=self.settings.tpu_attempts,
             keep=self.settings.keep_tpu,
-            held=held,
+            held=self.settings.tpu_name or "",
             say=self._say,
             timings=self.timings,
             stop=stop,
@@ -180,7 +182,7 @@ def _require_free(api: TpuApi, tpu: TpuFolder, run: RunFolder) -> None:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets; the second one ends the process at once."""
+    """An event that the first of STOPS sets; the second one ends the process at once."""
     stop = threading.Event()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -188,7 +190,7 @@ def _signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, ask) for n in STOPS}
     try:
         yield stop
     finally:

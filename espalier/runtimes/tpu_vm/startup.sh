@@ -7,7 +7,7 @@ export HOME=${HOME:-/root}
 LOCAL=${ESPALIER_LOCAL:-/var/lib/espalier}
 NAME=espalier-work
 LABEL=org.espalier.managed=1
-STOP_SECONDS=120
+STOP_SECONDS=240
 
 say() { printf 'espalier: %s\n' "$*" >&2; }
 
@@ -172,7 +172,8 @@ work() {
   case $code in 125 | 126 | 127) WHY='docker could not start the stage' code=3 ;; esac
   if [[ $code == 0 && $INDEX == 0 ]]; then
     state saving
-    rm -rf "$LOCAL/out/.run"
+    # Of the run's own folder only what a check on another machine goes by.
+    find "$LOCAL/out/.run" -type f ! -name made.json ! -name logits.safetensors -delete
     WHY='the result cannot be copied'
     patiently gcloud storage rsync --quiet --recursive --delete-unmatched-destination-objects \
       "$LOCAL/out" "$RUN/output" >>"$LOCAL/log" 2>&1 || return 3

@@ -12,7 +12,7 @@ class Timings:
         retry: for how long one call of the API is repeated when the network fails.
         outage: for how long nothing may answer while a TPU is followed.
         silence: after which a worker that does not report is given up.
-        straggle: for the other workers, after one has ended.
+        straggle: for the other workers, after one has ended well; the first one writes the result.
         grace: for the workers to save, once they are asked to stop.
         settle: until the API surely says so, when a worker ended because its host did.
         delete: until a deleted TPU must be gone.
@@ -26,7 +26,7 @@ class Timings:
     retry: float = 300
     outage: float = 900
     silence: float = 600
-    straggle: float = 300
+    straggle: float = 1800
     grace: float = 300
     settle: float = 90
     delete: float = 900

@@ -34,6 +34,7 @@ class TpuFolder:
             workers=wanted.tpu.workers,
             dollars_per_hour=wanted.tpu.dollars_per_hour,
             created=now(),
+            parent=wanted.place.parent,
             kept=kept,
         )
         self.keep(record)
