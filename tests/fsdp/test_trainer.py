@@ -223,7 +223,7 @@ def test_the_best_weights_are_kept(tmp_path: Path, inputs: dict[str, Path]) -> N
     step, loss = run.found["best"]
     assert step < 10
     assert loss == min(loss for _, loss in run.found["valid"])
-    best = tmp_path / "r" / ".run" / "scratch" / "best"
+    best = tmp_path / "r" / "best"
     model = AutoModelForCausalLM.from_pretrained(best)
     assert sum(p.numel() for p in model.parameters()) > 0
 

@@ -138,7 +138,7 @@ class Trainer(Loop[Rows]):
     def _write_weights(self, weights: Arrays, target: Path) -> None:
         job = self.job
         write_checkpoint(weights, target, job.config, job.tokenizer, scanned=SCANNED)
-        together(f"written {target.name}")
+        together("written")
 
     def _keep_best(self) -> None:
         assert self.facts.best is not None  # noqa: S101
