@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from espalier.errors import EnvironmentFailure
 from espalier.processes import HEAD, NODE, NODES
@@ -19,6 +21,9 @@ from espalier.runtimes.local import ENVIRONMENTS, LocalRuntime
 from espalier.venv import ensure_venv
 from tests.contract.command import espalier
 from tests.unit.tiny_checkpoints import load_all
+
+MEETING = Path(tempfile.gettempdir()) / "espalier-tests-meeting.lock"
+"""All machines are this one, and two runs at once would meet at one port."""
 
 
 def maxtext() -> None:
@@ -73,7 +78,8 @@ class Machines(LocalRuntime):
                 self.argv(launch), env=self.environment(launch) | own, stdout=sys.stderr
             )
 
-        return max(process.wait(240) for process in [start(n) for n in range(self.count)])
+        with FileLock(MEETING):
+            return max(process.wait(240) for process in [start(n) for n in range(self.count)])
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,10 @@ class OwnDisks(Machines):
     stop_after: str = ""
 
     def run(self, launch: Launch) -> int:
+        with FileLock(MEETING):
+            return self._run(launch)
+
+    def _run(self, launch: Launch) -> int:
         states = launch.output.parent / "states"
         others = [launch.output.parent / f"host-{n}" for n in range(1, self.count)]
         for other in others:

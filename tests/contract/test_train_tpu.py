@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -122,6 +121,17 @@ def test_an_interrupted_run_goes_on(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def asked(words: list[str], store: Path) -> Request:
+    """What a command's words ask for, with the rows that it has exported to the store."""
+    given = dict(word.split("=") for word in words)
+    model = Path(given.pop("CKPT"))
+    del given["DATA"], given["NAME"]
+    exported = next((store / "data").glob("walks-arrayrecord-*"))
+    stage = stage_named("train-tpu")
+    parameters = stage.parameters.from_assignments(given)
+    return Request(stage, parameters, {"model": model, "data": exported}, "run")
+
+
 @pytest.mark.parametrize("trainer", ["train-tpu", "train-gpu"])
 def test_the_best_weights_outlive_the_machine(
     tmp_path: Path, model: Path, data: Path, trainer: str
@@ -163,12 +173,7 @@ def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
     """Two machines, each with two devices, under jax.distributed; accumulating on one."""
     words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={12 * STEP}", "Z_LOSS=0.01"]
     one = made(tmp_path / "one", "train-tpu", *words, "MICRO_BATCH=2")
-    exported = next((tmp_path / "one" / "data").glob("walks-arrayrecord-*"))
-    stage, store = stage_named("train-tpu"), Store(tmp_path / "two")
-    given: dict[str, Any] = dict(word.split("=") for word in words[2:])
-    del given["NAME"]
-    parameters = stage.parameters.from_assignments(given)
-    request = Request(stage, parameters, {"model": model, "data": exported}, "run")
+    store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
     settings = Settings(store=store.root, gpus=2)
     two = Executor(store, Machines(), settings).execute(request)
     assert metrics(two) == pytest.approx(metrics(one), rel=1e-5)
@@ -183,12 +188,7 @@ def test_machines_that_share_no_disk_stop_together_and_go_on(
     """Each gets the signal, as from `docker stop` on the hosts of a slice."""
     words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={150 * STEP}", "SAVE_EVERY=7"]
     one = made(tmp_path / "one", "train-tpu", *words)
-    exported = next((tmp_path / "one" / "data").glob("walks-arrayrecord-*"))
-    stage, store = stage_named("train-tpu"), Store(tmp_path / "two")
-    given: dict[str, Any] = dict(word.split("=") for word in words[2:])
-    del given["NAME"]
-    parameters = stage.parameters.from_assignments(given)
-    request = Request(stage, parameters, {"model": model, "data": exported}, "run")
+    store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
     settings = Settings(store=store.root)
     with pytest.raises(StageFailed) as stopped:
         Executor(store, OwnDisks(stop_after="steps/14"), settings).execute(request)
