@@ -143,8 +143,10 @@ class Trainer(Loop[Rows]):
     def _keep_best(self) -> None:
         assert self.facts.best is not None  # noqa: S101
         step, _ = self.facts.best
+        self._saved.wait()  # never two writers at once: several processes meet in each
         self._kept.forget()
         self._kept.save(step, self.weights(), {})
+        self._kept.wait()
 
     def _publish_best(self) -> None:
         self._kept.wait()
