@@ -1,9 +1,12 @@
 """Stages of image `maxtext`, run from its own virtual environment beside the tests' packages."""
 
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +80,34 @@ class Machines(LocalRuntime):
 
         with FileLock(MEETING):
             return max(process.wait(240) for process in [start(n) for n in range(self.count)])
+
+
+@dataclass(frozen=True)
+class OwnDisks(Machines):
+    """Machines that share no disk but that of the states, as the hosts of a TPU VM do."""
+
+    stop_after: str = ""
+
+    def run(self, launch: Launch) -> int:
+        with FileLock(MEETING):
+            return self._run(launch)
+
+    def _run(self, launch: Launch) -> int:
+        states = launch.output.parent / "states"
+        others = [launch.output.parent / f"host-{n}" for n in range(1, self.count)]
+        for other in others:
+            shutil.rmtree(other, ignore_errors=True)
+            shutil.copytree(launch.output, other, ignore=shutil.ignore_patterns("scratch"))
+        hosts = [launch, *(replace(launch, output=other) for other in others)]
+        processes = [self._start(host, number, states) for number, host in enumerate(hosts)]
+        while self.stop_after and not (states / self.stop_after).is_dir():
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.1)
+        for process in processes if self.stop_after else []:
+            process.send_signal(signal.SIGTERM)
+        return max(process.wait(240) for process in processes)
+
+    def _start(self, host: Launch, number: int, states: Path) -> "subprocess.Popen[Any]":
+        own = {NODES: str(self.count), NODE: str(number), HEAD: "localhost"}
+        variables = self.environment(host) | own | {"ESPALIER_STATE": str(states)}
+        return subprocess.Popen(self.argv(host), env=variables, stdout=sys.stderr)

@@ -13,9 +13,10 @@ import torch
 from espalier.discovery import stage_named
 from espalier.execution import Executor, Request
 from espalier.settings import Settings
+from espalier.stage_exit import StageFailed
 from espalier.store import Store
 from tests.contract.command import command, espalier, quiet_environment, refused
-from tests.contract.maxtext_stages import Machines, made, maxtext, weights
+from tests.contract.maxtext_stages import Machines, OwnDisks, made, maxtext, weights
 from tests.contract.test_faults import stage_processes
 from tests.contract.waiting import wait_for
 from tests.fsdp.tiny_runs import token_data
@@ -179,6 +180,22 @@ def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
     assert json.loads((two / "manifest.json").read_text())["notes"]["devices"] == 4
     for name, weight in weights(one).items():
         torch.testing.assert_close(weights(two)[name], weight, rtol=0, atol=1e-5)
+
+
+def test_machines_that_share_no_disk_stop_together_and_go_on(
+    tmp_path: Path, model: Path, data: Path
+) -> None:
+    """Each gets the signal, as from `docker stop` on the hosts of a slice."""
+    words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={60 * STEP}", "SAVE_EVERY=7"]
+    one = made(tmp_path / "one", "train-tpu", *words)
+    store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
+    settings = Settings(store=store.root)
+    with pytest.raises(StageFailed) as stopped:
+        Executor(store, OwnDisks(stop_after="steps/14"), settings).execute(request)
+    assert stopped.value.exit_code == 75
+    again = Executor(store, OwnDisks(), settings).execute(request)
+    assert len(metrics(again)) == 60
+    assert metrics(again) == pytest.approx(metrics(one), rel=1e-4)
 
 
 def test_damaged_rows_are_refused(tmp_path: Path, model: Path, data: Path) -> None:

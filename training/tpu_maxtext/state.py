@@ -206,11 +206,18 @@ def broken(state: nnx.State) -> int:
 
 
 class SavedStates:
-    """The last states of a run, `most` of them, wherever `folder` is: a directory or gs://."""
+    """The last states of a run, `most` of them, below `folder`: a directory or gs://.
 
-    def __init__(self, folder: str, most: int) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=most, create=True)
-        self._manager = ocp.CheckpointManager(folder, options=options)
+    Those of another name may be written at the same time: processes would wait for each other
+    for ever if two writers met at barriers of one name.
+    """
+
+    def __init__(self, folder: str, name: str, most: int) -> None:
+        meeting = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=name)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=most, create=True, multiprocessing_options=meeting
+        )
+        self._manager = ocp.CheckpointManager(f"{folder}/{name}", options=options)
 
     def latest(self) -> int | None:
         """The step of the last complete one."""
@@ -244,11 +251,12 @@ class SavedStates:
         paths = {_name(path): path for path in arrays}
         return {paths[name]: a for name, a in found["state"].items()}, dict(found["facts"])
 
-    def forget(self) -> None:
-        """Remove what is there: a step that is made again may be saved again."""
+    def forget(self, first: int) -> None:
+        """Remove the states from step `first` on: they are made again, and may be saved again."""
         self.wait()
         for step in self._manager.all_steps():
-            self._manager.delete(step)
+            if step >= first:
+                self._manager.delete(step)
 
     def wait(self) -> None:
         self._manager.wait_until_finished()

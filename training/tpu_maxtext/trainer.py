@@ -46,8 +46,8 @@ class Trainer(Loop[Rows]):
         stepper = optimizer(parameters, budget.steps, masked=job.masked)
         self._program = Program.of(Model.of(job.config, keys), stepper)
         self._state = self._started()
-        self._saved = SavedStates(f"{states}/steps", most=2)
-        self._kept = SavedStates(f"{states}/best", most=1)
+        self._saved = SavedStates(states, "steps", most=2)
+        self._kept = SavedStates(states, "best", most=1)
         order = Order(budget.windows, parameters.seed)
         self._samples = Samples(job.records, order, parameters.batch, budget.steps, self._share)
         self._valid = list(self._validation())
@@ -130,6 +130,7 @@ class Trainer(Loop[Rows]):
     def _save(self, step: int) -> None:
         if count := broken(self._state):
             raise RuntimeError(f"{count} pruned weights are not zero at step {step}")
+        self._kept.wait()  # a state names the best weights, which are there before it
         self._saved.save(step, arrays_of(self._state), asdict(self.facts))
 
     def _write(self, target: Path) -> None:
@@ -143,10 +144,8 @@ class Trainer(Loop[Rows]):
     def _keep_best(self) -> None:
         assert self.facts.best is not None  # noqa: S101
         step, _ = self.facts.best
-        self._saved.wait()  # never two writers at once: several processes meet in each
-        self._kept.forget()
+        self._kept.forget(step)
         self._kept.save(step, self.weights(), {})
-        self._kept.wait()
 
     def _publish_best(self) -> None:
         self._kept.wait()
