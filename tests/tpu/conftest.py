@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from espalier.images import load_image
+from espalier.runtimes.tpu_vm import runtime as tpu_vm
 from espalier.runtimes.tpu_vm.client import ENDPOINT, TpuApi
 from espalier.runtimes.tpu_vm.folder import Folder
 from espalier.runtimes.tpu_vm.launcher import Launcher
@@ -15,6 +18,7 @@ from espalier.runtimes.tpu_vm.startup import Order
 from espalier.runtimes.tpu_vm.timings import Timings
 from espalier.tpus import tpu_named
 from tests.tpu.fake_server import FakeServer, serving
+from tests.tpu.hosts import Hosts
 from tests.tpu.workers import Workers
 
 QUICK = Timings(
@@ -77,3 +81,20 @@ def launcher(wanted: Wanted, bucket: Path) -> Callable[..., Launcher]:
         return Launcher(api, wanted, "run-1", run, order, say=said.append, **arguments)
 
     return made
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No image for TPUs has a stage that is cheap: one for CPUs stands in."""
+    stand_in = lambda name: SimpleNamespace(  # noqa: E731
+        lock_hash=lambda device: load_image(name).lock_hash("cpu")
+    )
+    monkeypatch.setattr(tpu_vm, "load_image", stand_in)
+
+
+@pytest.fixture
+def hosts(server: FakeServer, tmp_path: Path) -> Iterator[Hosts]:
+    hosts = Hosts(tmp_path / "hosts", 1)
+    server.active, server.deleted = hosts.up, hosts.down
+    yield hosts
+    hosts.off()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from espalier.errors import EnvironmentFailure
-from espalier.runtimes.tpu_vm.client import State, TpuApi, refused
+from espalier.runtimes.tpu_vm.client import State, TpuApi, no_capacity, refused
 from espalier.runtimes.tpu_vm.records import Exit, Heartbeat, RunRecord, now
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.timings import Timings
@@ -90,11 +90,7 @@ class Attempt:
             elif active is None and state.name != "UNKNOWN":
                 self._tell(f"{self.record.tpu} is {state.name.lower().replace('_', ' ')}.")
                 if clock - began > self.deadline:
-                    raise EnvironmentFailure(
-                        f"no capacity for {self.record.tpu} within TPU_DEADLINE="
-                        f"{self.deadline / 60:g} minutes (it was {state.name}); try another ZONE, "
-                        "SPOT=1 or a smaller TPU."
-                    )
+                    raise no_capacity(self.record.tpu, state.name, self.deadline)
             self.stop.wait(pause)
             pause = min(pause * 1.5, self.timings.poll_most)
 

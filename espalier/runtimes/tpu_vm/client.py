@@ -162,6 +162,14 @@ def refused(reason: str, place: Place) -> EspalierError | None:
     return None
 
 
+def no_capacity(name: str, state: str, deadline: float) -> EspalierError:
+    """A TPU that was still in `state` after `deadline` seconds."""
+    return EnvironmentFailure(
+        f"no capacity for {name} within TPU_DEADLINE={deadline / 60:g} minutes (it was {state}); "
+        "try another ZONE, SPOT=1 or a smaller TPU."
+    )
+
+
 def _quota(reason: str, place: Place) -> EspalierError:
     return EnvironmentFailure(
         f"quota of {place.project} in {place.zone} is too small: {_sentence(reason)}; ask for "

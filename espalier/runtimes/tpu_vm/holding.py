@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.runtimes.tpu_vm.client import TpuApi, refused
+from espalier.runtimes.tpu_vm.client import TpuApi, no_capacity, refused
 from espalier.runtimes.tpu_vm.options import Wanted
 from espalier.runtimes.tpu_vm.request import LONGEST, creation, valid_name
 from espalier.runtimes.tpu_vm.startup import startup_script
@@ -73,10 +73,7 @@ class Holding:
                     f"{self.name} is not to be had: {reason}; try again, or another ZONE."
                 )
             if time.monotonic() - began > self.deadline:
-                raise EnvironmentFailure(
-                    f"no capacity for {self.name} within TPU_DEADLINE={self.deadline / 60:g} "
-                    f"minutes (it was {state.name}); try another ZONE, SPOT=1 or a smaller TPU."
-                )
+                raise no_capacity(self.name, state.name, self.deadline)
             if state.name != said:
                 said = state.name
                 self.say(f"{self.name} is {said.lower().replace('_', ' ')}.")
