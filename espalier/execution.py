@@ -77,7 +77,7 @@ class Executor:
         """
         recipe, records = self._recipe(request)
         target = self.store.path(request.stage.section, request.name)
-        if self._is_done(target, recipe):
+        if self._is_done(request.stage, target, recipe):
             self._say(f"{request.stage.name}: {target} is done already.")
             return target
         runtime = self._runtime(request.stage)
@@ -99,7 +99,7 @@ class Executor:
         lock_file = self.store.lock_file(target)
         self.store.create(lock_file.parent)
         with artifact_lock(lock_file, self.settings.wait, self._say):
-            if self._is_done(target, recipe):
+            if self._is_done(request.stage, target, recipe):
                 return target
             image = self._image(request.stage, build=True)
             partial = self.store.partial(request.stage.section, request.name, recipe.fingerprint)
@@ -208,7 +208,7 @@ class Executor:
         if not missing:
             recipe, _ = self._recipe(request)
             fingerprint = recipe.fingerprint
-            state = "done already" if self._is_done(target, recipe) else state
+            state = "done already" if self._is_done(request.stage, target, recipe) else state
         partial = self.store.partial(request.stage.section, request.name, fingerprint)
         image = self._image(request.stage, build=False)
         runtime, launch = self._runtime(request.stage), self.launch(request, partial)
@@ -267,12 +267,12 @@ class Executor:
         resolved, root = path.resolve(), self.store.root.resolve()
         return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else path.name
 
-    def _is_done(self, target: Path, recipe: Recipe) -> bool:
+    def _is_done(self, stage: Stage, target: Path, recipe: Recipe) -> bool:
         if not (target / MANIFEST).is_file():
             return False
         made = read_manifest(target).recipe
         differences = recipe.differences(made)
-        if differences and not self.settings.force:
+        if differences and not (self.settings.force or stage.renewed):
             raise InputError(
                 f"{target} was made otherwise: {'; '.join(differences)}. Choose another NAME=, "
                 "or replace it with FORCE=1."

@@ -31,6 +31,12 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _directory(value: Any) -> Any:
+    if "://" in str(value):
+        raise ValueError("must be a directory of this machine; BUCKET= takes gs://… for TPU VMs")
+    return value
+
+
 Line = Annotated[str, AfterValidator(_one_line)]
 
 
@@ -41,7 +47,7 @@ class Settings(BaseModel):
         frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
     )
 
-    store: Path = Path("store")
+    store: Annotated[Path, BeforeValidator(_directory)] = Path("store")
     runtime: str = "auto"
     accel: Literal["cpu", "cuda", "tpu"] = "cpu"
     dry_run: bool = False

@@ -70,6 +70,8 @@ class Stage:
             it runs once the stage has ended, on the machine that the command was given on.
         tpu: whether it computes on TPUs, where they are asked for; other stages run on a processor.
         packages: the accelerator whose variant of the image it needs, whatever it computes on.
+        renewed: whether a result of the same name that was made otherwise is simply made again, as
+            a plan is.
         derived: the inputs that other stages make of the same model, by role.
         unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
             the prunings they stand for; may raise InputError.
@@ -90,6 +92,7 @@ class Stage:
     checked_in: str | None = None
     tpu: bool = False
     packages: str | None = None
+    renewed: bool = False
     derived: Mapping[str, Derived] = field(default_factory=dict)
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
 

@@ -5,8 +5,11 @@ import sys
 import typer
 
 from espalier.cli import build, convert, inspect, plan, run, tpu
-from espalier.errors import EspalierError
+from espalier.errors import EspalierError, Interrupted
 from espalier.settings import load_dotenv
+
+CTRL_C = 130
+"""What typer returns of a command that KeyboardInterrupt has ended."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 for group in (run, convert, plan, inspect, build, tpu):
@@ -17,16 +20,15 @@ def main() -> None:
     """Run a command; a failure is one sentence and its exit code."""
     load_dotenv()
     try:
-        app(standalone_mode=False)
+        ended = app(standalone_mode=False)
     except EspalierError as error:
         if str(error):
             print(f"espalier: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("espalier: interrupted.", file=sys.stderr)  # noqa: T201
-        sys.exit(75)
-    except (typer.Exit, SystemExit) as ending:
-        sys.exit(getattr(ending, "exit_code", getattr(ending, "code", 0)))
     except typer._click.exceptions.ClickException as error:
         print(f"espalier: {error.format_message()}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    if ended == CTRL_C:
+        print("espalier: interrupted.", file=sys.stderr)  # noqa: T201
+        sys.exit(Interrupted.exit_code)
+    sys.exit(ended or 0)

@@ -15,6 +15,7 @@ from espalier.runtimes.tpu_vm.holding import Holding
 from espalier.runtimes.tpu_vm.options import Place, Wanted
 from espalier.runtimes.tpu_vm.records import now
 from espalier.runtimes.tpu_vm.request import creation, shown
+from espalier.runtimes.tpu_vm.stops import raised
 from espalier.runtimes.tpu_vm.timings import Timings
 from espalier.settings import Settings, read_settings, split_assignments
 
@@ -36,7 +37,8 @@ def tpu_up(assignments: Assignments = None) -> None:
         request = creation(wanted, name, holding.script, now())
         sys.stdout.write(f"tpu-up (would run)\n{shown(request)}\n\n{holding.script}\n")
         return
-    holding.up()
+    with raised():
+        holding.up()
     _say(f"{name} costs until make tpu-down NAME={name}; a run takes it with TPU_NAME={name}.")
     sys.stdout.write(f"{name}\n")
 

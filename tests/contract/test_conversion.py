@@ -69,8 +69,9 @@ def test_unscanned_layers_come_back_too(tmp_path: Path) -> None:
     round_trip(tmp_path, tiny_llama(tmp_path / "model"), "SCAN=0")
 
 
-def test_half_precision_stays_as_it_is(tmp_path: Path) -> None:
-    round_trip(tmp_path, tiny_llama(tmp_path / "model", dtype=torch.bfloat16))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_as_it_is(tmp_path: Path, dtype: torch.dtype) -> None:
+    round_trip(tmp_path, tiny_llama(tmp_path / "model", dtype=dtype))
 
 
 @pytest.mark.shared

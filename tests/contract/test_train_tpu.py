@@ -161,6 +161,7 @@ def test_the_best_weights_outlive_the_machine(
         shutil.rmtree(partial)
     done = espalier(store, *words, "RUNTIME=local", environment={"ESPALIER_STATE": str(states)})
     assert done.returncode == 0, done.stderr
+    assert len(metrics(store / "checkpoints" / "run")) == 200  # none is lost with the machine
     step, _ = json.loads((whole / "manifest.json").read_text())["training"]["best"].values()
     assert step < 200
     again = store / "checkpoints" / "run"
@@ -171,7 +172,9 @@ def test_the_best_weights_outlive_the_machine(
 
 def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
     """Two machines, each with two devices, under jax.distributed; accumulating on one."""
-    words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={12 * STEP}", "Z_LOSS=0.01"]
+    pruning = ["prune-magnitude", f"MODEL={model}", "PATTERN=2:4", "SUITE=none", "NAME=sparse"]
+    pruned = made(tmp_path / "one", *pruning)
+    words = [f"CKPT={pruned}", f"DATA={data}", *RUN, f"TOKENS={12 * STEP}", "Z_LOSS=0.01"]
     one = made(tmp_path / "one", "train-tpu", *words, "MICRO_BATCH=2")
     store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
     settings = Settings(store=store.root, gpus=2)
@@ -180,6 +183,8 @@ def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
     assert json.loads((two / "manifest.json").read_text())["notes"]["devices"] == 4
     for name, weight in weights(one).items():
         torch.testing.assert_close(weights(two)[name], weight, rtol=0, atol=1e-5)
+        assert torch.equal(weights(two)[name] == 0, weight == 0), name
+    assert json.loads((two / "manifest.json").read_text())["pruning"]["pattern"] == "2:4"
 
 
 def test_machines_that_share_no_disk_stop_together_and_go_on(

@@ -1,5 +1,6 @@
 """The commands as a user gives them."""
 
+import signal
 import subprocess
 import sys
 from datetime import timedelta
@@ -19,8 +20,9 @@ from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.runtimes.tpu_vm.startup import Order
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.settings import read_settings
-from tests.contract.command import espalier, refused
-from tests.tpu.asking import words
+from tests.contract.command import command, espalier, quiet_environment, refused
+from tests.contract.waiting import wait_until
+from tests.tpu.asking import PLACE, words
 from tests.tpu.conftest import IMAGE, QUICK
 from tests.tpu.fake_server import FakeServer
 
@@ -139,18 +141,75 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(choose_runtime(found), TpuVmRuntime)
 
 
-def test_a_run_that_has_ended_and_lost_its_launcher_is_reaped(
-    server: FakeServer, wanted: Wanted, tmp_path: Path
+LONG_AGO = now() - timedelta(minutes=16)
+BEAT = '{{"state": "running", "time": "{now}", "attempt": 1}}'
+ENDED = {f"exits/1/{number}.json": '{{"code": 0}}' for number in range(4)}
+SILENT = {"workers/0.json": BEAT.replace("now", "before")}
+ENDINGS: dict[str, tuple[dict[str, str], bool]] = {
+    "all have ended": (ENDED, True),
+    "one has failed": ({"exits/1/0.json": '{{"code": 2}}', "workers/1.json": BEAT}, True),
+    "all are silent": (SILENT, True),
+    "the rest is silent": ({"exits/1/0.json": '{{"code": 0}}', **SILENT}, True),
+    "the result is written": ({"exits/1/1.json": '{{"code": 0}}', "workers/0.json": BEAT}, False),
+    "at work": ({"workers/0.json": BEAT}, False),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_run_that_is_over_and_lost_its_launcher_is_reaped(
+    server: FakeServer, wanted: Wanted, tmp_path: Path, ending: str
 ) -> None:
+    left, over = ENDINGS[ending]
     made(TpuApi(wanted.place, QUICK), wanted, "over", "following")
     server.set_state("over", "ACTIVE")
     run = RunFolder(wanted.place.bucket.below("runs/run-over"))
-    for number in range(4):
-        run.folder.write(f"exits/1/{number}.json", '{"code": 0}')
+    for name, text in left.items():
+        run.folder.write(name, text.format(now=now().isoformat(), before=LONG_AGO.isoformat()))
     assert "0 deleted" in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
     assert run.record is not None
-    run.keep(run.record.model_copy(update={"seen": now() - timedelta(minutes=16)}))
-    assert "1 deleted" in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
+    run.keep(run.record.model_copy(update={"seen": LONG_AGO}))
+    said = "1 deleted" if over else "0 deleted"
+    assert said in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
+    assert espalier(tmp_path, *words(tmp_path, "tpu-reap", "FORCE=1")).returncode == 0
+
+
+def test_a_tpu_of_another_bucket_is_left_alone(
+    server: FakeServer, wanted: Wanted, tmp_path: Path
+) -> None:
+    made(TpuApi(wanted.place, QUICK), wanted, "live", "following")
+    server.set_state("live", "ACTIVE")
+    elsewhere = [*PLACE, f"BUCKET={tmp_path / 'other'}"]
+    status = espalier(tmp_path, "tpu-status", *elsewhere)
+    assert "of another BUCKET" in status.stdout
+    assert espalier(tmp_path, "tpu-reap", *elsewhere).stdout == "0 deleted\n"
+    assert espalier(tmp_path, "tpu-down", "NAME=live", *elsewhere).stdout == "deleted live\n"
+
+
+def test_up_that_is_stopped_leaves_nothing(server: FakeServer, tmp_path: Path) -> None:
+    """As where the terminal is closed while the request waits."""
+    server.plans = [("ACCEPTED", "WAITING_FOR_RESOURCES")]
+    given = words(tmp_path, "tpu-up", "TPU=v6e-8", "NAME=mine")
+    waiting = subprocess.Popen(
+        command(tmp_path / "store", *given),
+        env=quiet_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: server.names == ["mine"], 30)
+    waiting.send_signal(signal.SIGHUP)
+    _, told = waiting.communicate(timeout=60)
+    assert waiting.returncode == 75, told
+    assert "Deleted mine." in told
+    assert server.names == []
+
+
+def test_up_says_when_the_name_is_of_another_type(
+    server: FakeServer, wanted: Wanted, tmp_path: Path
+) -> None:
+    TpuFolder(wanted.place.bucket, "mine").announce(wanted, kept=True)
+    up = espalier(tmp_path / "s", *words(tmp_path, "tpu-up", "TPU=v6e-8", "NAME=mine"))
+    refused(up, 2, "NAME=mine is a v5litepod-16 already")
+    assert server.created == []
 
 
 def test_up_takes_nobody_else_s_tpu(server: FakeServer, wanted: Wanted, tmp_path: Path) -> None:

@@ -58,8 +58,10 @@ def test_trees(folder: Folder, tmp_path: Path) -> None:
     (source / "deep" / "weights").write_bytes(bytes(range(256)) * 99)
     folder.below("inputs").upload(source, "model-1")
     folder.below("inputs").upload(source / "config.json", "config-1")
-    folder.below("inputs/model-1").download(tmp_path / "back")
+    folder.below("inputs/model-1").download(tmp_path / "back", last="config.json")
     assert (tmp_path / "back" / "config.json").read_text() == "{}"
+    files = [file for file in (tmp_path / "back").rglob("*") if file.is_file()]
+    assert max(files, key=lambda file: file.stat().st_mtime_ns).name == "config.json"
     assert (tmp_path / "back" / "deep" / "weights").read_bytes() == bytes(range(256)) * 99
     assert folder.read("inputs/config-1/config.json") == "{}"
     folder.clear()

@@ -256,22 +256,6 @@ def test_a_tpu_that_is_kept(server: FakeServer, workers: Workers, launcher: Make
     running.api.delete(FIRST)
 
 
-def test_a_host_that_crashes_as_another_is_taken_away_is_preempted(
-    server: FakeServer, workers: Workers, launcher: Make
-) -> None:
-    """The first sign of a pre-emption may be what it does to the others' programs."""
-
-    def crashes(worker: Worker) -> int | None:
-        if worker.number != 2:
-            return None
-        threading.Timer(0.3, server.set_state, (FIRST, "SUSPENDING")).start()
-        return 134
-
-    workers.works = [crashes, succeeds]
-    assert launcher(attempts=2).follow() == 0
-    assert server.created == [FIRST, SECOND]
-
-
 def test_a_stage_that_ends_by_itself_is_not_tried_again(
     server: FakeServer, workers: Workers, launcher: Make, bucket: Path
 ) -> None:

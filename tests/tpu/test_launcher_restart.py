@@ -180,7 +180,7 @@ def test_another_attempt_s_report_does_not_count(launcher: Make, bucket: Path) -
     workers = bucket / "runs/run-1/workers"
     workers.mkdir(parents=True)
     for number, attempt in enumerate((1, 2)):
-        told = {"state": "ready", "time": "", "attempt": attempt}
+        told = {"state": "ready", "time": "2026-01-01T00:00:00Z", "attempt": attempt}
         (workers / f"{number}.json").write_text(json.dumps(told))
     assert list(launcher().run.heartbeats(2)) == [1]
 

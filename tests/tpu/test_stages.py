@@ -17,6 +17,7 @@ from espalier.errors import InputError, Interrupted
 from espalier.execution import Executor, Request
 from espalier.made import Made
 from espalier.planning_command import PlanningCommand
+from espalier.runtimes.tpu_vm import upload
 from espalier.runtimes.tpu_vm.options import Wanted
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
@@ -100,6 +101,21 @@ def test_a_stage_for_one_machine_gets_no_slice_of_several(
 ) -> None:
     with pytest.raises(InputError, match="corpus runs on one machine, and TPU=v4-16 has 2"):
         make_text(settings(tmp_path, tpu="v4-16"))
+    assert server.created == []
+
+
+@pytest.mark.usefixtures("lock")
+def test_inputs_that_no_host_can_hold_are_refused(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "HOST_DISK", 1)
+    asked, source = settings(tmp_path), tmp_path / "parent"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    stage = on_tpus("adopt")
+    request = Request(stage, stage.parameters.from_assignments({}), {"source": source}, "one")
+    with pytest.raises(InputError, match=r"the inputs are 2 B, and each host .* has room for 1 B"):
+        executor(asked).execute(request)
     assert server.created == []
 
 

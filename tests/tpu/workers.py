@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.tpu.fake_server import Slice
@@ -30,7 +31,7 @@ class Worker:
         return int(self.order["attempt"])
 
     def beat(self, state: str) -> None:
-        told = {"state": state, "time": str(time.time_ns()), "attempt": self.attempt}
+        told = {"state": state, "time": datetime.now(UTC).isoformat(), "attempt": self.attempt}
         self.put(f"workers/{self.number}.json", json.dumps(told))
 
     def end(self, code: int, why: str = "") -> None:

@@ -6,7 +6,6 @@ from espalier.parameters import Parameters
 from espalier.processes import Processes
 from espalier.stage import Outcome, StageContext
 from training.conversion.orbax import is_scanned, load
-from training.protocol.run import as_stored
 from training.tpu_maxtext.checkpoint import write_checkpoint
 from training.tpu_maxtext.devices import devices_of
 from training.tpu_maxtext.job import hardware
@@ -16,7 +15,7 @@ from training.tpu_maxtext.probe import probe
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Convert, and leave MaxText's logits to be compared with the result's."""
     source = context.inputs["maxtext"]
-    config, scanned = as_stored(read_config(source)), is_scanned(source)
+    config, scanned = read_config(source), is_scanned(source)
     with devices_of("cpu", Processes()):
         arrays = load(source, config, scanned=scanned)
         write_checkpoint(arrays, context.output, config, source, scanned=scanned)

@@ -53,6 +53,7 @@ STAGE = Stage(
     entry="training.plan_gpu.stage:run",
     summary="estimate the memory and time of train-gpu, without a GPU",
     inputs={"data": False},
+    renewed=True,
     estimate=_estimate,
     report="training.plan_gpu.report:report",
 )

@@ -46,6 +46,7 @@ STAGE = Stage(
     entry="training.plan_tpu.stage:run",
     summary="compile the step of train-tpu for a TPU, without one, and tell memory, time and price",
     inputs={"data": False},
+    renewed=True,
     estimate=_estimate,
     report="training.plan_tpu.report:report",
 )

@@ -25,7 +25,7 @@ from training.tpu_maxtext.shape import stored_dtype
 NUMPY_DTYPES: dict[str, Any] = {
     "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
 }  # fmt: skip
-STORED = {"float32": ("F32", 4), "bfloat16": ("BF16", 2)}
+STORED = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "float16": ("F16", 2)}
 Arrays = dict[tuple[str, ...], jax.Array]
 
 

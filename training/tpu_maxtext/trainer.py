@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from espalier.manifest import METRICS
 from training.protocol.loop import Loop
 from training.protocol.order import Order, Share
 from training.protocol.progress import Place
@@ -125,13 +126,21 @@ class Trainer(Loop[Rows]):
     def _load(self, step: int) -> dict[str, Any]:
         arrays, facts = self._saved.load(step, arrays_of(self._state))
         self._state = replaced(self._state, arrays)
+        if self._share.rank == 0:  # the machine may be another
+            self._metrics.write_text(facts["metrics"])
         return facts
 
     def _save(self, step: int) -> None:
         if count := broken(self._state):
             raise RuntimeError(f"{count} pruned weights are not zero at step {step}")
         self._kept.wait()  # a state names the best weights, which are there before it
-        self._saved.save(step, arrays_of(self._state), asdict(self.facts))
+        metrics = self._metrics.read_text() if self._share.rank == 0 else ""
+        facts = {**asdict(self.facts), "metrics": metrics}
+        self._saved.save(step, arrays_of(self._state), facts)
+
+    @property
+    def _metrics(self) -> Path:
+        return self._place.output / METRICS
 
     def _write(self, target: Path) -> None:
         self._write_weights(self.weights(), target)

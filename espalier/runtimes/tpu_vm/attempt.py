@@ -145,13 +145,13 @@ class Attempt:
         code = verdict(exits, self.record.workers)
         if code in RESUMABLE and elsewhere:
             return Asked(f"{self.record.tpu} was asked to stop by make tpu-down")
-        if code not in (0, 2) and not self.asked:
-            return self._unasked(code, exits)
+        if code not in (0, 2):
+            return self._failed(code, exits)
         if code:
             self._show(exits, code)
         return Ended(code)
 
-    def _unasked(self, code: int, exits: Mapping[int, Exit]) -> Ended | Lost:
+    def _failed(self, code: int, exits: Mapping[int, Exit]) -> Ended | Lost | Asked:
         """A worker has failed or was stopped: its host, or another's, may have been taken away."""
         silent = len(exits) < self.record.workers
         deadline = time.monotonic() + (self.timings.settle if code in RESUMABLE or silent else 0)
@@ -161,8 +161,11 @@ class Attempt:
             if time.monotonic() >= deadline or self.asked:
                 break
             self.stop.wait(self.timings.poll)
-        by_itself = not silent and not any(ended.why for ended in exits.values())
-        if code == 137 or code not in RESUMABLE or by_itself:
+        # The peers of a host that is gone end in whatever code, in an abort of JAX for instance.
+        without_host = silent or any(ended.code == 75 and ended.why for ended in exits.values())
+        if self.asked and (without_host or code in RESUMABLE):
+            return Asked(f"stopped; {self._saved(exits)}")
+        if code == 3 or not without_host:  # 3: the others were only kept waiting
             self._show(exits, code)
             return Ended(code)
         why = [f"worker {n}: {ended.why or ended.code}" for n, ended in exits.items() if ended.code]
@@ -177,13 +180,19 @@ class Attempt:
         exits = self._all_exits({}, self.timings.grace)
         if finished(exits, self.record.workers):
             return Ended(0)
+        return Asked(f"stopped; {self._saved(exits)}")
+
+    def _saved(self, exits: Mapping[int, Exit]) -> str:
         saved = sum(ended.code in (0, 75) for ended in exits.values())
-        return Asked(f"stopped; {saved} of {self.record.workers} workers have saved")
+        return f"{saved} of {self.record.workers} workers have saved"
 
     def _all_exits(self, exits: Mapping[int, Exit], seconds: float) -> Mapping[int, Exit]:
         """The records of all workers, or what there are when the time is over."""
-        deadline = time.monotonic() + seconds
+        deadline, asked = time.monotonic() + seconds, self.asked
         while len(exits) < self.record.workers and time.monotonic() < deadline:
+            if self.asked and not asked:
+                self.run.ask_to_stop(self.record.attempt)
+                deadline, asked = time.monotonic() + self.timings.grace, True
             time.sleep(self.timings.poll)
             exits = self.run.exits(self.record.attempt)
             if self._saving():

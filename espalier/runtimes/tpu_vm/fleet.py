@@ -13,7 +13,7 @@ from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
 
 FORSAKEN = 15
-"""Minutes after which a launcher that was not seen does not come back for a run that has ended."""
+"""Minutes after which a launcher, or a worker, that was not seen does not come back."""
 DEAD = ("SUSPENDING", "SUSPENDED", "FAILED")
 """States in which a queued resource does nothing, and takes quota."""
 
@@ -23,7 +23,8 @@ class Member:
     """One TPU, as the API and the bucket know it.
 
     Attributes:
-        ended: every worker of its run has ended: it only waits for its launcher.
+        record: None where another bucket has it, or where it was lost.
+        over: the run's workers make nothing any more; the TPU only waits for the launcher.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Member:
     created: datetime
     record: TpuRecord | None
     run: RunRecord | None
-    ended: bool = False
+    over: bool = False
 
     @property
     def hours(self) -> float:
@@ -48,13 +49,15 @@ class Member:
 
     @property
     def use(self) -> str:
-        """What for: a run that is followed, its user's, or nothing any more."""
+        """What for: a run that is followed, its user's, unknown, or nothing any more."""
+        if self.record is None:
+            return "of another BUCKET, or its record is lost; make tpu-down deletes it"
         if self.run and self.run.phase == "following" and self.run.tpu == self.name:
             minutes = (now() - self.run.seen).total_seconds() / 60
-            if self.ended and minutes > FORSAKEN:
+            if self.over and minutes > FORSAKEN:
                 return ""
             return f"runs {self.run_name} (its launcher was seen {minutes:.0f} min ago)"
-        return "kept for its user" if self.record and self.record.kept else ""
+        return "kept for its user" if self.record.kept else ""
 
     @property
     def run_name(self) -> str:
@@ -106,13 +109,23 @@ class Fleet:
         record = TpuFolder(self.place.bucket, name).record
         folder = RunFolder(Folder(record.folder)) if record and record.folder else None
         run = folder.record if folder else None
-        ended = bool(folder and run and len(folder.exits(run.attempt)) == run.workers)
+        state = resource.state.state.name
         return Member(
             name=name,
             type=resource.tpu.node_spec[0].node.accelerator_type,
-            state=resource.state.state.name,
+            state=state,
             created=resource.create_time,
             record=record,
             run=run,
-            ended=ended,
+            over=bool(folder and run and state == "ACTIVE" and _is_over(folder, run)),
         )
+
+
+def _is_over(folder: RunFolder, run: RunRecord) -> bool:
+    """Whether a worker has failed, for which the others wait in vain, or none reports any more."""
+    exits = folder.exits(run.attempt)
+    if any(ended.code for ended in exits.values()):
+        return True
+    beats = folder.heartbeats(run.attempt)
+    ages = [(now() - beat.time).total_seconds() for n, beat in beats.items() if n not in exits]
+    return all(age > FORSAKEN * 60 for age in ages)

@@ -68,14 +68,17 @@ class Folder:
             there = [f"{path}/{name}/{file.relative_to(base).as_posix()}" for file in here]
             filesystem.put([str(file) for file in here], there)
 
-    def download(self, target: Path) -> None:
-        """Everything below the folder, into `target`."""
+    def download(self, target: Path, last: str) -> None:
+        """Everything below the folder, into `target`: where the file `last` is, all the rest is."""
         with self._told():
             filesystem, path = self._place
-            for there in sorted(filesystem.find(path)):
-                here = target / there.removeprefix(path).lstrip("/")
+            names = [there.removeprefix(path).lstrip("/") for there in filesystem.find(path)]
+            for name in sorted(names, key=lambda name: (name == last, name)):
+                here = target / name
                 here.parent.mkdir(parents=True, exist_ok=True)
-                filesystem.get_file(there, str(here))
+                part = here.with_name(f"{here.name}.part")
+                filesystem.get_file(f"{path}/{name}", str(part))
+                part.replace(here)
 
     def remove(self, name: str) -> None:
         """An object, or everything below a name; nothing where there is none."""

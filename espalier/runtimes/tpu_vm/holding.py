@@ -40,11 +40,18 @@ class Holding:
 
         Raises:
             EnvironmentFailure: there was no capacity in time, or no quota.
+            InputError: the name is another TPU's.
+            KeyboardInterrupt: asked to stop.
         """
         before = self._folder.record
-        mine = before is not None and not before.gone and before.kept
+        mine = before if before and before.kept and not before.gone else None
         if not mine and self.api.state(self.name).name != "ABSENT":
             raise InputError(f"NAME={self.name} is another's TPU in this zone; choose another.")
+        if mine and mine.type != self.wanted.tpu.type:
+            raise InputError(
+                f"NAME={self.name} is a {mine.type} already; give make tpu-down NAME={self.name} "
+                "first, or another NAME."
+            )
         if mine and self.api.state(self.name).name == "ACTIVE":
             return
         announced = self._folder.announce(self.wanted, kept=True).created

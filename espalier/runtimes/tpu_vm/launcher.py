@@ -58,6 +58,8 @@ class Launcher:
                 return ended.code
             if isinstance(ended, Asked):
                 raise Interrupted(f"{ended.why}; the same command goes on from there.")
+            if self.stop.is_set():
+                raise Interrupted(f"{ended.why}; the same command goes on.")
             if self.held:
                 raise Interrupted(f"{ended.why}; the same command without TPU_NAME= goes on.")
             others += not ended.preempted

@@ -54,10 +54,10 @@ class RunRecord(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """workers/<n>.json."""
+    """workers/<n>.json; the time is the host's own."""
 
     state: str
-    time: str
+    time: datetime
     attempt: int
 
 

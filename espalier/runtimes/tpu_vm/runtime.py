@@ -1,18 +1,15 @@
 """RUNTIME=tpu-vm: a stage on a slice that is made for it, its result brought back."""
 
-import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 
 from espalier.discovery import stage_named
 from espalier.errors import InputError
 from espalier.images import load_image
-from espalier.manifest import ImageRecord
+from espalier.made import MADE
+from espalier.manifest import RUN_FOLDER, ImageRecord
 from espalier.processes import COMPILED, Processes
 from espalier.runtimes.base import Launch, Runtime, quiet_environment
 from espalier.runtimes.container import container_path
@@ -24,13 +21,13 @@ from espalier.runtimes.tpu_vm.records import RunRecord, now
 from espalier.runtimes.tpu_vm.request import creation, shown, tpu_name
 from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.runtimes.tpu_vm.startup import Order, startup_script
+from espalier.runtimes.tpu_vm.stops import noted
 from espalier.runtimes.tpu_vm.timings import Timings
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
-from espalier.runtimes.tpu_vm.upload import spec_of, upload_inputs, upload_run
+from espalier.runtimes.tpu_vm.upload import require_room, spec_of, upload_inputs, upload_run
 from espalier.settings import Settings
 from espalier.tpus import tpu_named
 
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TERMINAL = ("ESPALIER_TERMINAL", "COLUMNS")
 """Of the launcher's own terminal, which a log is not."""
 
@@ -88,6 +85,7 @@ class TpuVmRuntime:
                 f"{spec.stage} runs on one machine, and TPU={wanted.tpu.type} has "
                 f"{wanted.tpu.workers}; take one with a single worker, such as v5litepod-8."
             )
+        require_room(launch)
         bucket = wanted.place.bucket
         run = RunFolder(bucket.below(f"runs/{launch.run_id}"))
         if record := self._is_there(run):
@@ -102,10 +100,10 @@ class TpuVmRuntime:
             urls = upload_inputs(bucket, launch, spec.input_records, self._say)
             upload_run(run.folder, launch)
             order = self.order(launch, wanted, run, urls)
-            with _signals() as stop:
+            with noted() as stop:
                 if code := self._launcher(launch, wanted, run, order, stop).follow():
                     return code
-        run.folder.below("output").download(launch.output)
+        run.folder.below("output").download(launch.output, last=f"{RUN_FOLDER}/{MADE}")
         run.folder.remove("state")
         return 0
 
@@ -178,21 +176,3 @@ def _require_free(api: TpuApi, tpu: TpuFolder, run: RunFolder) -> None:
         other = RunFolder(type(run.folder)(record.folder)).record
         if other and other.phase == "following" and other.tpu == tpu.name:
             raise InputError(f"TPU_NAME={tpu.name} works for {record.folder}; take another.")
-
-
-@contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """An event that the first of STOPS sets; the second one ends the process at once."""
-    stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {n: signal.signal(n, ask) for n in STOPS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -5,11 +5,30 @@ import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from espalier.errors import InputError
 from espalier.fingerprint import ROOT
 from espalier.images.definition import CODE
 from espalier.manifest import RUN_FOLDER, InputRecord, RunSpec
+from espalier.resources import show_size
 from espalier.runtimes.base import Launch
 from espalier.runtimes.tpu_vm.folder import Folder
+
+HOST_DISK = 80 * 10**9
+"""Bytes of inputs: a TPU VM boots with 100 GB, of which the system and the image take a part."""
+
+
+def require_room(launch: Launch) -> None:
+    """Refuse inputs that no host of a TPU VM can hold, before one is paid for.
+
+    Raises:
+        InputError: they are larger.
+    """
+    files = [file for path in launch.inputs.values() for file in path.rglob("*") if file.is_file()]
+    if (size := sum(file.stat().st_size for file in files)) > HOST_DISK:
+        raise InputError(
+            f"the inputs are {show_size(size)}, and each host of a TPU VM has room for "
+            f"{show_size(HOST_DISK)}; train on fewer TOKENS at a time, from DATA of that many."
+        )
 
 
 def spec_of(launch: Launch) -> RunSpec:
