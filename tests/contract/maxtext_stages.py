@@ -1,5 +1,6 @@
 """Stages of image `maxtext`, run from its own virtual environment beside the tests' packages."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -46,6 +47,22 @@ def weights(directory: Path) -> dict[str, torch.Tensor]:
     """Every tensor of a checkpoint."""
     found: dict[str, torch.Tensor] = load_all(directory)
     return found
+
+
+def returns_bit_by_bit(store: Path, model: Path, *words: str) -> dict[str, Any]:
+    """The conversion's checks, once the weights have come back from MaxText bit by bit."""
+    there = made(store, "to-maxtext", f"CKPT={model}", f"NAME={model.name}-there", *words)
+    back = made(store, "to-hf", f"CKPT={there.name}", f"NAME={model.name}-back")
+    before, after = weights(model), weights(back)
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert weight.dtype == after[name].dtype
+        assert torch.equal(weight, after[name]), name
+    checks = [json.loads((path / "manifest.json").read_text())["checks"] for path in (there, back)]
+    for found in checks:
+        assert found["logits_max_difference"] < 1e-3
+        assert found["logits_max_kl"] < 1e-5
+    return dict(checks[0])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from espalier.settings import Settings
 from espalier.stage_exit import StageFailed, check
 from espalier.store import Store
 from tests.contract.command import espalier, refused
-from tests.contract.maxtext_stages import Altered, made, maxtext, weights
+from tests.contract.maxtext_stages import Altered, maxtext, returns_bit_by_bit
 from tests.tiny import tiny_llama
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -43,40 +43,34 @@ def _packages() -> None:
     maxtext()
 
 
-def round_trip(tmp_path: Path, model: Path, *words: str) -> dict[str, Any]:
-    """The manifest's checks, once the weights have come back bit by bit."""
-    there = made(tmp_path / "store", "to-maxtext", f"CKPT={model}", "NAME=there", *words)
-    back = made(tmp_path / "store", "to-hf", "CKPT=there", "NAME=back")
-    before, after = weights(model), weights(back)
-    assert before.keys() == after.keys()
-    for name, weight in before.items():
-        assert weight.dtype == after[name].dtype
-        assert torch.equal(weight, after[name]), name
-    checks = [json.loads((path / "manifest.json").read_text())["checks"] for path in (there, back)]
-    for found in checks:
-        assert found["logits_max_difference"] < 1e-3
-        assert found["logits_max_kl"] < 1e-5
-    return dict(checks[0])
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_shape_comes_back_bit_by_bit(tmp_path: Path, shape: str) -> None:
     model = tiny_llama(tmp_path / shape, initializer_range=0.3, **SHAPES[shape])
-    assert round_trip(tmp_path, model)["logits_max_difference"] < 2e-4
+    assert returns_bit_by_bit(tmp_path / "store", model)["logits_max_difference"] < 2e-4
+
+
+def test_scaling_as_older_configs_state_it(tmp_path: Path) -> None:
+    """As on the hub beside the weights of Llama 3.1."""
+    model = tiny_llama(tmp_path / "model", initializer_range=0.3, rope_parameters=SCALED)
+    config = json.loads((model / "config.json").read_text())
+    scaling = config.pop("rope_parameters")
+    config |= {"rope_theta": scaling.pop("rope_theta"), "rope_scaling": scaling}
+    (model / "config.json").write_text(json.dumps(config))
+    returns_bit_by_bit(tmp_path / "store", model)
 
 
 def test_unscanned_layers_come_back_too(tmp_path: Path) -> None:
-    round_trip(tmp_path, tiny_llama(tmp_path / "model"), "SCAN=0")
+    returns_bit_by_bit(tmp_path / "store", tiny_llama(tmp_path / "model"), "SCAN=0")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_stays_as_it_is(tmp_path: Path, dtype: torch.dtype) -> None:
-    round_trip(tmp_path, tiny_llama(tmp_path / "model", dtype=dtype))
+    returns_bit_by_bit(tmp_path / "store", tiny_llama(tmp_path / "model", dtype=dtype))
 
 
 @pytest.mark.shared
 def test_a_trained_model_comes_back(tmp_path: Path, shared: Path) -> None:
-    round_trip(tmp_path, shared / "models" / "stories260k")
+    returns_bit_by_bit(tmp_path / "store", shared / "models" / "stories260k")
 
 
 @dataclass(frozen=True)

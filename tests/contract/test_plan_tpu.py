@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.contract.command import espalier, refused
+from tests.contract.maxtext_stages import made
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.slow
@@ -53,21 +54,14 @@ def test_a_step_is_compiled_for_a_tpu_that_is_not_there(tmp_path: Path) -> None:
 
 def test_masks_are_part_of_the_step(tmp_path: Path) -> None:
     """A checkpoint with zeros: a byte more for each weight of the layers' matrices."""
-    plans = []
-    for pattern in ("dense", "2:4"):
-        made = tiny_llama(tmp_path / pattern, num_hidden_layers=2)
-        if pattern == "2:4":
-            words = ("prune-magnitude", f"MODEL={made}", "PATTERN=2:4", "SUITE=none")
-            done = espalier(tmp_path, *words, "RUNTIME=local")
-            assert done.returncode == 0, done.stderr
-            made = Path(done.stdout.splitlines()[-1])
-        words = ("plan-tpu", f"CKPT={made}", "TPU=v5litepod-4", "BATCH=4", "TOKENS=1M")
-        done = espalier(tmp_path, *words, "RUNTIME=local")
-        assert done.returncode == 0, done.stderr
-        plan = Path(done.stdout.splitlines()[-1]) / "plan.json"
-        plans.append(json.loads(plan.read_text())["tried"][0])
-    dense, masked = plans
-    assert masked["state"] > dense["state"]
+    dense = tiny_llama(tmp_path / "tiny")
+    pruned = made(tmp_path, "prune-magnitude", f"MODEL={dense}", "PATTERN=2:4", "SUITE=none")
+    states = []
+    for model in (dense, pruned):
+        words = ("plan-tpu", f"CKPT={model}", "TPU=v5litepod-4", "BATCH=4", "TOKENS=1M")
+        plan = json.loads((made(tmp_path, *words) / "plan.json").read_text())
+        states.append(plan["tried"][0]["state"])
+    assert states[1] > states[0]
 
 
 def test_sizes_that_do_not_divide_end_in_one_sentence(tmp_path: Path) -> None:

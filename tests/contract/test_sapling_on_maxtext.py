@@ -1,0 +1,48 @@
+"""What MaxText makes of sapling: FSDP's losses, and its prunings' weights bit by bit."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.contract.maxtext_stages import made, maxtext, returns_bit_by_bit
+from tests.contract.test_train_tpu import metrics
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+STEPS = 100
+RUN = ("CKPT=sapling", "BATCH=8", "SEQLEN=128", f"TOKENS={STEPS * 8 * 128}", "EPOCHS=2")
+PRUNINGS = {
+    "depth": ("prune-shortgpt", "LAYERS=3"),
+    "width": ("prune-minitron-width", "HIDDEN=96"),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where sapling and its token data are."""
+    maxtext()
+    store = tmp_path_factory.mktemp("store")
+    made(store, "data", "DATA=pydoc-sapling")
+    return store
+
+
+def test_a_hundred_steps_track_the_other_trainer(store: Path) -> None:
+    one = metrics(made(store, "train-tpu", *RUN, "NAME=maxtext"))
+    other = metrics(made(store, "train-gpu", *RUN, "NAME=fsdp", "TRACKER=none"))
+    assert len(one) == len(other) == STEPS
+    assert one == pytest.approx(other, rel=1e-4)  # 2 % would do for a study
+
+
+@pytest.mark.parametrize("pruning", ["none", *PRUNINGS])
+def test_weights_come_back_bit_by_bit(store: Path, pruning: str) -> None:
+    model = store / "models" / "sapling"
+    if pruning in PRUNINGS:
+        words = (*PRUNINGS[pruning], "MODEL=sapling", "SUITE=none", f"NAME={pruning}")
+        model = made(store, *words)
+    checks = returns_bit_by_bit(store, model)
+    assert checks["logits_max_difference"] < 1e-4
+    if pruning == "width":
+        config = json.loads((model / "config.json").read_text())
+        heads = config["num_attention_heads"] * config["head_dim"]
+        assert config["hidden_size"] == 96 != heads
