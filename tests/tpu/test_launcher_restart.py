@@ -20,9 +20,11 @@ import pytest
 from espalier.errors import EnvironmentFailure, InputError, Interrupted
 from espalier.fingerprint import ROOT
 from espalier.runtimes.tpu_vm.fleet import Fleet
+from espalier.runtimes.tpu_vm.folder import Folder
 from espalier.runtimes.tpu_vm.launcher import Launcher
 from espalier.runtimes.tpu_vm.options import Wanted
 from espalier.runtimes.tpu_vm.request import tpu_name, valid_name
+from espalier.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.tpus import tpu_named
 from tests.contract.waiting import wait_until
 from tests.tpu.fake_server import COMES_UP, FakeServer
@@ -42,9 +44,20 @@ def crashed(bucket: Path, server: FakeServer, when: Callable[[], bool]) -> None:
     try:
         wait_until(lambda: when() or child.poll() is not None, 30)
         assert child.poll() is None
+        wait_until(lambda: halted(child, bucket), 30)
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
+
+
+def halted(child: "subprocess.Popen[bytes]", bucket: Path) -> bool:
+    """Whether it stands still between two writes: of an object in a bucket there is no half."""
+    child.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    if RunFolder(Folder(f"{bucket}/runs/run-1")).record:
+        return True
+    child.send_signal(signal.SIGCONT)
+    return False
 
 
 @pytest.mark.parametrize("remembered", [True, False])
