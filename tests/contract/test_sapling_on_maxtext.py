@@ -34,6 +34,22 @@ def test_a_hundred_steps_track_the_other_trainer(store: Path) -> None:
     assert one == pytest.approx(other, rel=1e-4)  # 2 % would do for a study
 
 
+def test_a_pipeline_prunes_trains_and_evaluates(store: Path) -> None:
+    words = ("pipeline", "METHOD=magnitude", "PATTERN=2:4", "NAME=pruned", "SUITE=quick")
+    training = ("TRAIN=tpu", "TOKENS=10K", "TRAIN_BATCH=8", "TRAIN_SEQLEN=128", "TRAIN_NAME=both")
+    trained = made(store, *words, *training)
+    assert trained == store / "checkpoints" / "both"
+    manifest = json.loads((trained / "manifest.json").read_text())
+    assert manifest["inputs"]["model"]["name"] == "checkpoints/pruned"
+    assert manifest["checks"]["pattern_exact"] == "2:4"
+    perplexity = {}
+    for name in ("pruned", "both"):
+        told = json.loads((store / "evals" / name / "quick" / "results.json").read_text())
+        [measured] = told["results"].values()
+        perplexity[name] = measured["ppl,none"]
+    assert perplexity["both"] < perplexity["pruned"]
+
+
 @pytest.mark.parametrize("pruning", ["none", *PRUNINGS])
 def test_weights_come_back_bit_by_bit(store: Path, pruning: str) -> None:
     model = store / "models" / "sapling"
