@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 from espalier.errors import EspalierError, Interrupted
+from espalier.signals import handled
 
 
 class Diverged(EspalierError):
@@ -80,10 +81,5 @@ def asked_to_stop(file: Path) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         file.touch()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, ask) for number in signals}
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM), ask):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -164,7 +164,7 @@ class Attempt:
         # The peers of a host that is gone end in whatever code, in an abort of JAX for instance.
         without_host = silent or any(ended.code == 75 and ended.why for ended in exits.values())
         if self.asked and (without_host or code in RESUMABLE):
-            return Asked(f"stopped; {self._saved(exits)}")
+            return self._asked(exits)
         if code == 3 or not without_host:  # 3: the others were only kept waiting
             self._show(exits, code)
             return Ended(code)
@@ -180,11 +180,11 @@ class Attempt:
         exits = self._all_exits({}, self.timings.grace)
         if finished(exits, self.record.workers):
             return Ended(0)
-        return Asked(f"stopped; {self._saved(exits)}")
+        return self._asked(exits)
 
-    def _saved(self, exits: Mapping[int, Exit]) -> str:
+    def _asked(self, exits: Mapping[int, Exit]) -> Asked:
         saved = sum(ended.code in (0, 75) for ended in exits.values())
-        return f"{saved} of {self.record.workers} workers have saved"
+        return Asked(f"stopped; {saved} of {self.record.workers} workers have saved")
 
     def _all_exits(self, exits: Mapping[int, Exit], seconds: float) -> Mapping[int, Exit]:
         """The records of all workers, or what there are when the time is over."""

@@ -24,7 +24,7 @@ from espalier.runtimes.tpu_vm.startup import Order, startup_script
 from espalier.runtimes.tpu_vm.stops import noted
 from espalier.runtimes.tpu_vm.timings import Timings
 from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
-from espalier.runtimes.tpu_vm.upload import require_room, spec_of, upload_inputs, upload_run
+from espalier.runtimes.tpu_vm.upload import spec_of, upload_inputs, upload_run
 from espalier.settings import Settings
 from espalier.tpus import tpu_named
 
@@ -85,7 +85,6 @@ class TpuVmRuntime:
                 f"{spec.stage} runs on one machine, and TPU={wanted.tpu.type} has "
                 f"{wanted.tpu.workers}; take one with a single worker, such as v5litepod-8."
             )
-        require_room(launch)
         bucket = wanted.place.bucket
         run = RunFolder(bucket.below(f"runs/{launch.run_id}"))
         if record := self._is_there(run):

@@ -2,12 +2,12 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 from espalier.errors import Interrupted
+from espalier.signals import handled
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -22,7 +22,7 @@ def noted() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    with _handled(ask):
+    with handled(STOPS, ask):
         yield stop
 
 
@@ -38,17 +38,7 @@ def raised() -> Iterator[None]:
         raise KeyboardInterrupt
 
     try:
-        with _handled(ask):
+        with handled(STOPS, ask):
             yield
     except KeyboardInterrupt:
         raise Interrupted("interrupted.") from None
-
-
-@contextmanager
-def _handled(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    before = {number: signal.signal(number, handler) for number in STOPS}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)

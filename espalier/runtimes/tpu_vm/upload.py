@@ -17,7 +17,7 @@ HOST_DISK = 80 * 10**9
 """Bytes of inputs: a TPU VM boots with 100 GB, of which the system and the image take a part."""
 
 
-def require_room(launch: Launch) -> None:
+def _require_room(launch: Launch) -> None:
     """Refuse inputs that no host of a TPU VM can hold, before one is paid for.
 
     Raises:
@@ -49,7 +49,12 @@ def input_urls(
 def upload_inputs(
     bucket: Folder, launch: Launch, records: Mapping[str, InputRecord], say: Callable[[str], None]
 ) -> dict[str, str]:
-    """Copy the inputs that are not in the bucket yet; where each of them is."""
+    """Copy the inputs that are not in the bucket yet; where each of them is.
+
+    Raises:
+        InputError: no host of a TPU VM can hold them.
+    """
+    _require_room(launch)
     urls = input_urls(bucket, launch.inputs, records)
     folder = bucket.below("inputs")
     for role, path in launch.inputs.items():
