@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from espalier.fingerprint import ROOT
 from espalier.manifest import ImageRecord
 from espalier.processes import Processes
+from espalier.signals import handled
 
 COMMAND = ("python", "-m", "espalier.run_stage")
 
@@ -135,8 +136,7 @@ def run_to_end(
         for child in children:
             stop(child, number)
 
-    before = {n: signal.signal(n, hand_over) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled((signal.SIGINT, signal.SIGTERM), hand_over):
         child = subprocess.Popen(
             argv,
             env=dict(environment) if environment is not None else None,
@@ -149,7 +149,4 @@ def run_to_end(
         for number in early:
             stop(child, number)
         code = child.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     return code if code >= 0 else 128 - code
