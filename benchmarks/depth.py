@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from benchmarks.process import GIB, Cost, run_worker
 from benchmarks.random_checkpoint import SHAPES, checkpoint
-from espalier.architectures.shapes import Shapes, read_config
-from methods.minitron.cuts import cuts_of, layer_runs
+from espalier.models.shapes import Shapes, read_config
+from espalier.pruning.depth.cuts import cuts_of, layer_runs
 
 
 def row(model: Path, left: int, tokens: Path, label: str) -> list[str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from espalier.architectures.products import choose_products, products
-from espalier.architectures.shapes import INPUT_GROUPS, Shapes
+from espalier.models.products import choose_products, products
+from espalier.models.shapes import INPUT_GROUPS, Shapes
 from espalier.pruning.parameters import BATCH_TOKENS
 
 

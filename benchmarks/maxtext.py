@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.training import make_data, make_model
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import ROOT
 
 WARM = 2
 """The first steps of each are not counted."""

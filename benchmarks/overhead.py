@@ -11,13 +11,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from espalier.discovery import stage_named
+from espalier.contract.discovery import stage_named
+from espalier.contract.store import Store
 from espalier.errors import EspalierError
-from espalier.execution import Executor, Request
-from espalier.runtimes.base import Runtime
-from espalier.runtimes.choice import choose_runtime
-from espalier.settings import Settings
-from espalier.store import Store
+from espalier.host.execution import Executor, Request
+from espalier.host.runtimes.base import Runtime
+from espalier.host.runtimes.choice import choose_runtime
+from espalier.host.settings import Settings
 
 REPEATS = 5
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from benchmarks.limit import limit_seconds
 from benchmarks.process import GIB, Cost, run_worker
 from benchmarks.random_checkpoint import SHAPES, checkpoint
-from espalier.architectures.shapes import Shapes, read_config
+from espalier.models.shapes import Shapes, read_config
 
 METHODS = ("wanda", "sparsegpt", "magnitude")
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espalier.architectures.shapes import Shapes
-from espalier.checkpoint.header import read_header
-from espalier.checkpoint.locate import INDEX
-from espalier.checkpoint.writer import write_safetensors
+from espalier.models.checkpoint.header import read_header
+from espalier.models.checkpoint.locate import INDEX
+from espalier.models.checkpoint.writer import write_safetensors
+from espalier.models.shapes import Shapes
 
 _LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

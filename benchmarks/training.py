@@ -18,8 +18,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from espalier.token_data.index import SplitIndex, TokenIndex
-from espalier.token_data.writer import SplitWriter
+from espalier.data.tokens.index import SplitIndex, TokenIndex
+from espalier.data.tokens.writer import SplitWriter
 
 VOCABULARY, EOS, WARM = 4096, 1, 2
 """The first steps of each are not counted."""
@@ -52,7 +52,7 @@ def make_model(directory: Path, layers: int, hidden: int) -> int:
 
 def make_data(directory: Path, model: Path, tokens: int) -> None:
     """Random token data that the model's tokenizer counts as its own."""
-    from espalier.checkpoint.tokenizer import tokenizer_hash
+    from espalier.models.tokenizer import tokenizer_hash
 
     directory.mkdir()
     writer = SplitWriter(directory, "train", np.dtype("<u2"), 1 << 20)
@@ -113,7 +113,7 @@ def trainer(spec: dict[str, Any]) -> dict[str, Any]:
     from torch.utils.data import Dataset, SequentialSampler
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-    from espalier.token_data.reader import TokenData
+    from espalier.data.tokens.reader import TokenData
     from training.gpu_fsdp.batches import Windows
     from training.protocol.order import Order
 

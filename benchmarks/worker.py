@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from espalier.architectures.products import choose_products, products
-from espalier.progress import Progress
-from espalier.stage import StageContext
+from espalier.contract.progress import Progress
+from espalier.contract.stage import StageContext
+from espalier.models.products import choose_products, products
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def _prune(spec: dict[str, Any]) -> None:
-    from espalier.discovery import stage_named
+    from espalier.contract.discovery import stage_named
 
     stage, output = stage_named(spec["method"]), Path(spec["output"])
     values = {"SPARSITY": str(spec["sparsity"])}
@@ -50,9 +50,9 @@ def _plain_prune(spec: dict[str, Any]) -> None:
 
 def _depth(spec: dict[str, Any]) -> None:
     """Perplexities by first removed layer, the unpruned one first, to stdout."""
-    from espalier.scoring.decoder import Decoder
-    from methods.minitron.cuts import cuts_of
-    from methods.minitron.measure import Sample, measure
+    from espalier.pruning.depth.cuts import cuts_of
+    from espalier.pruning.depth.measure import Sample, measure
+    from espalier.pruning.layers.decoder import Decoder
 
     model, ids = Path(spec["model"]), load_file(spec["tokens"])["input_ids"]
     decoder = Decoder(model, "cpu")

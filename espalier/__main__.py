@@ -1,6 +1,6 @@
 """`python -m espalier`: what the Makefile calls."""
 
-from espalier.cli import main
+from espalier.host.cli import main
 
 if __name__ == "__main__":
     main()

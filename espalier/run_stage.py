@@ -21,12 +21,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from espalier.discovery import stage_named
-from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
-from espalier.ledger import Entry
-from espalier.lineage import account_of, measured_tokens
-from espalier.made import Made
-from espalier.manifest import (
+from espalier.contract.discovery import stage_named
+from espalier.contract.ledger import Entry
+from espalier.contract.lineage import account_of, measured_tokens
+from espalier.contract.made import Made
+from espalier.contract.manifest import (
     LOGITS,
     METRICS,
     RUN_FOLDER,
@@ -36,11 +35,12 @@ from espalier.manifest import (
     record_files,
     write_manifest,
 )
-from espalier.processes import Processes, end_with_parent
-from espalier.progress import Progress
-from espalier.resources import peak_memory
-from espalier.runtimes.local import require_built_from
-from espalier.stage import Outcome, Stage, StageContext
+from espalier.contract.processes import Processes, end_with_parent
+from espalier.contract.progress import Progress
+from espalier.contract.stage import Outcome, Stage, StageContext
+from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
+from espalier.host.fit import peak_memory
+from espalier.host.runtimes.local import require_built_from
 
 
 def main() -> None:
@@ -187,12 +187,12 @@ def _gate(
     model, checks = None, {}
     is_model = stage.section in ("models", "checkpoints")
     if is_model:
-        from espalier.gates import check_checkpoint, describe_model
+        from espalier.models.gates import check_checkpoint, describe_model
 
         checks = check_checkpoint(context.output, pruning=outcome.pruning)
         model = describe_model(context.output, parent=context.inputs.get("model"))
     if (logits := context.scratch / LOGITS).is_file():
-        from espalier.logits import check_logits
+        from espalier.models.logits import check_logits
 
         stock = context.output if is_model else context.inputs["model"]
         checks |= check_logits(stock, logits)

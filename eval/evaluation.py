@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import transformers
 
+from espalier.contract.manifest import published_name
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Outcome, StageContext
+from espalier.data.task_rows import task_files
 from espalier.errors import InputError
-from espalier.manifest import published_name
-from espalier.parameters import Parameters
-from espalier.stage import Outcome, StageContext
-from espalier.task_rows import task_files
 from eval.model import load_model
 from eval.perplexity import perplexity, window_losses
 from eval.results import merged, perplexity_results, write_results

@@ -8,8 +8,8 @@ from typing import Any
 import lm_eval
 from lm_eval.models.huggingface import HFLM
 
-from espalier.text import sha256_of_file
-from espalier.tokenized import load_tokenizer
+from espalier.data.text import sha256_of_file
+from espalier.data.token_ids import load_tokenizer
 from eval.tasks import harness_task
 
 

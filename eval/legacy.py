@@ -16,10 +16,10 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TASK_REGISTRY
 from lm_eval.tasks.blimp import BlimpTask
 
+from espalier.data.task_rows import is_minimal_pair
+from espalier.data.text import sha256_of_file
+from espalier.data.token_ids import load_tokenizer
 from espalier.errors import InputError
-from espalier.task_rows import is_minimal_pair
-from espalier.text import sha256_of_file
-from espalier.tokenized import load_tokenizer
 
 
 class CausalLM(BaseLM):  # type: ignore[misc]

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from espalier.contract.manifest import MANIFEST
 from espalier.errors import InputError
-from espalier.manifest import MANIFEST
 from eval.published import published_accuracy, published_perplexity
 
 RESULTS = "results.json"

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from espalier.parameters import Optional, Parameters
-from espalier.stage import Estimate, Stage
+from espalier.contract.parameters import Optional, Parameters
+from espalier.contract.stage import Estimate, Stage
 
 Count = Annotated[int, Field(ge=1)]
 

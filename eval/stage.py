@@ -3,8 +3,8 @@
 import os
 import sys
 
-from espalier.parameters import Parameters
-from espalier.stage import Outcome, StageContext
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Outcome, StageContext
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:

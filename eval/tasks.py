@@ -1,11 +1,11 @@
-"""Task objects of lm-eval 0.4.13 that read their rows from files (espalier.task_rows)."""
+"""Task objects of lm-eval 0.4.13 that read their rows from files (espalier.data.task_rows)."""
 
 from pathlib import Path
 from typing import Any
 
+from espalier.data.task_rows import is_minimal_pair, minimal_pair_config, rows_config
+from espalier.data.text import sha256_of_file
 from espalier.errors import InputError
-from espalier.task_rows import is_minimal_pair, minimal_pair_config, rows_config
-from espalier.text import sha256_of_file
 
 SHIPPED = {
     "boolq": "super_glue/boolq/default.yaml",

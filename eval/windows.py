@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from espalier.errors import InputError
-from espalier.text import (
+from espalier.data.text import (
     Description,
     Reading,
     joined,
@@ -16,7 +15,8 @@ from espalier.text import (
     sha256_of_file,
     split_file,
 )
-from espalier.tokenized import Limits, check_ids, load_tokenizer, read_input_ids, sha256_of_ids
+from espalier.data.token_ids import Limits, check_ids, load_tokenizer, read_input_ids, sha256_of_ids
+from espalier.errors import InputError
 from eval.perplexity import cut_windows
 
 MAX_SEQLEN = 8192

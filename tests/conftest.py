@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import ROOT
 
 
 @pytest.fixture(scope="session")

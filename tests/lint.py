@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from espalier.fingerprint import ROOT
-from espalier.images import load_image
+from espalier.contract.paths import ROOT
+from espalier.host.images import load_image
 from tests.run import MAIN, overlay, tools_venv
 
 

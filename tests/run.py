@@ -15,10 +15,10 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+from espalier.contract.paths import ROOT
 from espalier.errors import EspalierError
-from espalier.images.definition import (
+from espalier.host.images.definition import (
     IMAGES,
-    ROOT,
     SHARED,
     Image,
     digest,
@@ -26,9 +26,9 @@ from espalier.images.definition import (
     load_image,
     locked_lines,
 )
-from espalier.images.lock import HOST_PYTHON, find_uv, run_uv
-from espalier.runtimes.local import ENVIRONMENTS
-from espalier.venv import COMPLETE, ensure_venv, find_python
+from espalier.host.images.lock import HOST_PYTHON, find_uv, run_uv
+from espalier.host.images.venv import COMPLETE, ensure_venv, find_python
+from espalier.host.runtimes.local import ENVIRONMENTS
 
 MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""

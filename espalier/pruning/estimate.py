@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from espalier.architectures.shapes import Shapes
+from espalier.contract.stage import Estimate
+from espalier.models.shapes import Shapes
 from espalier.pruning.parameters import default_batch
-from espalier.stage import Estimate
 
 PROCESS_BYTES = 420 << 20
 """Python, torch and transformers before any weight is read."""

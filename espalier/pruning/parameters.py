@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from espalier.parameters import CalibrationParameters, Optional, SparsityParameters
+from espalier.contract.parameters import CalibrationParameters, Optional, SparsityParameters
 
 
 class CalibratedPruning(SparsityParameters, CalibrationParameters):

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from espalier.pattern import Pattern
-from espalier.pruning.masks import row_blocks, zero_where
-from espalier.pruning.selection import (
+from espalier.contract.pattern import Pattern
+from espalier.pruning.masked.masks import row_blocks, zero_where
+from espalier.pruning.masked.selection import (
     kth_smallest_magnitude,
     smallest_in_groups,
     zeroed_in_row,
 )
-from espalier.pruning.statistics import NoStatistic, Statistic
+from espalier.pruning.masked.statistics import NoStatistic, Statistic
 
 
 class Magnitude:

@@ -6,16 +6,16 @@ from typing import Any
 
 import torch
 
+from espalier.contract.stage import Outcome, StageContext
+from espalier.data.token_ids import Limits, load_tokenizer
+from espalier.data.windows import leading_windows
 from espalier.errors import InputError
 from espalier.figures import save
-from espalier.gates import check_parent
-from espalier.scoring.decoder import Decoder
-from espalier.scoring.scores import about_data, model_name, shortened, write_scores
-from espalier.scoring.windows import leading_windows
-from espalier.stage import Outcome, StageContext
-from espalier.tokenized import Limits, load_tokenizer
-from methods.minitron.cuts import cuts_of
-from methods.minitron.measure import Answers, Sample, measure
+from espalier.models.gates import check_parent
+from espalier.pruning.depth.cuts import cuts_of
+from espalier.pruning.depth.measure import Answers, Sample, measure
+from espalier.pruning.layers.decoder import Decoder
+from espalier.pruning.scores import about_data, model_name, shortened, write_scores
 from methods.minitron.plots import draw_depth
 from methods.minitron.spec import PERPLEXITY, DepthScoreParameters
 

@@ -23,9 +23,15 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import load_yaml_config
 
+from espalier.data.task_rows import (
+    SPLIT,
+    is_minimal_pair,
+    minimal_pair_config,
+    rows_config,
+    task_files,
+)
+from espalier.data.text import sha256_of_file
 from espalier.errors import InputError
-from espalier.task_rows import SPLIT, is_minimal_pair, minimal_pair_config, rows_config, task_files
-from espalier.text import sha256_of_file
 
 ANSWERED_BY_LIKELIHOOD = ("loglikelihood", "multiple_choice")
 RANDOM_SEED, OTHER_SEED = 0, 1234

@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from espalier.architectures.shapes import Shapes
-from espalier.parameters import Optional
+from espalier.contract.parameters import Optional
+from espalier.contract.stage import Derived, Estimate, Stage
+from espalier.models.shapes import Shapes
+from espalier.pruning.depth.cuts import chunk_tokens, cuts_of, layer_runs
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
-from espalier.scoring.parameters import ScoreParameters, WindowParameters
-from espalier.stage import Derived, Estimate, Stage
-from espalier.structured.parameters import Axis, ShapeParameters, Size
-from espalier.structured.target import check_layers
-from espalier.structured.unroll import unroll
-from methods.minitron.cuts import chunk_tokens, cuts_of, layer_runs
+from espalier.pruning.score_parameters import ScoreParameters, WindowParameters
+from espalier.pruning.structured.parameters import Axis, ShapeParameters, Size
+from espalier.pruning.structured.target import check_layers
+from espalier.pruning.structured.unroll import unroll
 
 Aggregation = Literal["mean", "l2", "var"]
 PERPLEXITY = "ppl"

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from espalier.architectures.shapes import Shapes, read_config
+from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.figures import save
-from espalier.gates import check_parent
-from espalier.scoring.scores import read_scores, write_scores
-from espalier.stage import Outcome, StageContext
-from espalier.structured.parameters import ShapeParameters
-from espalier.structured.record import structured_section
-from espalier.structured.restructure import Kept, restructure
-from methods.minitron.depth_search import choose_block, order_of_removal
+from espalier.models.gates import check_parent
+from espalier.models.shapes import Shapes, read_config
+from espalier.pruning.depth.depth_search import choose_block, order_of_removal
+from espalier.pruning.scores import read_scores, write_scores
+from espalier.pruning.structured.parameters import ShapeParameters
+from espalier.pruning.structured.record import structured_section
+from espalier.pruning.structured.restructure import Kept, restructure
 from methods.minitron.importance import (
     HEADS,
     HIDDEN,

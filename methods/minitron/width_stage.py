@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from espalier.architectures.shapes import Shapes
+from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
-from espalier.scoring.scores import about_data, shortened, write_scores
-from espalier.scoring.text_pass import pass_over_text
-from espalier.stage import Outcome, StageContext
+from espalier.models.shapes import Shapes
+from espalier.pruning.layers.text_pass import pass_over_text
+from espalier.pruning.scores import about_data, shortened, write_scores
 from methods.minitron.importance import HEADS, HIDDEN, INTERMEDIATE, WidthImportance, root
 from methods.minitron.plots import draw_importance
 from methods.minitron.spec import WidthScoreParameters

@@ -1,10 +1,10 @@
 """Block influence as a stage."""
 
+from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
-from espalier.scoring.parameters import ScoreParameters
-from espalier.scoring.scores import about_data, shortened, write_scores
-from espalier.scoring.text_pass import pass_over_text
-from espalier.stage import Outcome, StageContext
+from espalier.pruning.layers.text_pass import pass_over_text
+from espalier.pruning.score_parameters import ScoreParameters
+from espalier.pruning.scores import about_data, shortened, write_scores
 from methods.shortgpt.algorithm import BlockInfluence
 from methods.shortgpt.plots import draw_block_influence
 

@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from espalier.architectures.shapes import Shapes
+from espalier.contract.stage import Derived, Estimate, Stage
+from espalier.models.shapes import Shapes
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
-from espalier.scoring.parameters import ScoreParameters
-from espalier.stage import Derived, Estimate, Stage
-from espalier.structured.parameters import Axis, ShapeParameters, Size
-from espalier.structured.unroll import unroll
+from espalier.pruning.score_parameters import ScoreParameters
+from espalier.pruning.structured.parameters import Axis, ShapeParameters, Size
+from espalier.pruning.structured.unroll import unroll
 
 
 class ShortGPTParameters(ShapeParameters):

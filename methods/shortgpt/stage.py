@@ -1,12 +1,12 @@
 """ShortGPT as a stage."""
 
-from espalier.architectures.shapes import Shapes, read_config
+from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
-from espalier.gates import check_parent
-from espalier.scoring.scores import read_scores, write_scores
-from espalier.stage import Outcome, StageContext
-from espalier.structured.record import structured_section
-from espalier.structured.restructure import Kept, restructure
+from espalier.models.gates import check_parent
+from espalier.models.shapes import Shapes, read_config
+from espalier.pruning.scores import read_scores, write_scores
+from espalier.pruning.structured.record import structured_section
+from espalier.pruning.structured.restructure import Kept, restructure
 from methods.shortgpt.algorithm import least_influential
 from methods.shortgpt.plots import draw_block_influence
 from methods.shortgpt.spec import ShortGPTParameters

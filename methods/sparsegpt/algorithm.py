@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
-from espalier.pattern import Pattern
-from espalier.pruning.masks import zero_where
-from espalier.pruning.selection import (
+from espalier.pruning.masked.masks import zero_where
+from espalier.pruning.masked.selection import (
     kth_smallest_magnitude,
     smallest_in_groups,
     zeroed_in_row,
 )
-from espalier.pruning.statistics import Statistic
+from espalier.pruning.masked.statistics import Statistic
 from methods.sparsegpt.hessian import Hessian, inverse_factor, mirror_upper
 
 MAX_DAMPING = 1.0

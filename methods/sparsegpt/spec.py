@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from espalier.architectures.shapes import INPUT_GROUPS, Shapes
+from espalier.contract.stage import Estimate, Stage
+from espalier.models.shapes import INPUT_GROUPS, Shapes
 from espalier.pruning.estimate import Tokens, estimate_streamed
 from espalier.pruning.parameters import CalibratedPruning
-from espalier.stage import Estimate, Stage
 
 
 class SparseGPTParameters(CalibratedPruning):

@@ -1,7 +1,7 @@
 """SparseGPT as a stage."""
 
-from espalier.pruning.calibrated import prune_calibrated
-from espalier.stage import Outcome, StageContext
+from espalier.contract.stage import Outcome, StageContext
+from espalier.pruning.masked.calibrated import prune_calibrated
 from methods.sparsegpt.algorithm import SparseGPT
 from methods.sparsegpt.spec import SparseGPTParameters
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from espalier.pattern import Pattern
-from espalier.pruning.masks import row_blocks, zero_where
-from espalier.pruning.selection import smallest_in_groups, smallest_in_rows, zeroed_in_row
-from espalier.pruning.statistics import SquaredNorms, Statistic
+from espalier.contract.pattern import Pattern
+from espalier.pruning.masked.masks import row_blocks, zero_where
+from espalier.pruning.masked.selection import smallest_in_groups, smallest_in_rows, zeroed_in_row
+from espalier.pruning.masked.statistics import SquaredNorms, Statistic
 
 START, LOW, HIGH = 0.4, 0.0, 0.8
 """Where the search for alpha begins, and its bracket."""

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from espalier.architectures.shapes import Shapes
+from espalier.contract.stage import Estimate, Stage
 from espalier.errors import InputError
+from espalier.models.shapes import Shapes
 from espalier.pruning.estimate import Tokens, estimate_streamed
 from espalier.pruning.parameters import CalibratedPruning
-from espalier.stage import Estimate, Stage
 
 
 class WandaParameters(CalibratedPruning):

@@ -1,7 +1,7 @@
 """Wanda as a stage."""
 
-from espalier.pruning.calibrated import prune_calibrated
-from espalier.stage import Outcome, StageContext
+from espalier.contract.stage import Outcome, StageContext
+from espalier.pruning.masked.calibrated import prune_calibrated
 from methods.wanda.algorithm import Wanda
 from methods.wanda.spec import WandaParameters
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import ROOT
 
 
 def espalier(

@@ -15,11 +15,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+from espalier.contract.processes import HEAD, NODE, NODES
 from espalier.errors import EnvironmentFailure
-from espalier.processes import HEAD, NODE, NODES
-from espalier.runtimes.base import Launch
-from espalier.runtimes.local import ENVIRONMENTS, LocalRuntime
-from espalier.venv import ensure_venv
+from espalier.host.images.venv import ensure_venv
+from espalier.host.runtimes.base import Launch
+from espalier.host.runtimes.local import ENVIRONMENTS, LocalRuntime
 from tests.contract.command import espalier
 from tests.unit.tiny_checkpoints import load_all
 

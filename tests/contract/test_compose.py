@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from espalier.cli.run import EVALUATION
-from espalier.discovery import methods, stage_named
-from espalier.fingerprint import ROOT
-from espalier.pruning_command import known_names, roles_of
+from espalier.contract.discovery import methods, stage_named
+from espalier.contract.paths import ROOT
+from espalier.host.cli.run import EVALUATION
+from espalier.host.commands.pruning import known_names, roles_of
 from tests.contract.command import espalier
 from tests.tiny import tiny_llama
 

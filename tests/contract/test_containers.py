@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from espalier.contract.paths import ROOT
 from espalier.errors import EspalierError
-from espalier.fingerprint import ROOT
-from espalier.images import Engine, find_engine
+from espalier.host.images import Engine, find_engine
 from tests.contract.command import command, espalier, quiet_environment, tree
 from tests.contract.waiting import wait_for, wait_until
 from tests.tiny import tiny_llama, token_rows

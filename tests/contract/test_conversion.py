@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from espalier.discovery import stage_named
+from espalier.contract.discovery import stage_named
+from espalier.contract.store import Store
 from espalier.errors import InputError
-from espalier.execution import Executor, Request
-from espalier.runtimes.base import Launch
-from espalier.runtimes.local import LocalRuntime
-from espalier.settings import Settings
-from espalier.stage_exit import StageFailed, check
-from espalier.store import Store
+from espalier.host.execution import Executor, Request
+from espalier.host.runtimes.base import Launch
+from espalier.host.runtimes.local import LocalRuntime
+from espalier.host.settings import Settings
+from espalier.host.stage_exit import StageFailed, check
 from tests.contract.command import espalier, refused
 from tests.contract.maxtext_stages import Altered, maxtext, returns_bit_by_bit
 from tests.tiny import tiny_llama
@@ -137,7 +137,7 @@ def test_a_planted_rotary_error_is_caught(
     tmp_path: Path, error: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     model = tiny_llama(tmp_path / "model", initializer_range=0.3)
-    plant = f"import training.tpu_maxtext.model as m; {PLANTED[error]}"
+    plant = f"import training.maxtext_model.model as m; {PLANTED[error]}"
     stage, store = stage_named("to-maxtext"), Store(tmp_path / "store")
     request = Request(stage, stage.parameters(), {"model": model}, "wrong")
     with pytest.raises(StageFailed) as failure:

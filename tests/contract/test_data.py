@@ -14,13 +14,13 @@ pyarrow = pytest.importorskip("pyarrow")
 from datasets import Dataset  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
+from espalier.contract.manifest import read_manifest  # noqa: E402
+from espalier.data.tokens.reader import TokenData  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
-from espalier.manifest import read_manifest  # noqa: E402
-from espalier.token_data.reader import TokenData  # noqa: E402
+from inputs.export import tables  # noqa: E402
 from tests.contract.command import command, espalier, quiet_environment, refused  # noqa: E402
 from tests.contract.waiting import wait_for  # noqa: E402
 from tests.tiny import SHAPE, tiny_llama, tokenizer  # noqa: E402
-from training.export import tables  # noqa: E402
 
 TEXTS = [f"The {number} quick brown foxes </s> jump.\nOver {number}." for number in range(60)]
 SPLIT = ("VALID=0.2", "TEST=0.2", "SHARD=500")

@@ -13,10 +13,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from espalier.fingerprint import ROOT
-from espalier.manifest import read_manifest
-from espalier.task_rows import minimal_pair_config, rows_config
-from espalier.tokenized import load_tokenizer
+from espalier.contract.manifest import read_manifest
+from espalier.contract.paths import ROOT
+from espalier.data.task_rows import minimal_pair_config, rows_config
+from espalier.data.token_ids import load_tokenizer
 from tests.contract.command import command, espalier, quiet_environment, refused, tree
 from tests.tiny import SHAPE, tiny_llama, token_rows
 

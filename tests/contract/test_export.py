@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from espalier.manifest import (
+from espalier.contract.manifest import (
     CodeRecord,
     ImageRecord,
     Manifest,
@@ -17,9 +17,9 @@ from espalier.manifest import (
     record_files,
     write_manifest,
 )
-from espalier.token_data.index import SPLITS, Split, TokenIndex, token_dtype
-from espalier.token_data.reader import Ids, TokenData
-from espalier.token_data.writer import SplitWriter
+from espalier.data.tokens.index import SPLITS, Split, TokenIndex, token_dtype
+from espalier.data.tokens.reader import Ids, TokenData
+from espalier.data.tokens.writer import SplitWriter
 from tests.contract.command import espalier, refused, tree
 from tests.contract.export_readers import READERS, read_mds
 
@@ -170,7 +170,7 @@ def test_mds_is_what_mosaicml_streaming_writes(
     tmp_path: Path, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Digests of what MDSWriter of 0.13.0 wrote of these rows, and StreamingDataset read back."""
-    from training.export import mds
+    from inputs.export import mds
 
     monkeypatch.setattr(mds, "LIMIT", limit)
     rows = [np.arange(n, dtype="<u2") for n in (1, 255, 256, 257, 1000) * 6]
@@ -183,7 +183,7 @@ def test_mds_is_what_mosaicml_streaming_writes(
 def test_an_interrupted_mds_goes_on_after_its_last_whole_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from training.export import mds
+    from inputs.export import mds
 
     monkeypatch.setattr(mds, "LIMIT", 5000)
     rows = [np.arange(n, dtype="<u2") for n in (1, 255, 256, 257, 1000) * 6]

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from espalier.discovery import stages
-from espalier.fingerprint import ROOT
-from espalier.runtimes.base import Launch
-from espalier.runtimes.base import quiet_environment as stage_environment
+from espalier.contract.discovery import stages
+from espalier.contract.paths import ROOT
+from espalier.host.runtimes.base import Launch
+from espalier.host.runtimes.base import quiet_environment as stage_environment
 from tests.contract.command import command, espalier, quiet_environment, refused, tree
 from tests.contract.waiting import wait_for
 from tests.tiny import tiny_llama, token_rows

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import PACKAGES, ROOT
 
 READMES = [
     ROOT / "README.md",
-    *sorted([*ROOT.glob("methods/*/README.md"), *ROOT.glob("training/*/README.md")]),
+    *sorted([file for place in PACKAGES for file in ROOT.glob(f"{place}/*/README.md")]),
     ROOT / "eval/README.md",
 ]
 ELSEWHERE = {

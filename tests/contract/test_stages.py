@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.manifest import CONTRACT, read_manifest
+from espalier.contract.manifest import CONTRACT, read_manifest
 from tests.contract.command import command, espalier, quiet_environment, refused, tree
 from tests.contract.waiting import wait_for, wait_until
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from espalier.discovery import stage_named
-from espalier.execution import Executor, Request
-from espalier.settings import Settings
-from espalier.stage_exit import StageFailed
-from espalier.store import Store
+from espalier.contract.discovery import stage_named
+from espalier.contract.store import Store
+from espalier.host.execution import Executor, Request
+from espalier.host.settings import Settings
+from espalier.host.stage_exit import StageFailed
 from tests.contract.command import command, espalier, quiet_environment, refused
 from tests.contract.maxtext_stages import Machines, OwnDisks, made, maxtext, weights
 from tests.contract.test_faults import stage_processes

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import ROOT
 from tests.contract.command import command, espalier, quiet_environment, tree
 from tests.contract.test_containers import engine
 from tests.contract.waiting import wait_for

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from espalier.pattern import Pattern
+from espalier.contract.pattern import Pattern
 from tests.fsdp.tiny_runs import mark_pruned, token_data
 from tests.tiny import tiny_llama
 from tests.unit.tiny_checkpoints import load_all, rewrite

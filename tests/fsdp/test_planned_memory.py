@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from espalier.fingerprint import ROOT
-from espalier.token_data.index import SplitIndex, TokenIndex, token_dtype
-from espalier.token_data.writer import SplitWriter
+from espalier.contract.paths import ROOT
+from espalier.data.tokens.index import SplitIndex, TokenIndex, token_dtype
+from espalier.data.tokens.writer import SplitWriter
 
 pytestmark = pytest.mark.fsdp
 

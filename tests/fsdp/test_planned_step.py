@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from espalier.architectures.shapes import Shapes
 from espalier.errors import InputError
+from espalier.models.shapes import Shapes
 from tests.unit.test_plan_gpu import CONFIG
 from training.plan_gpu.advice import Peak
 from training.plan_gpu.spec import PlanParameters

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from espalier.manifest import read_manifest
+from espalier.contract.manifest import read_manifest
 from tests.contract.command import command, espalier, quiet_environment, refused
 from tests.contract.waiting import wait_until
 from tests.unit.tiny_checkpoints import load_all

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
-from espalier.token_data.reader import TokenData
 from tests.contract.command import espalier, refused
 from tests.fsdp.tiny_runs import job_of, train
 from tests.tiny import tiny_llama

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.fsdp
 
 def test_the_weights_are_those_of_a_plain_loop(tmp_path: Path, inputs: dict[str, Path]) -> None:
     """The whole batch at once, the stock model's own loss, torch's AdamW and clipping."""
-    from espalier.token_data.reader import TokenData
+    from espalier.data.tokens.reader import TokenData
 
     run = train(tmp_path / "run", inputs, tokens=6 * 64, micro_batch=1)
     model = AutoModelForCausalLM.from_pretrained(inputs["model"], attn_implementation="eager")
@@ -169,7 +169,7 @@ def test_the_sparse_control_has_the_mask_and_fresh_weights(
 
 def test_documents_do_not_see_one_another(tmp_path: Path, inputs: dict[str, Path]) -> None:
     """With the mask, a sequence's states are those of its documents run alone."""
-    from espalier.token_data.reader import TokenData
+    from espalier.data.tokens.reader import TokenData
 
     model = AutoModelForCausalLM.from_pretrained(inputs["model"], attn_implementation="sdpa")
     windows = Windows(TokenData(inputs["data"]), "train", 64, True)
@@ -204,7 +204,7 @@ def test_a_teacher_alike_gives_nothing_to_learn(tmp_path: Path, inputs: dict[str
 
 
 def test_a_teachers_kl_is_the_formulas(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    from espalier.token_data.reader import TokenData
+    from espalier.data.tokens.reader import TokenData
     from tests.tiny import tiny_llama
 
     teacher = tiny_llama(tmp_path / "teacher", num_hidden_layers=4)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from espalier.checkpoint.tokenizer import tokenizer_hash
-from espalier.manifest import METRICS, write_synced
-from espalier.token_data.index import SPLITS, Split, SplitIndex, TokenIndex
-from espalier.token_data.writer import SplitWriter
+from espalier.contract.manifest import METRICS, write_synced
+from espalier.data.tokens.index import SPLITS, Split, SplitIndex, TokenIndex
+from espalier.data.tokens.writer import SplitWriter
+from espalier.models.tokenizer import tokenizer_hash
 from tests.tiny import SHAPE
 from tests.unit.tiny_checkpoints import load_all
 from training.gpu_fsdp.job import Job

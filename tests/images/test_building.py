@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.images import build, building, engine, ensure_built, find_engine, save
-from espalier.images.definition import load_image
-from espalier.images.engine import CONTEXT_LABEL, ENVIRONMENT_LABEL
+from espalier.host.images import build, building, engine, ensure_built, find_engine, save
+from espalier.host.images.definition import load_image
+from espalier.host.images.engine import CONTEXT_LABEL, ENVIRONMENT_LABEL
 
 CLIENT = """#!/usr/bin/env python3
 import json, os, sys

@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from espalier.images import Engine, ImageReference, ensure_built, find_engine, known_images, save
-from espalier.images.building import ANY_UID, CONFINED
-from espalier.images.definition import load_image
+from espalier.host.images import (
+    Engine,
+    ImageReference,
+    ensure_built,
+    find_engine,
+    known_images,
+    save,
+)
+from espalier.host.images.building import ANY_UID, CONFINED
+from espalier.host.images.definition import load_image
 
 pytestmark = [pytest.mark.containers, pytest.mark.slow]
 

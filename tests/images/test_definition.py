@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract.paths import ROOT
 from espalier.errors import InputError
-from espalier.images.definition import (
+from espalier.host.images.definition import (
     CODE,
     IMAGES,
-    ROOT,
     Image,
     images_for,
     known_images,

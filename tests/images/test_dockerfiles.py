@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from espalier.images.building import base_image
-from espalier.images.definition import IMAGES, ROOT, load_image
+from espalier.contract.paths import ROOT
+from espalier.host.images.building import base_image
+from espalier.host.images.definition import IMAGES, load_image
 
 DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
 each = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
@@ -94,4 +95,4 @@ def test_only_what_images_are_made_of_goes_to_the_engine() -> None:
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"
     allowed = {rule[1:] for rule in rules if rule.startswith("!")}
-    assert allowed == {"espalier", "methods", "eval", "training", "models.toml", "images"}
+    assert allowed == {"espalier", "methods", "inputs", "eval", "training", "models.toml", "images"}

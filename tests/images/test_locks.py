@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.images import compile_lock
-from espalier.images.definition import (
+from espalier.host.images import compile_lock
+from espalier.host.images.definition import (
     IMAGES,
     SHARED,
     known_images,
     load_image,
     locked_lines,
 )
-from espalier.images.lock import cpu_torch_options, locked_names, locks_of
+from espalier.host.images.lock import cpu_torch_options, locked_names, locks_of
 
 LOCKS = sorted(IMAGES.glob("*/*.lock"))
 CUDA_ONLY = re.compile(r"(nvidia-|cuda-|triton)")

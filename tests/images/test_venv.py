@@ -8,8 +8,8 @@ import pytest
 
 from espalier import venv
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.images.definition import Image, load_image
-from espalier.images.lock import run_uv
+from espalier.host.images.definition import Image, load_image
+from espalier.host.images.lock import run_uv
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_unknown_images_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_environment_holds_what_the_lock_says(tmp_path: Path) -> None:
     """A real one: the tests themselves run in it, or build it here."""
-    from espalier.runtimes.local import ENVIRONMENTS
+    from espalier.host.runtimes.local import ENVIRONMENTS
 
     python = venv.ensure_venv("wanda", "cpu", ENVIRONMENTS)
     words = "import lm_eval.base, lm_eval.tasks, lm_eval.evaluator, transformers, torch; "

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from espalier.images.definition import IMAGES
+from espalier.host.images.definition import IMAGES
 
 pytestmark = pytest.mark.maxtext
 
@@ -43,9 +43,9 @@ def test_jax_computes_and_differentiates() -> None:
     assert alone(program).split() == ["cpu", "18.0"]
 
 
-@pytest.mark.parametrize("name", ["espalier.run_stage", "espalier.discovery"])
+@pytest.mark.parametrize("name", ["espalier.run_stage", "espalier.contract.discovery"])
 def test_what_starts_a_stage_needs_no_torch(name: str) -> None:
     importlib.import_module(name)
     assert "torch" not in sys.modules
-    importlib.import_module("espalier.discovery").stages()
+    importlib.import_module("espalier.contract.discovery").stages()
     assert "torch" not in sys.modules

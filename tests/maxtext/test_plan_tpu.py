@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import InputError
-from espalier.tpus import tpu_named
+from espalier.hardware.tpus import tpu_named
 from tests.unit.test_plan_gpu import CONFIG
 from training.plan_tpu.spec import PlanTpuParameters
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.images.definition import ROOT
+from espalier.contract.paths import ROOT
 from tests.maxtext.test_image import OFFLINE
 from tests.ports import free_ports
 

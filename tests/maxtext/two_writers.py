@@ -8,7 +8,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from espalier.processes import Processes
+from espalier.contract.processes import Processes
 from training.tpu_maxtext import devices
 from training.tpu_maxtext.state import SavedStates
 

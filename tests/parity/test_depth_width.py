@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from espalier.progress import Progress
-from espalier.scoring.decoder import Decoder
-from espalier.scoring.one_pass import one_pass
-from espalier.stage import StageContext
-from methods.minitron.cuts import cuts_of
-from methods.minitron.depth_search import choose_block
+from espalier.contract.progress import Progress
+from espalier.contract.stage import StageContext
+from espalier.pruning.depth.cuts import cuts_of
+from espalier.pruning.depth.depth_search import choose_block
+from espalier.pruning.depth.measure import Sample, measure
+from espalier.pruning.layers.decoder import Decoder
+from espalier.pruning.layers.one_pass import one_pass
 from methods.minitron.importance import WidthImportance, most_important
-from methods.minitron.measure import Sample, measure
 from methods.shortgpt.algorithm import BlockInfluence, least_influential
 
 pytestmark = [pytest.mark.shared, pytest.mark.xdist_group("stories260k")]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from espalier.gates import check_checkpoint
-from espalier.pattern import Pattern
-from espalier.progress import Progress
-from espalier.pruning.stream import Job, prune_checkpoint
-from espalier.stage import StageContext
+from espalier.contract.pattern import Pattern
+from espalier.contract.progress import Progress
+from espalier.contract.stage import StageContext
+from espalier.models.gates import check_checkpoint
+from espalier.pruning.masked.stream import Job, prune_checkpoint
 from methods.magnitude.algorithm import Magnitude
 from methods.sparsegpt.algorithm import SparseGPT
 from methods.wanda.algorithm import Wanda

@@ -4,11 +4,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.processes import Processes
-from espalier.runtimes.base import Launch
-from espalier.runtimes.local import HostRuntime
-from espalier.runtimes.slurm.places import Bare
-from espalier.runtimes.slurm.step import SlurmRuntime
+from espalier.contract.processes import Processes
+from espalier.host.runtimes.base import Launch
+from espalier.host.runtimes.local import HostRuntime
+from espalier.host.runtimes.slurm.places import Bare
+from espalier.host.runtimes.slurm.step import SlurmRuntime
 
 
 @dataclass(frozen=True)

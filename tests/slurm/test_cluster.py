@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import ROOT
 from tests.contract.command import espalier, refused
 from tests.contract.waiting import wait_until
 from tests.slurm.cluster import Cluster, lacking, running

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-from espalier.chain import Chain
-from espalier.discovery import stage_named
-from espalier.execution import Executor
-from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
-from espalier.settings import Settings
-from espalier.stage import Stage
-from espalier.store import Store
+from espalier.contract.discovery import stage_named
+from espalier.contract.stage import Stage
+from espalier.contract.store import Store
+from espalier.host.chain import Chain
+from espalier.host.execution import Executor
+from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
+from espalier.host.settings import Settings
 from tests.tpu.conftest import IMAGE, QUICK
 
 PLACE = ("PROJECT=project", "ZONE=us-west4-a")

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from espalier.images import load_image
-from espalier.runtimes.tpu_vm import runtime as tpu_vm
-from espalier.runtimes.tpu_vm.client import ENDPOINT, TpuApi
-from espalier.runtimes.tpu_vm.folder import Folder
-from espalier.runtimes.tpu_vm.launcher import Launcher
-from espalier.runtimes.tpu_vm.options import Place, Wanted
-from espalier.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.runtimes.tpu_vm.startup import Order
-from espalier.runtimes.tpu_vm.timings import Timings
-from espalier.tpus import tpu_named
+from espalier.hardware.tpus import tpu_named
+from espalier.host.images import load_image
+from espalier.host.runtimes.tpu_vm import runtime as tpu_vm
+from espalier.host.runtimes.tpu_vm.client import ENDPOINT, TpuApi
+from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.options import Place, Wanted
+from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.host.runtimes.tpu_vm.startup import Order
+from espalier.host.runtimes.tpu_vm.timings import Timings
 from tests.tpu.fake_server import FakeServer, serving
 from tests.tpu.hosts import Hosts
 from tests.tpu.workers import Workers

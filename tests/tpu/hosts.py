@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import ROOT
 from tests.tpu.fake_server import Slice
 
 STUBS = Path(__file__).with_name("stubs")

@@ -2,13 +2,13 @@
 
 import sys
 
-from espalier.runtimes.tpu_vm.client import TpuApi
-from espalier.runtimes.tpu_vm.folder import Folder
-from espalier.runtimes.tpu_vm.launcher import Launcher
-from espalier.runtimes.tpu_vm.options import Place, Wanted
-from espalier.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.runtimes.tpu_vm.startup import Order
-from espalier.tpus import tpu_named
+from espalier.hardware.tpus import tpu_named
+from espalier.host.runtimes.tpu_vm.client import TpuApi
+from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.options import Place, Wanted
+from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.host.runtimes.tpu_vm.startup import Order
 from tests.tpu.conftest import IMAGE, QUICK
 
 if __name__ == "__main__":

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from espalier.fingerprint import ROOT
-from espalier.runtimes.choice import choose_runtime
-from espalier.runtimes.tpu_vm.client import TpuApi
-from espalier.runtimes.tpu_vm.folder import Folder
-from espalier.runtimes.tpu_vm.options import Wanted
-from espalier.runtimes.tpu_vm.records import RunRecord, now
-from espalier.runtimes.tpu_vm.request import creation
-from espalier.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
-from espalier.runtimes.tpu_vm.startup import Order
-from espalier.runtimes.tpu_vm.tpu_folder import TpuFolder
-from espalier.settings import read_settings
+from espalier.contract.paths import ROOT
+from espalier.host.runtimes.choice import choose_runtime
+from espalier.host.runtimes.tpu_vm.client import TpuApi
+from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.records import RunRecord, now
+from espalier.host.runtimes.tpu_vm.request import creation
+from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
+from espalier.host.runtimes.tpu_vm.startup import Order
+from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
+from espalier.host.settings import read_settings
 from tests.contract.command import command, espalier, quiet_environment, refused
 from tests.contract.waiting import wait_until
 from tests.tpu.asking import PLACE, words
@@ -115,7 +115,9 @@ def test_what_the_commands_refuse(tmp_path: Path, given: tuple[str, ...], says: 
 
 
 def test_the_command_line_knows_no_grpc() -> None:
-    code = "import sys, espalier.cli; sys.exit(any(m in sys.modules for m in ('grpc', 'fsspec')))"
+    code = (
+        "import sys, espalier.host.cli; sys.exit(any(m in sys.modules for m in ('grpc', 'fsspec')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

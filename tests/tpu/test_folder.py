@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import EnvironmentFailure
-from espalier.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.folder import Folder
 from tests.tpu.fake_storage import storing
 
 

@@ -12,10 +12,10 @@ import grpc
 import pytest
 
 from espalier.errors import EnvironmentFailure, InputError, Interrupted
-from espalier.runtimes.tpu_vm.attempt import verdict
-from espalier.runtimes.tpu_vm.launcher import Launcher
-from espalier.runtimes.tpu_vm.records import Exit
-from espalier.runtimes.tpu_vm.request import tpu_name
+from espalier.host.runtimes.tpu_vm.attempt import verdict
+from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.records import Exit
+from espalier.host.runtimes.tpu_vm.request import tpu_name
 from tests.tpu.fake_server import FakeServer
 from tests.tpu.workers import Worker, Workers, half, phase, succeeds
 

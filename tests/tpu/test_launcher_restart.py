@@ -17,15 +17,15 @@ from pathlib import Path
 import grpc
 import pytest
 
+from espalier.contract.paths import ROOT
 from espalier.errors import EnvironmentFailure, InputError, Interrupted
-from espalier.fingerprint import ROOT
-from espalier.runtimes.tpu_vm.fleet import Fleet
-from espalier.runtimes.tpu_vm.folder import Folder
-from espalier.runtimes.tpu_vm.launcher import Launcher
-from espalier.runtimes.tpu_vm.options import Wanted
-from espalier.runtimes.tpu_vm.request import tpu_name, valid_name
-from espalier.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.tpus import tpu_named
+from espalier.hardware.tpus import tpu_named
+from espalier.host.runtimes.tpu_vm.fleet import Fleet
+from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.request import tpu_name, valid_name
+from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from tests.contract.waiting import wait_until
 from tests.tpu.fake_server import COMES_UP, FakeServer
 from tests.tpu.workers import Worker, Workers, half, phase, succeeds

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from espalier.errors import Interrupted
-from espalier.runtimes.tpu_vm.launcher import Launcher
-from espalier.runtimes.tpu_vm.request import tpu_name
+from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.request import tpu_name
 from tests.tpu.fake_server import FakeServer
 from tests.tpu.workers import Worker, Workers, succeeds
 

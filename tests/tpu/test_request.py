@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 
 from espalier.errors import InputError
-from espalier.runtimes.tpu_vm.options import Wanted
-from espalier.runtimes.tpu_vm.records import now
-from espalier.runtimes.tpu_vm.request import creation
-from espalier.tpus import tpu_named
+from espalier.hardware.tpus import tpu_named
+from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.records import now
+from espalier.host.runtimes.tpu_vm.request import creation
 
 
 def test_a_creation_has_an_id_of_its_own(wanted: Wanted) -> None:

@@ -10,21 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from espalier.chain import Chain
-from espalier.cli.plan import plan_first
-from espalier.cli.session import Session
+from espalier.contract.made import Made
+from espalier.contract.stage import Outcome
+from espalier.contract.store import Store
 from espalier.errors import InputError, Interrupted
-from espalier.execution import Executor, Request
-from espalier.made import Made
-from espalier.planning_command import PlanningCommand
-from espalier.runtimes.tpu_vm import upload
-from espalier.runtimes.tpu_vm.options import Wanted
-from espalier.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.runtimes.tpu_vm.runtime import TpuVmRuntime
-from espalier.stage import Outcome
-from espalier.stage_exit import StageFailed
-from espalier.store import Store
-from espalier.training_command import TrainingCommand
+from espalier.host.chain import Chain
+from espalier.host.cli.plan import plan_first
+from espalier.host.cli.session import Session
+from espalier.host.commands.planning import PlanningCommand
+from espalier.host.commands.training import TrainingCommand
+from espalier.host.execution import Executor, Request
+from espalier.host.runtimes.tpu_vm import upload
+from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
+from espalier.host.stage_exit import StageFailed
 from tests.contract.command import espalier
 from tests.contract.waiting import wait_until
 from tests.tiny import tiny_llama
@@ -243,7 +243,7 @@ def test_a_pipeline_plans_before_it_pays(
         return tmp_path
 
     monkeypatch.setattr(PlanningCommand, "run", run)
-    monkeypatch.setattr("espalier.cli.plan.report", lambda *given: None)
+    monkeypatch.setattr("espalier.host.cli.plan.report", lambda *given: None)
     asked = settings(tmp_path, force=force)
     session = Session(asked, Chain(executor(asked), asked), {})
     rest = {"TRAIN": "tpu", "TOKENS": "1M", "TRAIN_BATCH": "8", "TRAIN_SEQLEN": "32", "BATCH": "2"}

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import InputError
-from espalier.runtimes.tpu_vm.folder import Folder
-from espalier.runtimes.tpu_vm.launcher import Launcher
-from espalier.runtimes.tpu_vm.options import Wanted
-from espalier.runtimes.tpu_vm.startup import MOST_BYTES, Order, startup_script
-from espalier.tpus import tpu_named
+from espalier.hardware.tpus import tpu_named
+from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.startup import MOST_BYTES, Order, startup_script
 from tests.contract.waiting import wait_until
 from tests.tpu.conftest import IMAGE, QUICK
 from tests.tpu.fake_server import FakeServer

@@ -7,11 +7,11 @@ import pytest
 import torch
 import transformers
 
-from espalier.architectures.adapter import Architecture
-from espalier.architectures.products import FLOAT32_ROUNDED, products
-from espalier.architectures.shapes import Shapes, read_config
-from espalier.checkpoint.reader import CheckpointReader
 from espalier.errors import InputError
+from espalier.models.adapter import Architecture
+from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.products import FLOAT32_ROUNDED, products
+from espalier.models.shapes import Shapes, read_config
 from tests.unit.tiny_checkpoints import make_checkpoint, make_ids, rewrite
 
 pytestmark = pytest.mark.every_image

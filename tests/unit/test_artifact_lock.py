@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.artifact_lock import artifact_lock, is_held
+from espalier.contract.lock import artifact_lock, is_held
 from espalier.errors import EnvironmentFailure
 
 

@@ -11,10 +11,10 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
-from espalier.calibration import load_calibration  # noqa: E402
+from espalier.data.calibration import load_calibration  # noqa: E402
+from espalier.data.text import Description, Reading  # noqa: E402
+from espalier.data.token_ids import sha256_of_ids  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
-from espalier.text import Description, Reading  # noqa: E402
-from espalier.tokenized import sha256_of_ids  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
 
 WORDS = ["quick", "brown", "fox", "jumps", "over", "lazy", "dog", "and", "then", "sleeps"]
@@ -68,7 +68,7 @@ def test_documents_are_drawn_by_c4s_rule(
 def test_a_large_set_is_drawn_the_same_without_measuring_it_first(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("espalier.calibration.FEW_DOCUMENTS", 0)
+    monkeypatch.setattr("espalier.data.calibration.FEW_DOCUMENTS", 0)
     texts = documents(30)
     source = write_jsonl(tmp_path / "text.jsonl", texts)
     found = load_calibration(source, model, 5, 40, 3)
@@ -139,8 +139,8 @@ def test_refusals_say_what_to_do(model: Path, tmp_path: Path) -> None:
 
 
 def test_an_unlucky_draw_ends(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("espalier.calibration.FEW_DOCUMENTS", 0)
-    monkeypatch.setattr("espalier.calibration.MAX_REJECTIONS", 20)
+    monkeypatch.setattr("espalier.data.calibration.FEW_DOCUMENTS", 0)
+    monkeypatch.setattr("espalier.data.calibration.MAX_REJECTIONS", 20)
     source = write_jsonl(tmp_path / "short.jsonl", ["quick brown", "fox"])
     assert "of 20 drawn documents" in refusal(source, model, 100)
 

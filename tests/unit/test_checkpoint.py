@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from espalier.checkpoint.files import copy_config
-from espalier.checkpoint.layout import plan_files, write_index
-from espalier.checkpoint.locate import INDEX
-from espalier.checkpoint.reader import CheckpointReader
-from espalier.checkpoint.tokenizer import check_tokenizer, largest_token_id
-from espalier.checkpoint.writer import write_safetensors
 from espalier.errors import EnvironmentFailure, InputError
+from espalier.models.checkpoint.companions import copy_config
+from espalier.models.checkpoint.layout import plan_files, write_index
+from espalier.models.checkpoint.locate import INDEX
+from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.checkpoint.writer import write_safetensors
+from espalier.models.tokenizer import check_tokenizer, largest_token_id
 
 TENSORS = {
     "a": torch.arange(12, dtype=torch.float32).reshape(3, 4),

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from espalier.fingerprint import ROOT
+from espalier.contract.paths import ROOT
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from espalier.fingerprint import ROOT
     ],
 )
 def test_how_a_command_ends(body: str, code: int, says: str) -> None:
-    program = "import sys, typer, espalier.cli as c; from espalier.errors import InputError\n"
+    program = "import sys, typer, espalier.host.cli as c; from espalier.errors import InputError\n"
     program += f"@c.app.command('ends')\ndef ends() -> None:\n    {body}\n"
     program += "sys.argv = ['espalier', 'ends']; c.main()"
     done = subprocess.run(

@@ -18,19 +18,19 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("lm_eval", reason="fetching runs in the image eval")
 
+from espalier.contract.paths import ROOT
 from espalier.errors import InputError
-from espalier.fingerprint import ROOT
+from inputs.fetch.datasets import training_files
+from inputs.fetch.stage import wanted
 from tests.unit.hub_server import COMMIT, Hub, serve
-from training.fetch.datasets import training_files
-from training.fetch.stage import wanted
 
 RUN = """
 import json, sys
 from pathlib import Path
-from espalier.discovery import stage_named
+from espalier.contract.discovery import stage_named
 from espalier.errors import EspalierError
-from espalier.progress import Progress
-from espalier.stage import StageContext
+from espalier.contract.progress import Progress
+from espalier.contract.stage import StageContext
 import importlib
 stage, output, given = stage_named(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
 context = StageContext({}, output / "out", output / "scratch", "cpu", Progress())

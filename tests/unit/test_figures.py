@@ -13,6 +13,7 @@ matplotlib = pytest.importorskip("matplotlib")
 
 from matplotlib.figure import Figure  # noqa: E402
 
+from espalier.contract.paths import ROOT  # noqa: E402
 from espalier.figures import (  # noqa: E402
     MINUS,
     PALE_VERMILLION,
@@ -25,7 +26,6 @@ from espalier.figures import (  # noqa: E402
     save,
     title,
 )
-from espalier.fingerprint import ROOT  # noqa: E402
 from methods.minitron.plots import draw_depth, draw_importance  # noqa: E402
 from methods.shortgpt.plots import draw_block_influence  # noqa: E402
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from espalier import fingerprint
+from espalier.contract.fingerprint import code_hash, identify
+from espalier.contract.manifest import Recipe
 from espalier.errors import InputError
-from espalier.fingerprint import code_hash, identify
-from espalier.manifest import Recipe
 
 
 def _package(root: Path, sources: dict[str, str]) -> None:

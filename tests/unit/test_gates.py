@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from espalier.errors import InputError
-from espalier.gates import check_checkpoint, check_parent, describe_model
+from espalier.models.gates import check_checkpoint, check_parent, describe_model
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, rewrite
 
 UP = "model__layers__1__mlp__up_proj__weight"

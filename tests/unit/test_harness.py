@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from espalier.contract.progress import Progress  # noqa: E402
+from espalier.contract.stage import Outcome, StageContext  # noqa: E402
+from espalier.data.task_rows import task_files  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
-from espalier.progress import Progress  # noqa: E402
-from espalier.stage import Outcome, StageContext  # noqa: E402
-from espalier.task_rows import task_files  # noqa: E402
 from eval.spec import EvalParameters  # noqa: E402
 from eval.stage import run, run_legacy  # noqa: E402
 from eval.suites import PAPER_ZERO_SHOT  # noqa: E402

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espalier.pattern import Pattern
+from espalier.contract.pattern import Pattern
 from methods.magnitude.algorithm import Magnitude, zero_smallest, zero_smallest_in_groups
 
 

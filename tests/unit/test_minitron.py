@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from espalier.errors import InputError
-from espalier.scoring.decoder import Decoder
-from espalier.scoring.one_pass import one_pass
-from methods.minitron.cuts import CHUNK_TOKENS, Cut, chunk_tokens, cuts_of, layer_runs
-from methods.minitron.depth_search import choose_block, order_of_removal, walk
+from espalier.pruning.depth.cuts import CHUNK_TOKENS, Cut, chunk_tokens, cuts_of, layer_runs
+from espalier.pruning.depth.depth_search import choose_block, order_of_removal, walk
+from espalier.pruning.depth.measure import Sample, measure
+from espalier.pruning.layers.decoder import Decoder
+from espalier.pruning.layers.one_pass import one_pass
 from methods.minitron.importance import (
     WidthImportance,
     most_important,
@@ -22,7 +23,6 @@ from methods.minitron.importance import (
     over_tokens,
     root,
 )
-from methods.minitron.measure import Sample, measure
 from methods.minitron.spec import Aggregation, DepthScoreParameters
 from tests.unit.tiny_checkpoints import make_checkpoint, make_context, make_ids
 
@@ -94,7 +94,7 @@ def test_a_killed_measurement_goes_on_after_its_chunk(
     expected = measure(
         make_context(tmp_path / "model", tmp_path / "once"), decoder, samples, cuts, None
     )
-    monkeypatch.setattr("methods.minitron.measure.chunk_tokens", lambda cuts, width: 48)
+    monkeypatch.setattr("espalier.pruning.depth.measure.chunk_tokens", lambda cuts, width: 48)
     context = make_context(tmp_path / "model", tmp_path / "killed")
     embed, calls = decoder.embed, itertools.count()
 

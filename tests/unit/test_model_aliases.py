@@ -5,7 +5,7 @@ import re
 import pytest
 
 from espalier.errors import InputError
-from espalier.model_aliases import model_aliases, resolve_model
+from espalier.models.aliases import model_aliases, resolve_model
 
 
 def test_every_alias_is_pinned_to_a_commit() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 np = pytest.importorskip("numpy")
 
 from espalier.errors import InputError  # noqa: E402
-from training.data.packing import Fractions, Frame, blocks, until_enough  # noqa: E402
-from training.data.source import Part, parts_of  # noqa: E402
+from inputs.data.packing import Fractions, Frame, blocks, until_enough  # noqa: E402
+from inputs.data.source import Part, parts_of  # noqa: E402
 
 TEXTS = [f"document {number}" for number in range(20_000)]
 

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+from espalier.data.text import Description, Reading  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
-from espalier.text import Description, Reading  # noqa: E402
 from eval.perplexity import cut_windows, perplexity, window_losses  # noqa: E402
 from eval.windows import load_windows  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402

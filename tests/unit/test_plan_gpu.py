@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from espalier.cli.plan import plan_gpu
-from espalier.discovery import stage_named
+from espalier.contract.discovery import stage_named
+from espalier.contract.manifest import MANIFEST
+from espalier.contract.store import Store
 from espalier.errors import InputError
-from espalier.manifest import MANIFEST
-from espalier.planning_command import PlanningCommand, alone, known
-from espalier.store import Store
+from espalier.hardware.gpus import GPUS
+from espalier.host.cli.plan import plan_gpu
+from espalier.host.commands.planning import PlanningCommand, alone, known
 from training.plan_gpu.advice import Peak, verdict
-from training.plan_gpu.gpus import GPUS
 from training.plan_gpu.spec import PlanParameters
 
 GIB = 1 << 30

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from espalier.cli.plan import plan_tpu
-from espalier.discovery import stage_named
+from espalier.contract.discovery import stage_named
+from espalier.contract.store import Store
 from espalier.errors import InputError
-from espalier.execution import Executor, Request
-from espalier.planning_command import PlanningCommand
-from espalier.runtimes.local import LocalRuntime
-from espalier.settings import Settings
-from espalier.store import Store
-from espalier.tpus import tpu_named
+from espalier.hardware.tpus import tpu_named
+from espalier.host.cli.plan import plan_tpu
+from espalier.host.commands.planning import PlanningCommand
+from espalier.host.execution import Executor, Request
+from espalier.host.runtimes.local import LocalRuntime
+from espalier.host.settings import Settings
 from tests.unit.test_plan_gpu import CONFIG
 from training.plan_tpu.estimate import estimated
 from training.plan_tpu.spec import PlanTpuParameters

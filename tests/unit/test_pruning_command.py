@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from espalier.discovery import method_named, scorers
+from espalier.contract.discovery import method_named, scorers
 from espalier.errors import InputError
-from espalier.pruning_command import PruningCommand, known_names
+from espalier.host.commands.pruning import PruningCommand, known_names
 from tests.contract.command import espalier, refused
 from tests.tiny import SHAPE
 

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espalier.pattern import Pattern
-from espalier.pruning.selection import (
+from espalier.contract.pattern import Pattern
+from espalier.pruning.masked.selection import (
     kth_smallest_magnitude,
     smallest_in_groups,
     smallest_in_rows,

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from espalier import device
+from espalier.contract.pattern import Pattern
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.gates import check_checkpoint
-from espalier.pattern import Pattern
+from espalier.models.gates import check_checkpoint
 from espalier.pruning import stream
-from espalier.pruning.resume import ResumeState
-from espalier.pruning.stream import Job, prune_checkpoint
+from espalier.pruning.layers.resume import ResumeState
+from espalier.pruning.masked.stream import Job, prune_checkpoint
 from methods.magnitude.algorithm import Magnitude
 from methods.sparsegpt.algorithm import SparseGPT
 from methods.wanda.algorithm import Wanda
@@ -161,7 +161,7 @@ import sys
 from pathlib import Path
 from tests.unit.test_pruning_stream import job
 from tests.unit.tiny_checkpoints import make_context, make_ids
-from espalier.pruning.stream import prune_checkpoint
+from espalier.pruning.masked.stream import prune_checkpoint
 ids = make_ids(samples=32, tokens=48)
 for output in sys.argv[2:]:
     prune_checkpoint(make_context(Path(sys.argv[1]), Path(output)), job(input_ids=ids, batch=1))

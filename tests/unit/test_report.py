@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from espalier.contract.paths import ROOT
 from espalier.errors import InputError
-from espalier.fingerprint import ROOT
 from eval.published import published_accuracy, published_perplexity
 from eval.report import (
     NO_SPEED,
@@ -159,6 +159,6 @@ def test_published_values_are_found() -> None:
 
 
 def test_the_host_needs_no_model_stack() -> None:
-    code = "import sys, eval.report, eval.spec, training.sapling.spec, training.fetch.spec\n"
+    code = "import sys, eval.report, eval.spec, inputs.sapling.spec, inputs.fetch.spec\n"
     code += "assert not {'torch', 'transformers', 'numpy', 'lm_eval'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from espalier.architectures.shapes import Shapes, read_config
+from espalier.contract.progress import Progress
 from espalier.errors import InputError
-from espalier.gates import check_checkpoint
-from espalier.progress import Progress
-from espalier.structured.record import structured_section
-from espalier.structured.restructure import Kept, restructure, restructured_config
+from espalier.models.gates import check_checkpoint
+from espalier.models.shapes import Shapes, read_config
+from espalier.pruning.structured.record import structured_section
+from espalier.pruning.structured.restructure import Kept, restructure, restructured_config
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_ids
 
 FAMILIES = [

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from espalier.discovery import stage_named
+from espalier.contract.discovery import stage_named
+from espalier.contract.processes import Processes
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.images import Engine
-from espalier.processes import Processes
-from espalier.runtimes import choice
-from espalier.runtimes.base import Launch, Limits, run_to_end
-from espalier.runtimes.container import ContainerRuntime
-from espalier.runtimes.local import LocalRuntime
-from espalier.secrets import hub_environment, hub_token
-from espalier.settings import Settings
+from espalier.host.images import Engine
+from espalier.host.runtimes import choice
+from espalier.host.runtimes.base import Launch, Limits, run_to_end
+from espalier.host.runtimes.container import ContainerRuntime
+from espalier.host.runtimes.local import LocalRuntime
+from espalier.host.secrets import hub_environment, hub_token
+from espalier.host.settings import Settings
 
 TOKEN = "hf_secret"
 

@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from espalier.calibration import load_calibration  # noqa: E402
-from espalier.manifest import content_files  # noqa: E402
-from espalier.progress import Progress  # noqa: E402
-from espalier.stage import Outcome, StageContext  # noqa: E402
-from espalier.text import SPLITS, Description, Documents  # noqa: E402
-from training.sapling import corpus, stage  # noqa: E402
-from training.sapling.spec import CorpusParameters, GrowParameters  # noqa: E402
-from training.sapling.tokenizer import END_ID, VOCABULARY, train_tokenizer  # noqa: E402
+from espalier.contract.manifest import content_files  # noqa: E402
+from espalier.contract.progress import Progress  # noqa: E402
+from espalier.contract.stage import Outcome, StageContext  # noqa: E402
+from espalier.data.calibration import load_calibration  # noqa: E402
+from espalier.data.text import SPLITS, Description, Documents  # noqa: E402
+from inputs.sapling import corpus, stage  # noqa: E402
+from inputs.sapling.spec import CorpusParameters, GrowParameters  # noqa: E402
+from inputs.sapling.tokenizer import END_ID, VOCABULARY, train_tokenizer  # noqa: E402
 
 
 def context(folder: Path, **inputs: Path) -> StageContext:

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from espalier.errors import InputError
-from espalier.pruning.resume import ResumeState
-from espalier.scoring.decoder import Decoder
-from espalier.scoring.one_pass import one_pass
+from espalier.pruning.layers.decoder import Decoder
+from espalier.pruning.layers.one_pass import one_pass
+from espalier.pruning.layers.resume import ResumeState
 from methods.shortgpt.algorithm import BlockInfluence, least_influential
 from tests.unit.tiny_checkpoints import make_checkpoint, make_context, make_ids
 

@@ -9,23 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from espalier.cli.steps import steps
-from espalier.discovery import stage_named
+from espalier.contract.discovery import stage_named
+from espalier.contract.paths import ROOT
+from espalier.contract.processes import Processes
+from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.execution import Executor, Request
-from espalier.fingerprint import ROOT
-from espalier.images import load_image
-from espalier.processes import Processes
-from espalier.runtimes import local
-from espalier.runtimes.base import Launch
-from espalier.runtimes.choice import choose_runtime, fetching_runtime
-from espalier.runtimes.local import InsideRuntime
-from espalier.runtimes.slurm.command import Command
-from espalier.runtimes.slurm.job import BODY, Job
-from espalier.runtimes.slurm.places import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
-from espalier.runtimes.slurm.step import SlurmRuntime
-from espalier.settings import Settings, read_settings, split_assignments
-from espalier.store import Store
+from espalier.host.cli.steps import steps
+from espalier.host.execution import Executor, Request
+from espalier.host.images import load_image
+from espalier.host.images.definition import CODE
+from espalier.host.runtimes import local
+from espalier.host.runtimes.base import Launch
+from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
+from espalier.host.runtimes.local import InsideRuntime
+from espalier.host.runtimes.slurm.command import Command
+from espalier.host.runtimes.slurm.job import BODY, Job
+from espalier.host.runtimes.slurm.places import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
+from espalier.host.runtimes.slurm.step import SlurmRuntime
+from espalier.host.settings import Settings, read_settings, split_assignments
 from tests.contract.waiting import wait_until
 
 STEP = [
@@ -33,7 +34,6 @@ STEP = [
     *("--mpi=none", "--cpu-bind=none", "--kill-on-bad-exit=0", "--wait=120"),
 ]
 STAGE = ["/opt/venv/bin/python", "-m", "espalier.run_stage", "/out"]
-CODE = ("espalier", "methods", "eval", "training", "models.toml")
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
-from espalier.pattern import Pattern
 from methods.sparsegpt import hessian as hessian_module
 from methods.sparsegpt.algorithm import SparseGPT, prune_columns
 from methods.sparsegpt.hessian import (

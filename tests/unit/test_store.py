@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract.manifest import MANIFEST
+from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.manifest import MANIFEST
-from espalier.store import Store
 
 
 @pytest.mark.parametrize(

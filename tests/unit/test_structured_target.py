@@ -7,12 +7,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from espalier.architectures.shapes import Shapes
 from espalier.errors import InputError
-from espalier.structured.candidates import ALIKE, TOLERANCE, candidates
-from espalier.structured.parameters import short_count
-from espalier.structured.target import target_shapes
-from espalier.structured.unroll import between, unroll
+from espalier.models.shapes import Shapes
+from espalier.pruning.structured.candidates import ALIKE, TOLERANCE, candidates
+from espalier.pruning.structured.parameters import short_count
+from espalier.pruning.structured.target import target_shapes
+from espalier.pruning.structured.unroll import between, unroll
 from methods.minitron.spec import DepthParameters, MinitronParameters, WidthParameters
 
 LLAMA_8B: dict[str, Any] = {

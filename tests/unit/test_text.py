@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 np = pytest.importorskip("numpy")
 
+from espalier.data.text import Description, Documents, Reading, kind_of, split_file  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
-from espalier.text import Description, Documents, Reading, kind_of, split_file  # noqa: E402
 
 
 @settings(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
 
+from espalier.data.text_files import documents_of  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
-from espalier.text_files import documents_of  # noqa: E402
 
 TEXTS = ["a\u2028b", "", "line\nline"]
 

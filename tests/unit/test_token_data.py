@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 np = pytest.importorskip("numpy")
 
-from espalier.checkpoint.tokenizer import tokenizer_hash  # noqa: E402
-from espalier.errors import InputError  # noqa: E402
-from espalier.token_data.index import (  # noqa: E402
+from espalier.data.tokens.index import (  # noqa: E402
     SplitIndex,
     TokenIndex,
     narrowest,
     token_dtype,
 )
-from espalier.token_data.reader import TokenData  # noqa: E402
-from espalier.token_data.writer import SplitWriter  # noqa: E402
+from espalier.data.tokens.reader import TokenData  # noqa: E402
+from espalier.data.tokens.writer import SplitWriter  # noqa: E402
+from espalier.errors import InputError  # noqa: E402
+from espalier.models.tokenizer import tokenizer_hash  # noqa: E402
 
 IDS = st.lists(st.integers(0, 65_535), min_size=1, max_size=12)
 DOCUMENTS = st.lists(IDS, min_size=1, max_size=12)

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espalier.architectures.shapes import Shapes
+from espalier.contract.ledger import Entry, Total
+from espalier.contract.stage import Outcome
 from espalier.errors import InputError
-from espalier.ledger import Entry, Total
-from espalier.stage import Outcome
+from espalier.models.shapes import Shapes
 from training.gpu_fsdp.spec import TrainingParameters
 from training.protocol.budget import Budget, forward_flops, training_flops
 from training.protocol.order import Order, Share

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
-from espalier.pattern import Pattern
 from espalier.pruning import masks
-from espalier.pruning.statistics import SquaredNorms
+from espalier.pruning.masked.statistics import SquaredNorms
 from methods.wanda.algorithm import Wanda, zero_by_row_share, zero_lowest
 from methods.wanda.spec import STAGE, WandaParameters
 

@@ -7,8 +7,8 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from espalier.progress import Progress
-from espalier.stage import StageContext
+from espalier.contract.progress import Progress
+from espalier.contract.stage import StageContext
 
 torch.set_num_threads(1)  # tensors this small gain nothing from more
 

@@ -10,9 +10,9 @@ import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
 from espalier.errors import EnvironmentFailure, InputError
-from training.tpu_maxtext.checkpoint import Arrays
-from training.tpu_maxtext.model import Model
-from training.tpu_maxtext.shape import model_keys, stored_dtype
+from training.maxtext_model.checkpoint import Arrays
+from training.maxtext_model.model import Model
+from training.maxtext_model.shape import model_keys, stored_dtype
 from training.tpu_maxtext.state import sharded
 
 ITEMS = Path("0") / "items"

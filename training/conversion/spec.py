@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from espalier.architectures.shapes import Shapes
-from espalier.parameters import Parameters
-from espalier.stage import Estimate, Stage
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Estimate, Stage
+from espalier.models.shapes import Shapes
 
 PROCESS_BYTES, BYTES_A_SECOND = 1500 << 20, 50 << 20
 

@@ -1,15 +1,15 @@
 """From MaxText's checkpoint to a Hugging Face directory."""
 
-from espalier.architectures.shapes import read_config
-from espalier.manifest import pruning_of
-from espalier.parameters import Parameters
-from espalier.processes import Processes
-from espalier.stage import Outcome, StageContext
+from espalier.contract.manifest import pruning_of
+from espalier.contract.parameters import Parameters
+from espalier.contract.processes import Processes
+from espalier.contract.stage import Outcome, StageContext
+from espalier.models.shapes import read_config
 from training.conversion.orbax import is_scanned, load
-from training.tpu_maxtext.checkpoint import write_checkpoint
-from training.tpu_maxtext.devices import devices_of
+from training.maxtext_model.checkpoint import write_checkpoint
+from training.maxtext_model.devices import devices_of
+from training.maxtext_model.probe import probe
 from training.tpu_maxtext.job import hardware
-from training.tpu_maxtext.probe import probe
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:

@@ -1,17 +1,17 @@
 """From a Hugging Face directory to MaxText's checkpoint, a tensor at a time."""
 
-from espalier.architectures.shapes import Shapes, read_config
-from espalier.checkpoint.files import CONFIG, copy_companions, write_bytes
-from espalier.manifest import pruning_of
-from espalier.parameters import Parameters
-from espalier.processes import Processes
-from espalier.stage import Outcome, StageContext
+from espalier.contract.manifest import pruning_of
+from espalier.contract.parameters import Parameters
+from espalier.contract.processes import Processes
+from espalier.contract.stage import Outcome, StageContext
+from espalier.models.checkpoint.companions import CONFIG, copy_companions, write_bytes
+from espalier.models.shapes import Shapes, read_config
 from training.conversion.orbax import abstract_weights, model_of, save
 from training.conversion.spec import ToMaxTextParameters
-from training.tpu_maxtext.checkpoint import StoredWeights
-from training.tpu_maxtext.devices import devices_of
+from training.maxtext_model.checkpoint import StoredWeights
+from training.maxtext_model.devices import devices_of
+from training.maxtext_model.probe import probe
 from training.tpu_maxtext.job import hardware
-from training.tpu_maxtext.probe import probe
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:

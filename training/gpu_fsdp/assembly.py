@@ -6,7 +6,7 @@ from pathlib import Path
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
-from espalier.architectures.shapes import read_config
+from espalier.models.shapes import read_config
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.model import (
     LanguageModel,

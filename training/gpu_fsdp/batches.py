@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from espalier.data.tokens.index import Split
+from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
-from espalier.token_data.index import Split
-from espalier.token_data.reader import TokenData
 from training.protocol.order import Order, Share
 
 

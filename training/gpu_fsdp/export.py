@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espalier.checkpoint.files import CONFIG, copy_companions, write_text
-from espalier.checkpoint.header import TensorEntry
-from espalier.checkpoint.layout import PlannedFile, plan_files, write_index
-from espalier.checkpoint.reader import CheckpointReader
-from espalier.checkpoint.writer import NAMES, write_safetensors
+from espalier.models.checkpoint.companions import CONFIG, copy_companions, write_text
+from espalier.models.checkpoint.header import TensorEntry
+from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
+from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.checkpoint.writer import NAMES, write_safetensors
 from training.gpu_fsdp.model import LanguageModel
 from training.protocol.sparsity import is_masked
 

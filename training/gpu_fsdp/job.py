@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.architectures.shapes import Shapes, read_config
+from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
-from espalier.gates import check_parent
-from espalier.token_data.reader import TokenData
+from espalier.models.gates import check_parent
+from espalier.models.shapes import Shapes, read_config
 from training.gpu_fsdp.loss import Weights
 from training.gpu_fsdp.spec import TrainingParameters
 from training.protocol.budget import Budget

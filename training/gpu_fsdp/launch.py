@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from espalier.contract.processes import Processes
 from espalier.errors import EspalierError
-from espalier.processes import Processes
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.worker import RESULT, run_rank
 from training.protocol.order import Share

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from espalier.checkpoint.reader import CheckpointReader, check_finite, read_entry
+from espalier.models.checkpoint.reader import CheckpointReader, check_finite, read_entry
 from training.gpu_fsdp.batches import Sequences
 from training.gpu_fsdp.loss import Sums, Weights, summed_losses, taught_layers
 from training.gpu_fsdp.sparsity import local

@@ -5,9 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from espalier.architectures.shapes import Shapes
-from espalier.parameters import Optional
-from espalier.stage import Estimate, Stage
+from espalier.contract.parameters import Optional
+from espalier.contract.stage import Estimate, Stage
+from espalier.models.shapes import Shapes
 from training.protocol.budget import training_flops
 from training.protocol.parameters import LONGEST, Positive, ProtocolParameters, Weight
 

@@ -1,12 +1,12 @@
 """The stage `train-gpu`: check the inputs, run the ranks, tell what came out."""
 
-from espalier.device import require_device
+from espalier.contract.manifest import METRICS
+from espalier.contract.parameters import Parameters
+from espalier.contract.processes import Processes
+from espalier.contract.stage import Outcome, StageContext
+from espalier.data.tokens.reader import TokenData
 from espalier.errors import Interrupted
-from espalier.manifest import METRICS
-from espalier.parameters import Parameters
-from espalier.processes import Processes
-from espalier.stage import Outcome, StageContext
-from espalier.token_data.reader import TokenData
+from espalier.models.device import require_device
 from training.gpu_fsdp.export import sparsity_of
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.launch import train

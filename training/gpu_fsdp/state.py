@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
-from espalier.manifest import write_synced
+from espalier.contract.manifest import write_synced
 from training.gpu_fsdp.model import LanguageModel
 
 COMPLETE, FACTS = ".metadata", "facts.json"

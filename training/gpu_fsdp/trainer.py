@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from espalier.token_data.reader import TokenData
+from espalier.data.tokens.reader import TokenData
 from training.gpu_fsdp.assembly import Assembled, assemble
 from training.gpu_fsdp.batches import Batches, Sequences, Windows
 from training.gpu_fsdp.export import export

@@ -23,13 +23,13 @@ if __name__ == "__main__":
 import torch
 import torch.distributed as dist
 
-from espalier.device import require_device
+from espalier.contract.manifest import RUN_FOLDER, RunSpec, write_synced
+from espalier.contract.processes import end_with_parent
+from espalier.contract.progress import Progress
+from espalier.data.tokens.reader import TokenData
 from espalier.errors import EspalierError
-from espalier.manifest import RUN_FOLDER, RunSpec, write_synced
-from espalier.processes import end_with_parent
-from espalier.progress import Progress
-from espalier.resources import peak_memory
-from espalier.token_data.reader import TokenData
+from espalier.host.fit import peak_memory
+from espalier.models.device import require_device
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import Trainer

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.plan_gpu.gpus import Gpu
+from espalier.hardware.gpus import Gpu
 
 USABLE = 0.9
 """Of a GPU's memory: the rest is CUDA's context, NCCL's buffers and what the allocator splits."""

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from espalier.architectures.shapes import Shapes
-from espalier.stage import Estimate, Stage
+from espalier.contract.stage import Estimate, Stage
+from espalier.hardware.gpus import GPUS
+from espalier.models.shapes import Shapes
 from training.gpu_fsdp.spec import TrainingParameters
-from training.plan_gpu.gpus import GPUS
 from training.protocol.parameters import Positive
 from training.protocol.planned import Config, PlannedParameters
 

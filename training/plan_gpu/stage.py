@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from espalier.architectures.shapes import Shapes
-from espalier.manifest import write_synced
-from espalier.parameters import Parameters
-from espalier.stage import Outcome, StageContext
+from espalier.contract.manifest import write_synced
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Outcome, StageContext
+from espalier.hardware.gpus import GPUS
+from espalier.models.shapes import Shapes
 from training.gpu_fsdp.job import Job, check_distillation
 from training.plan_gpu.advice import Peak, record, verdict
-from training.plan_gpu.gpus import GPUS
 from training.plan_gpu.memory import Rehearsal, pretended_ranks
 from training.plan_gpu.report import PLAN
 from training.plan_gpu.spec import PlanParameters

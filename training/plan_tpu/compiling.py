@@ -9,14 +9,14 @@ from typing import Any
 
 from jax.errors import JaxRuntimeError
 
-from espalier.tpus import Tpu
+from espalier.hardware.tpus import Tpu
+from training.maxtext_model.model import Model
+from training.maxtext_model.upstream import maxtext_utils
 from training.plan_tpu.topology import topology_keys
 from training.plan_tpu.trials import USABLE, Trial
 from training.tpu_maxtext.job import Job
-from training.tpu_maxtext.model import Model
 from training.tpu_maxtext.optimizer import optimizer
 from training.tpu_maxtext.state import Program, arrays_of
-from training.tpu_maxtext.upstream import maxtext_utils
 
 NO_MEMORY = "RESOURCE_EXHAUSTED"
 SIZE = r"([\d.]+)([KMGT])"

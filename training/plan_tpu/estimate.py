@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from espalier.tpus import PRICED, Tpu
+from espalier.hardware.tpus import PRICED, Tpu
 from training.protocol.budget import training_flops
 from training.protocol.run import Run
 

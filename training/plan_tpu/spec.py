@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from espalier.stage import Estimate, Stage
-from espalier.tpus import Tpu, tpu_named
+from espalier.contract.stage import Estimate, Stage
+from espalier.hardware.tpus import Tpu, tpu_named
 from training.protocol.planned import PlannedParameters
 from training.tpu_maxtext.spec import TpuTrainingParameters
 

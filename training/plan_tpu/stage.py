@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from espalier.manifest import write_synced
-from espalier.parameters import Parameters
-from espalier.stage import Outcome, StageContext
+from espalier.contract.manifest import write_synced
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Outcome, StageContext
 from training.plan_tpu.compiling import compiled
 from training.plan_tpu.estimate import estimated
 from training.plan_tpu.report import PLAN

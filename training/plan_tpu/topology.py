@@ -7,8 +7,8 @@ import jax
 from jax.experimental.topologies import get_topology_desc
 
 from espalier.errors import InputError
-from espalier.tpus import Tpu
-from training.tpu_maxtext.upstream import accelerator_to_spec_map
+from espalier.hardware.tpus import Tpu
+from training.maxtext_model.upstream import accelerator_to_spec_map
 
 KNOWN = accelerator_to_spec_map.UserFacingNameToSystemCharacteristics
 ALONE = {

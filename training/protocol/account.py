@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from espalier.architectures.shapes import Shapes, read_config
-from espalier.manifest import pruning_of, published_name
+from espalier.contract.manifest import pruning_of, published_name
+from espalier.models.shapes import Shapes, read_config
 from training.protocol.budget import run_flops
 from training.protocol.run import Run
 

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from espalier.architectures.shapes import Shapes
+from espalier.contract.ledger import FORWARD, TRAINING
 from espalier.errors import InputError
-from espalier.ledger import FORWARD, TRAINING
+from espalier.models.shapes import Shapes
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from espalier.manifest import METRICS, TRACKERS
-from espalier.progress import Progress, Steps
+from espalier.contract.manifest import METRICS, TRACKERS
+from espalier.contract.progress import Progress, Steps
 
 
 class Metrics:

@@ -5,8 +5,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from espalier.contract.parameters import Optional, Parameters, Seed, parse_count
 from espalier.errors import InputError
-from espalier.parameters import Optional, Parameters, Seed, parse_count
 from training.protocol.schedule import Shape, learning_rate
 
 Count = BeforeValidator(parse_count)

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from espalier.architectures.shapes import Shapes
+from espalier.contract.manifest import MANIFEST, read_manifest
+from espalier.data.tokens import INDEX
+from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
-from espalier.manifest import MANIFEST, read_manifest
-from espalier.token_data import INDEX
-from espalier.token_data.reader import TokenData
+from espalier.models.shapes import Shapes
 from training.protocol.budget import Budget
 from training.protocol.planned import PlannedParameters
 

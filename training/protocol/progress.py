@@ -8,8 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from espalier.contract.signals import handled
 from espalier.errors import EspalierError, Interrupted
-from espalier.signals import handled
 
 
 class Diverged(EspalierError):

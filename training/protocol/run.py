@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espalier.architectures.shapes import DTYPE_BYTES, Shapes, config_file, read_config
+from espalier.contract.manifest import pruning_of
 from espalier.errors import InputError
-from espalier.manifest import pruning_of
+from espalier.models.shapes import DTYPE_BYTES, Shapes, config_file, read_config
 from training.protocol.budget import Budget
 from training.protocol.parameters import ProtocolParameters
 

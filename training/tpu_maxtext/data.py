@@ -12,11 +12,11 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
+from espalier.contract.manifest import check_files, read_manifest
 from espalier.errors import InputError
-from espalier.manifest import check_files, read_manifest
-from training.export.records import parsed
+from inputs.export.records import parsed
+from training.maxtext_model.devices import agreed
 from training.protocol.order import Order, Share
-from training.tpu_maxtext.devices import agreed
 
 SUFFIX = "arrayrecord"
 AHEAD = 4

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.architectures.shapes import Shapes
-from espalier.checkpoint.tokenizer import check_tokenizer, tokenizer_hash
 from espalier.errors import InputError
+from espalier.models.shapes import Shapes
+from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
+from training.maxtext_model.shape import model_keys
 from training.protocol.budget import Budget
 from training.protocol.run import Run, Start
 from training.tpu_maxtext.data import Records
-from training.tpu_maxtext.shape import model_keys
 from training.tpu_maxtext.spec import TpuTrainingParameters
 
 LANES = 128

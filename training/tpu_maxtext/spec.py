@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from espalier.architectures.shapes import Shapes
-from espalier.stage import Estimate, Stage
+from espalier.contract.stage import Estimate, Stage
+from espalier.models.shapes import Shapes
 from training.protocol.budget import training_flops
 from training.protocol.parameters import LONGEST, ProtocolParameters
 

@@ -7,21 +7,21 @@ from typing import Any
 
 import jax
 
+from espalier.contract.manifest import METRICS
+from espalier.contract.parameters import Parameters
+from espalier.contract.processes import Processes
+from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import Interrupted
-from espalier.manifest import METRICS
-from espalier.parameters import Parameters
-from espalier.processes import Processes
-from espalier.resources import peak_memory
-from espalier.stage import Outcome, StageContext
+from espalier.host.fit import peak_memory
+from training.maxtext_model.checkpoint import sparsity_of
+from training.maxtext_model.devices import devices_of, together
+from training.maxtext_model.probe import probe
 from training.protocol.account import data_section, pruning_section, training_section
 from training.protocol.metrics import followed
 from training.protocol.order import Share
 from training.protocol.plots import draw_losses
 from training.protocol.progress import Place, asked_to_stop
-from training.tpu_maxtext.checkpoint import sparsity_of
-from training.tpu_maxtext.devices import devices_of, together
 from training.tpu_maxtext.job import Job, hardware
-from training.tpu_maxtext.probe import probe
 from training.tpu_maxtext.spec import TpuTrainingParameters
 from training.tpu_maxtext.trainer import Trainer
 

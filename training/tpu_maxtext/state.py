@@ -13,17 +13,17 @@ from flax import nnx
 from flax.linen import logical_axis_rules
 from jax.stages import Wrapped
 
-from training.protocol.sparsity import is_masked
-from training.tpu_maxtext.checkpoint import Arrays, StoredWeights
-from training.tpu_maxtext.model import Model
-from training.tpu_maxtext.names import weights as named_weights
-from training.tpu_maxtext.upstream import (
+from training.maxtext_model.checkpoint import Arrays, StoredWeights
+from training.maxtext_model.model import Model
+from training.maxtext_model.names import weights as named_weights
+from training.maxtext_model.upstream import (
     TrainStateNNX,
     eval_step,
     maxtext_utils,
     sharding,
     train_step,
 )
+from training.protocol.sparsity import is_masked
 
 Path = tuple[Any, ...]
 Batch = Mapping[str, jax.Array]

@@ -8,15 +8,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from espalier.manifest import METRICS
+from espalier.contract.manifest import METRICS
+from training.maxtext_model.checkpoint import Arrays, StoredWeights, write_checkpoint
+from training.maxtext_model.devices import agreed, together
+from training.maxtext_model.model import Model
 from training.protocol.loop import Loop
 from training.protocol.order import Order, Share
 from training.protocol.progress import Place
-from training.tpu_maxtext.checkpoint import Arrays, StoredWeights, write_checkpoint
 from training.tpu_maxtext.data import Rows, Samples, as_inputs, batches, checked
-from training.tpu_maxtext.devices import agreed, together
 from training.tpu_maxtext.job import Job
-from training.tpu_maxtext.model import Model
 from training.tpu_maxtext.optimizer import optimizer
 from training.tpu_maxtext.state import (
     Program,

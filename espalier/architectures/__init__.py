@@ -1,1 +1,0 @@
-"""The decoder families that can be streamed a layer at a time."""

@@ -1,0 +1,1 @@
+"""What an artifact, a stage and a run are."""

@@ -1,0 +1,42 @@
+"""What a stage says it has made, kept until its result is checked, perhaps by another image."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from espalier.contract.manifest import Record, write_synced
+from espalier.contract.stage import Outcome
+
+MADE = "made.json"
+"""In the run's folder, where another image checks the result."""
+
+
+class Made(Record):
+    """A stage's outcome and what it took.
+
+    Attributes:
+        environment: of the image that made it.
+        started: in UTC, as ISO 8601 has it.
+    """
+
+    outcome: dict[str, Any]
+    environment: dict[str, Any]
+    started: str
+    seconds: float
+    peak_memory_bytes: int
+
+    @classmethod
+    def read(cls, folder: Path) -> "Made | None":
+        """What an earlier process has left in the run's folder."""
+        path = folder / MADE
+        return cls.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+    def write(self, folder: Path) -> None:
+        write_synced(folder / MADE, self.model_dump_json())
+
+    @classmethod
+    def of(cls, outcome: Outcome, **took: Any) -> "Made":
+        return cls(outcome=asdict(outcome), **took)
+
+    def told(self) -> Outcome:
+        return Outcome(**self.outcome)

@@ -1,0 +1,227 @@
+"""`manifest.json`: what an artifact is, what made it and out of what (DESIGN.md, the contract)."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from espalier.contract.ledger import Entry
+from espalier.errors import InputError
+
+CONTRACT = 1
+MANIFEST = "manifest.json"
+METRICS = "metrics.jsonl"
+LOGITS = "logits.safetensors"
+"""In a stage's scratch folder: what `espalier.models.logits` compares with the stock model's."""
+RUN_FOLDER = ".run"
+TRACKERS = "trackers"
+NOT_CONTENT = {MANIFEST, METRICS, TRACKERS}
+"""Files and folders with times in them: in no hash, so that equal runs have equal content."""
+
+CHUNK = 1 << 22
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FileRecord(Record):
+    path: str
+    size: int
+    sha256: str
+
+
+class InputRecord(Record):
+    """A named input. `content` is the digest over its files, the identity that is fingerprinted."""
+
+    name: str
+    content: str
+    fingerprint: str | None = None
+
+
+class ImageRecord(Record):
+    """Where the packages came from: an image by digest, or a lock where there is no image."""
+
+    name: str
+    lock: str
+    reference: str | None = None
+    digest: str | None = None
+
+
+class CodeRecord(Record):
+    sha256: str
+    revision: str | None = None
+
+
+class Recipe(Record):
+    """What decides a result, and nothing else; its hash is the fingerprint."""
+
+    contract: int = CONTRACT
+    stage: str
+    code: str
+    lock: str
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, other: "Recipe") -> list[str]:
+        """One phrase for each thing in which `other` differs."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        found = []
+        for key in mine:
+            if key in ("parameters", "inputs"):
+                names = sorted({*mine[key], *theirs[key]})
+                found += [
+                    f"{name.upper()} {_short(theirs[key].get(name))} there, "
+                    f"{_short(mine[key].get(name))} here"
+                    for name in names
+                    if mine[key].get(name) != theirs[key].get(name)
+                ]
+            elif mine[key] != theirs[key]:
+                found.append(f"{key} {_short(theirs[key])} there, {_short(mine[key])} here")
+        return found
+
+
+class RunSpec(Record):
+    """What the host hands to the stage, as `.run/run.json` in the directory to be published."""
+
+    stage: str
+    name: str
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+    input_records: dict[str, InputRecord]
+    recipe: Recipe
+    image: ImageRecord
+    code: CodeRecord
+    command: list[str]
+    runtime: str
+    device: str
+
+
+class Manifest(Record):
+    contract: int = CONTRACT
+    stage: str
+    verb: str
+    name: str
+    parameters: dict[str, Any]
+    seed: int | None
+    inputs: dict[str, InputRecord]
+    parents: list[str]
+    image: ImageRecord
+    code: CodeRecord
+    command: list[str]
+    fingerprint: str
+    recipe: Recipe
+    content: str
+    files: list[FileRecord]
+    model: dict[str, Any] | None = None
+    pruning: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    ledger: list[Entry] = Field(default_factory=list)
+    data: dict[str, Any] | None = None
+    checks: dict[str, Any] = Field(default_factory=dict)
+    notes: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    timing: dict[str, Any] = Field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a published directory.
+
+    Raises:
+        InputError: there is none, or it is not of this contract.
+    """
+    path = directory / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{directory} has no {MANIFEST}; adopt it with make adopt.") from None
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise InputError(f"{path} is not a manifest of contract {CONTRACT} ({where}).") from None
+
+
+def pruning_of(checkpoint: Path) -> dict[str, Any] | None:
+    """What its manifest says of its pruning; None where nothing does."""
+    return read_manifest(checkpoint).pruning if (checkpoint / MANIFEST).is_file() else None
+
+
+def published_name(directory: Path, otherwise: str) -> str:
+    """What the store calls an artifact, which a stage may see by another path."""
+    return read_manifest(directory).name if (directory / MANIFEST).is_file() else otherwise
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write the manifest, last of all files, atomically and synced."""
+    write_synced(directory / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Replace `path` by `text` so that a crash leaves the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def content_files(directory: Path) -> Iterator[Path]:
+    """The files that are the artifact's content, sorted by relative path."""
+    for path in sorted(directory.rglob("*")):
+        relative = path.relative_to(directory)
+        if path.is_file() and relative.parts[0] not in {RUN_FOLDER, *NOT_CONTENT}:
+            yield path
+
+
+def record_files(directory: Path) -> list[FileRecord]:
+    """Size and sha256 of each content file."""
+    return [
+        FileRecord(
+            path=path.relative_to(directory).as_posix(),
+            size=path.stat().st_size,
+            sha256=file_sha256(path),
+        )
+        for path in content_files(directory)
+    ]
+
+
+def check_files(directory: Path, part: int = 0, of: int = 1) -> int:
+    """Hash the files of a published directory, or every `of`-th from `part`; how many there are.
+
+    Raises:
+        InputError: there is no manifest, or a file is not what it says; the first is named.
+    """
+    files = read_manifest(directory).files[part::of]
+    for file in files:
+        path = directory / file.path
+        if not path.is_file():
+            raise InputError(f"{path} is missing; make it again with FORCE=1.")
+        if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
+            raise InputError(f"{path} is not what was published; make it again with FORCE=1.")
+    return len(files)
+
+
+def content_digest(files: list[FileRecord]) -> str:
+    """One sha256 over the paths, sizes and hashes of an artifact's files."""
+    lines = "".join(f"{file.path}\0{file.size}\0{file.sha256}\n" for file in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = "unset" if value is None else str(value)
+    return text[:12] if len(text) == 64 else text

@@ -1,0 +1,128 @@
+"""Validated stage parameters, given on the command line as upper-case KEY=value."""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from espalier.contract.pattern import Pattern
+from espalier.errors import InputError
+
+
+def _unset_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def parse_count(value: Any) -> Any:
+    """`4B`, `1.5M`, `700K` as a number; what is no such text is left to pydantic."""
+    units = {"K": 10**3, "M": 10**6, "B": 10**9}
+    if isinstance(value, str) and value and value[-1].upper() in units:
+        try:
+            return round(float(value[:-1]) * units[value[-1].upper()])
+        except ValueError:
+            raise ValueError("is not a number such as 4B, 1.5M or 700000") from None
+    return _unset_if_empty(value)
+
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="random seed")]
+Optional = BeforeValidator(_unset_if_empty)
+
+
+class Parameters(BaseModel):
+    """Base of every stage's parameters: immutable, no unknown names, upper-case on the outside."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
+    )
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how to run, not what comes out: recorded, and not fingerprinted."""
+
+    def identity(self) -> dict[str, Any]:
+        """What is fingerprinted of them."""
+        return self.model_dump(mode="json", exclude=set(self.EXECUTION))
+
+    def label(self) -> str:
+        """What the default name of a result says of its parameters."""
+        return ""
+
+    def unused(self) -> frozenset[str]:
+        """Roles of the stage's inputs that these parameters have no use for."""
+        return frozenset()
+
+    @classmethod
+    def from_assignments(cls, assignments: dict[str, str]) -> Self:
+        """Validate `{"SPARSITY": "0.5"}`.
+
+        Raises:
+            InputError: one sentence naming each parameter that does not hold.
+        """
+        try:
+            return cls.model_validate(assignments)
+        except ValidationError as error:
+            raise InputError(sentence(error, cls)) from None
+
+
+class CalibrationParameters(Parameters):
+    """Which tokens a method sees. `samples` and `seqlen` of a ready .safetensors are its own."""
+
+    samples: Annotated[int, Field(ge=1, description="calibration sequences")] = 128
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Optional,
+        Field(description="tokens a sequence; default min(model's positions, 2048)"),
+    ] = None
+    seed: Seed = 0
+
+
+class SparsityParameters(Parameters):
+    """How much is removed, and in which pattern."""
+
+    sparsity: Annotated[float, Field(gt=0, lt=1, description="fraction removed")] = 0.5
+    pattern: Annotated[str, Field(description="unstructured or N:M (N of M zeroed)")] = (
+        "unstructured"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sparsity_follows_pattern(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        text = str(values.get("PATTERN", values.get("pattern", "unstructured")))
+        pattern = Pattern.parse(text)
+        given = values.get("SPARSITY", values.get("sparsity"))
+        if pattern.structured:
+            if given is not None and abs(float(given) - pattern.sparsity) > 1e-9:
+                raise InputError(
+                    f"SPARSITY={given} contradicts PATTERN={pattern}, which removes "
+                    f"{pattern.sparsity:g}; leave SPARSITY out."
+                )
+            values = {k: v for k, v in values.items() if k.lower() != "sparsity"}
+            values["SPARSITY"] = pattern.sparsity
+        return values
+
+    def label(self) -> str:
+        """`0.5`, or `2of4` for an N:M pattern."""
+        return self.pattern.replace(":", "of") if ":" in self.pattern else f"{self.sparsity:g}"
+
+    @property
+    def mask_pattern(self) -> Pattern:
+        return Pattern.parse(self.pattern)
+
+
+Device = Literal["cpu", "cuda"]
+
+
+def sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    """What a validation found, as one sentence for the user."""
+    known = ", ".join(sorted(name.upper() for name in model.model_fields))
+    parts = []
+    for problem in error.errors():
+        name = str(problem["loc"][0]).upper() if problem["loc"] else ""
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"{name} is not a parameter here (known: {known})")
+        elif problem["type"] == "missing":
+            parts.append(f"{name} is needed")
+        else:
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            parts.append(f"{name}={problem['input']} {message}" if name else message)
+    return "; ".join(parts) + "."

@@ -1,0 +1,134 @@
+"""What a stage is: an image, a fixed command, validated parameters, named inputs, one output."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from espalier.contract.parameters import Parameters
+from espalier.contract.progress import Progress
+
+Section = Literal["models", "data", "checkpoints", "maxtext", "scores", "evals", "plans"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to need: peak memory and disk in bytes, time in seconds."""
+
+    memory: int
+    disk: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Derived:
+    """An input that another stage makes of the same model: its scores.
+
+    Attributes:
+        stage: the stage that makes it.
+        asked: from the pruning stage's parameters to the assignments that they imply for it.
+    """
+
+    stage: str
+    asked: Callable[[Any], Mapping[str, str]] = lambda parameters: {}
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """One command as the prunings it stands for, each of the result before it.
+
+    Attributes:
+        steps: the parameters of each.
+        table: a rich renderable for the user: what was chosen among what.
+    """
+
+    steps: tuple[Parameters, ...]
+    table: Any = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage as the host sees it; importing one needs no torch.
+
+    Attributes:
+        name: how it is called, also the method's name.
+        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `train`, `convert`, `plan`, `eval`.
+        section: where on the store its output is published.
+        image: the image it runs in.
+        parameters: the class that validates its parameters.
+        entry: `package.module:function`, imported inside the image only; called as
+            `function(context, parameters) -> Outcome`.
+        inputs: the roles of its read-only inputs; True where the input must be given.
+        estimate: from parameters and the parent's config.json to what the run needs.
+        network: whether it may use the network (fetch only).
+        report: `package.module:function`, imported on the host; called as `function(before, after)`
+            with two of the stage's results, or with one where the stage compares none, it gives a
+            rich renderable.
+        join: `package.module:function`, called as `function(context, parameters)` on every machine
+            but the first, where a run is spread over several.
+        checked_in: the image that checks the result, where the stage's own image lacks torch;
+            it runs once the stage has ended, on the machine that the command was given on.
+        tpu: whether it computes on TPUs, where they are asked for; other stages run on a processor.
+        packages: the accelerator whose variant of the image it needs, whatever it computes on.
+        renewed: whether a result of the same name that was made otherwise is simply made again, as
+            a plan is.
+        derived: the inputs that other stages make of the same model, by role.
+        unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
+            the prunings they stand for; may raise InputError.
+    """
+
+    name: str
+    verb: str
+    section: Section
+    image: str
+    parameters: type[Parameters]
+    entry: str
+    summary: str
+    inputs: Mapping[str, bool] = field(default_factory=dict)
+    estimate: Callable[[Any, Mapping[str, Any]], Estimate | None] | None = None
+    network: bool = False
+    report: str | None = None
+    join: str | None = None
+    checked_in: str | None = None
+    tpu: bool = False
+    packages: str | None = None
+    renewed: bool = False
+    derived: Mapping[str, Derived] = field(default_factory=dict)
+    unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a running stage is given. It writes below `output` and nowhere else.
+
+    `output` may hold files of an earlier, interrupted run with the same fingerprint: a stage that
+    can resume uses them. SIGINT and SIGTERM raise `Interrupted` in the main thread at any point, so
+    every file is written under a temporary name and renamed.
+
+    Attributes:
+        inputs: role to read-only path.
+        output: the directory that will be published.
+        scratch: a private folder inside the partial result that is removed before publishing
+            (resume state, caches); it survives an interruption.
+        device: `cpu`, `cuda` or `tpu`.
+        progress: where steps and metrics are reported.
+        name: of the artifact; its directory has another inside a container.
+    """
+
+    inputs: Mapping[str, Path]
+    output: Path
+    scratch: Path
+    device: str
+    progress: Progress
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage tells the manifest, by the manifest's own section names."""
+
+    pruning: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
+    data: dict[str, Any] | None = None
+    checks: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)

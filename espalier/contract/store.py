@@ -1,0 +1,135 @@
+"""The store: one directory of named artifacts, each complete or absent."""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.contract.manifest import MANIFEST
+from espalier.errors import EnvironmentFailure, InputError
+
+SECTIONS = ("models", "data", "checkpoints", "maxtext", "scores", "evals", "studies", "plans")
+NESTED = ("scores", "evals")
+"""Sections whose names are `<model>/<what was measured>`."""
+PARTIAL = ".partial-"
+REPLACED = ".replaced-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class Store:
+    """The shared volume. Nothing below `root` is written but by these methods and the stages."""
+
+    root: Path
+
+    def path(self, section: str, name: str) -> Path:
+        """Where an artifact is published.
+
+        Raises:
+            InputError: the name would leave its section, or is reserved.
+        """
+        parts = name.split("/")
+        allowed = 2 if section in NESTED else 1
+        if (
+            len(parts) > allowed
+            or not all(_NAME.fullmatch(part) for part in parts)
+            or PARTIAL in name
+            or REPLACED in name
+        ):
+            raise InputError(
+                f"NAME={name} cannot name an artifact; use letters, digits, dots, dashes and "
+                "underscores, beginning with a letter or digit."
+            )
+        return self.root / section / name
+
+    def partial(self, section: str, name: str, fingerprint: str) -> Path:
+        """Where the work on an artifact is kept until it is complete; found again by a resume."""
+        target = self.path(section, name)
+        return target.with_name(f"{target.name}{PARTIAL}{fingerprint[:12]}")
+
+    def partials(self, target: Path) -> list[Path]:
+        """Where work on an artifact is kept, of any fingerprint."""
+        return sorted(target.parent.glob(f"{target.name}{PARTIAL}*"))
+
+    def create(self, directory: Path) -> None:
+        """Make `directory` with its parents.
+
+        Raises:
+            EnvironmentFailure: the store cannot be written.
+        """
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if not os.access(directory, os.W_OK):
+                raise PermissionError(directory)
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"the store {self.root} cannot be written ({error.strerror or 'no permission'}); "
+                "choose another with STORE=."
+            ) from None
+
+    def published(self, section: str, name: str) -> Path | None:
+        """The artifact's directory where it is complete."""
+        path = self.path(section, name)
+        return path if (path / MANIFEST).is_file() else None
+
+    def find(self, name: str, sections: tuple[str, ...]) -> Path | None:
+        """The first complete artifact called `name` in `sections`."""
+        parts = name.split("/")
+        for section in sections:
+            named = len(parts) <= (2 if section in NESTED else 1) and all(
+                map(_NAME.fullmatch, parts)
+            )
+            if named and (path := self.published(section, name)):
+                return path
+        return None
+
+    def publish(self, partial: Path, target: Path) -> None:
+        """Give a complete partial directory its name, replacing what is there."""
+        replaced = target.with_name(f"{target.name}{REPLACED}{partial.name.rpartition('-')[2]}")
+        if target.exists():
+            target.rename(replaced)
+        partial.rename(target)
+        _sync_directory(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+    def artifacts(self) -> Iterator[tuple[str, str, Path]]:
+        """Section, name and directory of everything published."""
+        for section in SECTIONS:
+            base = self.root / section
+            for manifest in sorted(base.glob(f"*/{MANIFEST}")) + sorted(
+                base.glob(f"*/*/{MANIFEST}") if section in NESTED else []
+            ):
+                directory = manifest.parent
+                name = directory.relative_to(base).as_posix()
+                if PARTIAL not in name and REPLACED not in name:
+                    yield section, name, directory
+
+    def leftovers(self) -> Iterator[tuple[str, Path]]:
+        """Section and directory of every partial or replaced artifact."""
+        for section in SECTIONS:
+            for mark in (PARTIAL, REPLACED):
+                for path in sorted((self.root / section).glob(f"**/*{mark}*")):
+                    if path.is_dir():
+                        yield section, path
+
+    def target_of(self, leftover: Path) -> Path:
+        """What a partial or replaced directory was going to be, or was."""
+        name = leftover.name
+        for mark in (PARTIAL, REPLACED):
+            name = name.partition(mark)[0]
+        return leftover.with_name(name)
+
+    def lock_file(self, target: Path) -> Path:
+        """The file that is locked while `target` is being made."""
+        name = target.relative_to(self.root).as_posix().replace("/", "__")
+        return self.root / ".locks" / f"{name}.lock"
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,1 @@
+"""Texts, rows of tasks, token ids and calibration."""

@@ -1,0 +1,96 @@
+"""`tokens.json`: what token data holds, and which tokenizer made it."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from espalier.contract.manifest import write_synced
+from espalier.data.tokens import INDEX
+from espalier.errors import InputError
+
+VERSION = 1
+START = np.dtype("<u8")
+"""Of an offset in a `.starts` file."""
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Shard(Record):
+    """One pair of files, named without suffix; `sha256` is of its `.tokens`."""
+
+    name: str
+    tokens: int
+    documents: int
+    sha256: str
+
+
+class SplitIndex(Record):
+    """The shards of a split, in order."""
+
+    tokens: int
+    documents: int
+    shards: tuple[Shard, ...]
+
+    @classmethod
+    def of(cls, shards: tuple[Shard, ...]) -> "SplitIndex":
+        """The sums over `shards`."""
+        tokens, documents = sum(s.tokens for s in shards), sum(s.documents for s in shards)
+        return cls(tokens=tokens, documents=documents, shards=shards)
+
+
+class TokenIndex(Record):
+    """The whole of `tokens.json`.
+
+    Attributes:
+        tokenizer: espalier.models.tokenizer.tokenizer_hash of the model directory.
+        vocabulary: ids are below it.
+        bos: the id before every document; None: nothing stands there.
+        eos: the id after every document, likewise.
+    """
+
+    version: Literal[1] = 1
+    dtype: Literal["uint16", "uint32"]
+    tokenizer: str
+    vocabulary: int
+    bos: int | None
+    eos: int | None
+    splits: dict[Split, SplitIndex]
+
+    def write(self, directory: Path) -> None:
+        """Write `tokens.json` into `directory`, whole or not at all."""
+        write_synced(directory / INDEX, self.model_dump_json(indent=1) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> "TokenIndex":
+        """Read `tokens.json`.
+
+        Raises:
+            InputError: there is none, or it is not of this version.
+        """
+        path = directory / INDEX
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError:
+            raise InputError(f"{directory} is no token data; make it with make data.") from None
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"
+            raise InputError(
+                f"{path} is not of version {VERSION} ({where}); make the data again."
+            ) from None
+
+
+def token_dtype(name: Literal["uint16", "uint32"]) -> "np.dtype[np.uint16 | np.uint32]":
+    """Of an id in a `.tokens` file: little-endian on every machine."""
+    return np.dtype({"uint16": "<u2", "uint32": "<u4"}[name])
+
+
+def narrowest(vocabulary: int) -> Literal["uint16", "uint32"]:
+    """The dtype that ids below `vocabulary` fit in."""
+    return "uint16" if vocabulary <= 1 << 16 else "uint32"

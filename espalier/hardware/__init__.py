@@ -1,0 +1,1 @@
+"""Data sheets of TPUs and GPUs."""

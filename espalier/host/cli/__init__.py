@@ -1,0 +1,34 @@
+"""The commands behind the Makefile's targets."""
+
+import sys
+
+import typer
+
+from espalier.errors import EspalierError, Interrupted
+from espalier.host.cli import build, convert, inspect, plan, run, tpu
+from espalier.host.settings import load_dotenv
+
+CTRL_C = 130
+"""What typer returns of a command that KeyboardInterrupt has ended."""
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+for group in (run, convert, plan, inspect, build, tpu):
+    group.register(app)
+
+
+def main() -> None:
+    """Run a command; a failure is one sentence and its exit code."""
+    load_dotenv()
+    try:
+        ended = app(standalone_mode=False)
+    except EspalierError as error:
+        if str(error):
+            print(f"espalier: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except typer._click.exceptions.ClickException as error:
+        print(f"espalier: {error.format_message()}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    if ended == CTRL_C:
+        print("espalier: interrupted.", file=sys.stderr)  # noqa: T201
+        sys.exit(Interrupted.exit_code)
+    sys.exit(ended or 0)

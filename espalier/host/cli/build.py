@@ -1,0 +1,108 @@
+"""Commands for images, locks and the machine: image, save, lock, lock-check, doctor."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from espalier.errors import EnvironmentFailure, EspalierError, InputError
+from espalier.host.cli.session import Assignments, print_rows
+from espalier.host.fit import free_disk, free_memory, show_size
+from espalier.host.images import build as build_image
+from espalier.host.images import (
+    compile_lock,
+    ensure_built,
+    find_engine,
+    images_for,
+    known_images,
+    known_locks,
+    load_image,
+    save,
+)
+from espalier.host.images.engine import Engine
+from espalier.host.images.venv import find_python
+from espalier.host.runtimes.choice import ENGINES, choose_runtime
+from espalier.host.settings import Settings, read_settings, split_assignments
+
+Name = Annotated[str, typer.Argument(help="image, or `all`")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for command in (image, save_image, lock, lock_check, doctor):
+        name = {"save_image": "save"}.get(command.__name__, command.__name__.replace("_", "-"))
+        app.command(name)(command)
+
+
+def image(name: Name, assignments: Assignments = None) -> None:
+    """Build an image for ACCEL, run its checks and record what is in it."""
+    settings = _settings(assignments)
+    engine = _engine(settings)
+    for each in images_for(settings.accel) if name == "all" else [name]:
+        built = build_image(each, engine, settings.accel)
+        sys.stdout.write(f"{built.reference} {built.digest}\n")
+
+
+def save_image(name: Name, assignments: Assignments = None) -> None:
+    """Write an image as an archive for machines without a registry (TO=, default ./<name>.tar)."""
+    settings, rest = read_settings(split_assignments(assignments or []))
+    engine = _engine(settings)
+    ensure_built(name, engine, settings.accel)
+    target = Path(rest.get("TO", f"espalier-{name}-{settings.accel}.tar"))
+    sys.stdout.write(f"{save(name, engine, settings.accel, target)}\n")
+
+
+def lock(name: Name) -> None:
+    """Write an image's hash-locked package list again from its requirements.in."""
+    for each in known_locks() if name == "all" else (name,):
+        compile_lock(each)
+
+
+def lock_check() -> None:
+    """Fail when a lock does not follow from its requirements.in."""
+    stale = [name for name in known_locks() if not compile_lock(name, check=True)]
+    if stale:
+        raise InputError(f"stale locks: {', '.join(stale)}; run make lock-<image>.")
+
+
+def doctor(assignments: Assignments = None) -> None:
+    """Say what this machine can run, and what is missing."""
+    settings = _settings(assignments)
+    rows = {}
+    for name in ENGINES:
+        engine = find_engine(name)
+        rows[name] = f"answers ({engine.client})" if engine else "does not answer"
+    for bottom in sorted({load_image(name).bottom.name for name in known_images()}):
+        image = load_image(bottom)
+        row = f"python{image.python}"
+        rows[row] = find_python(image) or "not found (RUNTIME=local needs it)"
+    rows["sbatch"] = shutil.which("sbatch") or "not on PATH (RUNTIME=slurm needs it)"
+    try:
+        rows["RUNTIME"] = f"{settings.runtime} → {choose_runtime(settings).name}"
+    except EspalierError as error:
+        rows["RUNTIME"] = str(error)
+    rows["memory at hand"] = show_size(free_memory(settings.memory))
+    rows["disk at hand"] = f"{show_size(free_disk(settings.store))} for {settings.store}"
+    rows["GPU"] = shutil.which("nvidia-smi") or "no nvidia-smi: ACCEL=cuda will stop"
+    print_rows(rows)
+
+
+def _settings(assignments: list[str] | None) -> Settings:
+    settings, rest = read_settings(split_assignments(assignments or []))
+    if rest:
+        raise InputError(f"{', '.join(rest)} is not a setting here.")
+    return settings
+
+
+def _engine(settings: Settings) -> Engine:
+    asked = ENGINES if settings.runtime == "auto" else (settings.runtime,)
+    if settings.runtime not in (*ENGINES, "auto"):
+        raise InputError(
+            f"images are built by {' or '.join(ENGINES)}, not RUNTIME={settings.runtime}."
+        )
+    for name in asked:
+        if engine := find_engine(name):
+            return engine
+    raise EnvironmentFailure("no container engine answers; start one, or use RUNTIME=local.")

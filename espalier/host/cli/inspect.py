@@ -1,0 +1,180 @@
+"""Commands that look at the store or tidy it: list, show, verify, gc, list-models."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.tree import Tree
+
+from espalier.contract.ledger import Entry, Total
+from espalier.contract.lineage import lineage
+from espalier.contract.lock import is_held
+from espalier.contract.manifest import Manifest, check_files, read_manifest
+from espalier.contract.store import SECTIONS, Store
+from espalier.errors import EnvironmentFailure, InputError
+from espalier.host.cli.session import Assignments, store_of
+from espalier.host.fit import show_size, show_time
+from espalier.models.aliases import model_aliases
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command("list")(list_artifacts)
+    app.command("list-models")(list_models)
+    for command in (show, verify, gc):
+        app.command(command.__name__)(command)
+
+
+def list_artifacts(assignments: Assignments = None) -> None:
+    """List what is published on the store."""
+    store, _ = store_of(assignments)
+    table = Table("name", "made by", "size", "parameters", "non-zero", box=None)
+    for section, name, directory in store.artifacts():
+        manifest = read_manifest(directory)
+        model = manifest.model or {}
+        total, nonzero = model.get("parameters"), model.get("nonzero")
+        table.add_row(
+            f"{section}/{name}",
+            manifest.stage,
+            show_size(sum(file.size for file in manifest.files)),
+            f"{total:,}" if total else "",
+            f"{nonzero:,}" if nonzero else "",
+        )
+    _print(table)
+
+
+def list_models(assignments: Assignments = None) -> None:
+    """List the aliases that MODEL= understands."""
+    table = Table("alias", "hub id", "revision", box=None)
+    for name, source in model_aliases().items():
+        where = "grown here" if source.grown else source.hub_id
+        table.add_row(name, where, source.revision if source.hub_id else "")
+    _print(table)
+
+
+def show(assignments: Assignments = None) -> None:
+    """Show CKPT's lineage: parents, parameters, sparsity, and who made it with what."""
+    store, rest = store_of(assignments)
+    directory = _checkpoint(store, rest)
+    trees: list[Tree] = []
+    for depth, name, told in _ancestors(directory, store.root):
+        text = f"[bold]{name}[/bold]{told}"
+        if depth == 0:
+            trees = [Tree(text, highlight=False)]
+        else:
+            trees = [*trees[:depth], trees[depth - 1].add(text)]
+    _print(trees[0])
+
+
+def _ancestors(directory: Path, root: Path) -> Iterator[tuple[int, str, str]]:
+    """Depth, name and account of an artifact and those it comes from, each accounted for once."""
+    known: set[str] = set()
+    repeated_at: int | None = None
+    for depth, name, manifest in lineage(directory, root):
+        if repeated_at is not None and depth > repeated_at:
+            continue
+        repeated_at = None
+        if manifest is None:
+            yield depth, name, "  (a plain path)"
+        elif manifest.fingerprint in known:
+            repeated_at = depth
+            yield depth, name, "  (as above)"
+        else:
+            known.add(manifest.fingerprint)
+            yield depth, name, _described(manifest)
+
+
+def _described(manifest: Manifest) -> str:
+    image, model, pruning = manifest.image, manifest.model or {}, manifest.pruning or {}
+    given = " ".join(f"{k.upper()}={v}" for k, v in manifest.parameters.items() if v is not None)
+    packages = manifest.environment.get("packages", {})
+    lines = [
+        f"made by {manifest.stage} {given}",
+        f"in {image.digest or f'image {image.name}, lock {image.lock[:12]}'}"
+        f" by {manifest.environment.get('runtime')}, code {(manifest.code.revision or '?')[:12]}",
+        "with " + ", ".join(f"{name} {version}" for name, version in packages.items()),
+        f"on {manifest.timing['started']} in {show_time(manifest.timing['seconds'])}, "
+        f"peak memory {show_size(manifest.peak_memory_bytes or 0)}",
+    ]
+    if model:
+        lines.append(f"{model['parameters']:,} parameters, {model['nonzero']:,} not zero")
+    if pruning:
+        lines.append(_sparsity(pruning))
+    if manifest.training:
+        lines.append(_training(manifest.training))
+    if manifest.ledger:
+        lines.append(_cost(manifest.ledger))
+    return "".join(f"\n{line}" for line in lines)
+
+
+def _sparsity(pruning: dict[str, Any]) -> str:
+    if "pattern" not in pruning:
+        left = ", ".join(f"{size} {name}" for name, size in pruning["target"].items())
+        return f"{pruning['structure']}: {pruning['achieved']:.1%} removed; left {left}"
+    return f"sparsity {pruning['achieved']:.4f} achieved, pattern {pruning['pattern']}"
+
+
+def _training(training: dict[str, Any]) -> str:
+    teacher = f", taught by {training['teacher']}" if training["teacher"] else ""
+    return (
+        f"{training['tokens']:,} tokens trained on from {training['init']} weights "
+        f"({training['epochs']:.2f} epochs){teacher}, last loss {training['last_loss']:.4f}"
+    )
+
+
+def _cost(ledger: list[Entry]) -> str:
+    """Everything behind a model: what two arms are compared at."""
+    total = Total.of(ledger)
+    tokens = "unknown" if total.tokens is None else f"{total.tokens:,}"
+    flops = "unknown" if total.flops is None else f"{total.flops:.3g}"
+    return f"in all {tokens} training tokens and {flops} FLOPs ({len(ledger)} stages)"
+
+
+def verify(assignments: Assignments = None) -> None:
+    """Hash CKPT's files again and compare them with its manifest."""
+    store, rest = store_of(assignments)
+    directory = _checkpoint(store, rest)
+    sys.stdout.write(f"{directory}: {check_files(directory)} files are as published\n")
+
+
+def gc(assignments: Assignments = None) -> None:
+    """Remove partial results that no run is working on."""
+    store, _ = store_of(assignments)
+    freed = 0
+    for _, directory in store.leftovers():
+        size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+        if is_held(store.lock_file(store.target_of(directory))):
+            sys.stderr.write(f"{directory} is being worked on; kept\n")
+            continue
+        try:
+            shutil.rmtree(directory)
+        except OSError as error:
+            raise EnvironmentFailure(f"{directory} cannot be removed: {error.strerror}.") from None
+        freed += size
+        sys.stderr.write(f"removed {directory}\n")
+    sys.stdout.write(f"{show_size(freed)} freed\n")
+
+
+def _checkpoint(store: Store, rest: dict[str, str]) -> Path:
+    name = rest.get("CKPT") or rest.get("MODEL")
+    if not name:
+        raise InputError("give CKPT=<name on the store or path>.")
+    path = Path(name)
+    if "/" in name and path.is_dir():
+        return path
+    section, _, rest_of_name = name.partition("/")
+    if section in SECTIONS and rest_of_name and (found := store.published(section, rest_of_name)):
+        return found
+    if found := store.find(name, ("checkpoints", "models", "data", "scores")):
+        return found
+    raise InputError(f"CKPT={name} is not on the store; see make list.")
+
+
+def _print(renderable: Any) -> None:
+    # Names are for copying: a pipe gets whole lines.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(renderable)

@@ -1,0 +1,126 @@
+"""`make plan-gpu` and `plan-tpu`: the words of a training that is planned and not started.
+
+A plan goes by shapes alone, of a config.json, of the store or of those that models.toml lists;
+nothing is fetched and no weights are read.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier.contract.manifest import pruning_of
+from espalier.contract.stage import Stage
+from espalier.contract.store import Store
+from espalier.errors import InputError
+from espalier.host.chain import Chain, default_name
+from espalier.host.commands.training import TrainingCommand, token_data_named
+from espalier.host.settings import read_settings, split_assignments
+from espalier.models.aliases import model_aliases
+from espalier.models.shapes import Shapes, config_file, read_config
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model's shape, wherever it was found.
+
+    Attributes:
+        directory: the model itself, where it is at hand.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    directory: Path | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether it has the zeros of a pattern, which training may have to keep."""
+        pruning = None if self.directory is None else pruning_of(self.directory)
+        return "pattern" in (pruning or {})
+
+
+@dataclass(frozen=True)
+class PlanningCommand:
+    """A training command, and what it starts from."""
+
+    training: TrainingCommand
+    model: Known
+
+    @classmethod
+    def parse(cls, stage: Stage, words: Sequence[str], store: Store) -> "PlanningCommand":
+        """Read the words of a training command; GPUS, NODES and TPU are those that are planned for.
+
+        Raises:
+            InputError: something is unknown, does not hold or is not at hand.
+        """
+        settings, given = read_settings(split_assignments(list(words)))
+        architecture = given.get("ARCH")
+        model = known(store, architecture or given.get("CKPT") or given.get("MODEL") or "sapling")
+        parameters = {
+            **given,
+            "CONFIG": json.dumps(model.config),
+            "MASKED": str(not architecture and model.masked),
+            **{
+                name.upper(): str(value)
+                for name, value in settings
+                if name in stage.parameters.model_fields and value is not None
+            },
+        }
+        if teacher := given.get("TEACHER"):
+            if "teacher_config" not in stage.parameters.model_fields:
+                raise InputError(f"TEACHER has no use: what {stage.name} plans has none.")
+            parameters["TEACHER_CONFIG"] = json.dumps(known(store, teacher).config)
+        return cls(TrainingCommand.parse(stage, parameters), model)
+
+    @property
+    def stage(self) -> Stage:
+        return self.training.stage
+
+    def run(self, chain: Chain) -> Path:
+        """The published plan."""
+        sources, parameters = self.training.sources, self.training.parameters
+        named = Path(self.model.name)
+        name = sources.get("NAME") or default_name(named, self.stage, parameters)
+        return chain.run(self.stage, parameters, self._data(chain), name)
+
+    def _data(self, chain: Chain) -> dict[str, Path]:
+        """The token data that are counted; what is not made yet is told by TOKENS alone."""
+        name = self.training.sources.get("DATA")
+        found = None if name is None else token_data_named(chain, name)
+        return {} if found is None else {"data": found}
+
+
+def alone(words: Sequence[str] | None) -> list[str]:
+    """The words with which the plan itself is made: by one process, on a processor."""
+    return [*(words or []), "ACCEL=cpu", "GPUS=1", "NODES=1"]
+
+
+def known(store: Store, name: str) -> Known:
+    """The shape that MODEL=, CKPT=, ARCH= or TEACHER= means.
+
+    Raises:
+        InputError: it is not at hand.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _checked(Known(path.with_suffix("").name, config_file(path)))
+    if "/" in name and (path / CONFIG).is_file():
+        return _checked(Known(path.resolve().name, read_config(path), path))
+    if not name.startswith((".", "/", "~")):
+        if found := store.find(name, ("models", "checkpoints")):
+            return _checked(Known(found.name, read_config(found), found))
+        aliases = model_aliases()
+        if name in aliases:
+            return _checked(Known(name, aliases[name].shape))
+    raise InputError(
+        f"the shape of {name} is not at hand, and a plan fetches nothing; give ARCH=<config.json>, "
+        f"a model of the store, or one of {', '.join(model_aliases())}."
+    )
+
+
+def _checked(model: Known) -> Known:
+    Shapes.of(model.config)
+    return model

@@ -1,0 +1,245 @@
+"""`make prune-<method>` and `make score-<method>`: the words of a command and what they chain."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier.contract.discovery import method_named, stage_named
+from espalier.contract.manifest import MANIFEST, read_manifest
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Stage
+from espalier.errors import InputError
+from espalier.host.chain import Chain, default_name
+
+TASK_DATA = "TASK_DATA"
+Show = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a command says of its inputs, settings and parameters aside.
+
+    Attributes:
+        model: MODEL or CKPT.
+        calibration: a text, or nothing.
+        tasks: the folder of tasks' rows, or nothing.
+        scores: what SCORES names, with commas between.
+        name: of the result, or nothing.
+    """
+
+    model: str
+    revision: str
+    calibration: str
+    tasks: str
+    scores: tuple[str, ...]
+    name: str
+
+    @classmethod
+    def taken_from(cls, rest: dict[str, str]) -> "Sources":
+        """Take them out of the assignments."""
+        model, checkpoint = rest.pop("MODEL", ""), rest.pop("CKPT", "")
+        return cls(
+            model=model or checkpoint or "sapling",
+            revision=rest.pop("REVISION", ""),
+            calibration=rest.pop("CALIBRATION", ""),
+            tasks=rest.pop(TASK_DATA, ""),
+            scores=tuple(filter(None, rest.pop("SCORES", "").split(","))),
+            name=rest.pop("NAME", ""),
+        )
+
+
+@dataclass(frozen=True)
+class PruningCommand:
+    """A method, its parameters and those of the stages that score for it."""
+
+    stage: Stage
+    parameters: Parameters
+    scoring: Mapping[str, Mapping[str, str]]
+    sources: Sources
+
+    @classmethod
+    def parse(cls, method: str, given: Mapping[str, str]) -> "PruningCommand":
+        """Read the assignments, but for settings, of `make prune-<method>`.
+
+        Raises:
+            InputError: something is unknown, does not hold or has no use.
+        """
+        stage, rest = method_named(method), dict(given)
+        rest.pop("METHOD", None)
+        sources = Sources.taken_from(rest)
+        if unknown := rest.keys() - known_names(stage):
+            known = ", ".join(sorted(known_names(stage)))
+            raise InputError(
+                f"{', '.join(sorted(unknown))} is not a parameter here (known: {known})."
+            )
+        own = _names(stage)
+        scoring = {
+            role: {k: v for k, v in rest.items() if k in _names(stage_named(d.stage)) - own}
+            for role, d in stage.derived.items()
+        }
+        parameters = stage.parameters.from_assignments({k: rest[k] for k in rest.keys() & own})
+        command = cls(stage, parameters, scoring, sources)
+        command._check_uses()
+        return command
+
+    def run(self, chain: Chain, show: Show) -> tuple[Path, Path]:
+        """The parent and the pruned checkpoint."""
+        if self.sources.name:
+            chain.executor.store.path(self.stage.section, self.sources.name)
+        parent = chain.model(self.sources.model, self.sources.revision)
+        name = self.sources.name or default_name(parent, self.stage, self.parameters)
+        steps = [self.parameters]
+        if self.stage.unroll:
+            unrolled = self.stage.unroll(self.parameters, chain.config(parent))
+            steps = list(unrolled.steps)
+            if unrolled.table is not None:
+                show(unrolled.table)
+        current = parent
+        for number, parameters in enumerate(steps, 1):
+            last = number == len(steps)
+            step_name = name if last else f"{name}-step{number}of{len(steps)}"
+            inputs = {
+                "model": current,
+                **texts(chain, self.sources, self.stage, parameters, parent),
+            }
+            for role in self.stage.derived:
+                if role not in parameters.unused():
+                    inputs[role] = self._scores(chain, role, parameters, current, parent)
+            current = chain.run(self.stage, parameters, inputs, step_name)
+        return parent, current
+
+    def _scores(
+        self, chain: Chain, role: str, parameters: Parameters, model: Path, parent: Path
+    ) -> Path:
+        """Scores that were given, or those that the scoring stage measures of `model`."""
+        derived = self.stage.derived[role]
+        if self.sources.scores:
+            return given_scores(chain, self.sources.scores, derived.stage, model)
+        scorer = stage_named(derived.stage)
+        asked = {**self.scoring[role], **derived.asked(parameters)}
+        validated = scorer.parameters.from_assignments(asked)
+        found = texts(chain, self.sources, scorer, validated, parent)
+        name = scores_name(model, scorer, validated, found)
+        return chain.run(scorer, validated, {"model": model, **found}, name)
+
+    def _check_uses(self) -> None:
+        """Refuse what would be silently ignored."""
+        if self.sources.calibration and "calibration" not in roles_of(self.stage):
+            raise InputError(f"{self.stage.name} uses no calibration; leave CALIBRATION out.")
+        if self.sources.scores and not self.stage.derived:
+            raise InputError(f"{self.stage.name} uses no scores; leave SCORES out.")
+        if not self.sources.scores:
+            return
+        useless = sorted({key for words in self.scoring.values() for key in words})
+        if self.sources.calibration:
+            useless.append("CALIBRATION")
+        if getattr(self.parameters, "steps", 1) > 1:
+            useless.append("STEPS")
+        if useless:
+            raise InputError(
+                f"SCORES is given, so nothing is measured: leave out {', '.join(useless)}, or "
+                "SCORES."
+            )
+
+
+def known_names(stage: Stage) -> set[str]:
+    """The parameters of a method and of the stages that score for it, as they are assigned."""
+    return _names(stage).union(*(_names(stage_named(d.stage)) for d in stage.derived.values()))
+
+
+def roles_of(stage: Stage) -> frozenset[str]:
+    """The roles of the inputs of a method and of the stages that score for it."""
+    return frozenset(stage.inputs).union(
+        *(stage_named(d.stage).inputs for d in stage.derived.values())
+    )
+
+
+def _names(stage: Stage) -> set[str]:
+    return {name.upper() for name in stage.parameters.model_fields}
+
+
+def score(chain: Chain, stage: Stage, given: Mapping[str, str]) -> Path:
+    """`make score-<method>`: the published scores of MODEL."""
+    rest = dict(given)
+    sources = Sources.taken_from(rest)
+    if sources.scores:
+        raise InputError(f"{stage.name} measures scores; leave SCORES out.")
+    parameters = stage.parameters.from_assignments(rest)
+    model = chain.model(sources.model, sources.revision)
+    found = texts(chain, sources, stage, parameters, model)
+    name = scores_name(model, stage, parameters, found)
+    if sources.name:
+        name = f"{model.resolve().name}/{sources.name}"
+    return chain.run(stage, parameters, {"model": model, **found}, name)
+
+
+def texts(
+    chain: Chain, sources: Sources, stage: Stage, parameters: Parameters, model: Path
+) -> dict[str, Path]:
+    """The stage's inputs beside the model: its calibration, and rows of tasks where given."""
+    found = {}
+    wanted = stage.inputs.keys() - parameters.unused()
+    if "calibration" in wanted:
+        text = sources.calibration or chain.default_text(model, prune=True)
+        found["calibration"] = chain.text(text)
+    if "tasks" in wanted and sources.tasks:
+        found["tasks"] = chain.text(sources.tasks)
+    return found
+
+
+def scores_name(
+    model: Path, stage: Stage, parameters: Parameters, texts: Mapping[str, Path]
+) -> str:
+    """`<model>/<method>-<text>-<what the parameters say>`."""
+    text = [path.name.partition(".")[0] for role, path in texts.items() if role == "calibration"]
+    method = stage.name.removeprefix("score-")
+    label = "-".join(filter(None, (method, *text, parameters.label())))
+    return f"{model.resolve().name}/{label}"
+
+
+def given_scores(chain: Chain, names: Sequence[str], stage: str, model: Path) -> Path:
+    """Those of SCORES that `stage` has made, of this very model.
+
+    Raises:
+        InputError: none of them are.
+    """
+    for name in names:
+        scores = find_scores(chain, name)
+        if read_manifest(scores).stage == stage:
+            require_scores_of(chain, scores, model)
+            return scores
+    raise InputError(
+        f"SCORES={','.join(names)} holds none made by {stage}; make them (make {stage}), or leave "
+        "SCORES out."
+    )
+
+
+def find_scores(chain: Chain, name: str) -> Path:
+    """The directory that SCORES=name means.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(name).expanduser()
+    if "/" in name and (path / MANIFEST).is_file():
+        return path
+    if found := chain.executor.store.find(name.removeprefix("scores/"), ("scores",)):
+        return found
+    raise InputError(
+        f"SCORES={name} is not on the store; give a name that make list shows, or a path."
+    )
+
+
+def require_scores_of(chain: Chain, scores: Path, model: Path) -> None:
+    """Refuse scores that were measured on another model.
+
+    Raises:
+        InputError: they were.
+    """
+    measured = read_manifest(scores).inputs["model"]
+    if model.exists() and chain.executor.identity(model).content != measured.content:
+        raise InputError(
+            f"{scores} was measured on {measured.name}, another model than {model.name}; leave "
+            "SCORES out to measure it."
+        )

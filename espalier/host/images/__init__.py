@@ -1,0 +1,22 @@
+"""The images: what is in them, the engines that hold them, and building them."""
+
+from espalier.host.images.archive import save
+from espalier.host.images.building import build, ensure_built
+from espalier.host.images.definition import Image, images_for, known_images, load_image
+from espalier.host.images.engine import Engine, ImageReference, find_engine
+from espalier.host.images.lock import compile_lock, known_locks
+
+__all__ = [
+    "Engine",
+    "Image",
+    "ImageReference",
+    "build",
+    "compile_lock",
+    "ensure_built",
+    "find_engine",
+    "images_for",
+    "known_images",
+    "known_locks",
+    "load_image",
+    "save",
+]

@@ -1,0 +1,272 @@
+"""Builds images when they are missing or stale, and runs each new one to see what it holds."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock
+
+from espalier import __version__
+from espalier.contract.paths import ROOT
+from espalier.errors import EnvironmentFailure
+from espalier.host.images.definition import SHARED, Image, digest, load_image
+from espalier.host.images.engine import (
+    BASE_LABEL,
+    CONTEXT_LABEL,
+    ENVIRONMENT_LABEL,
+    Engine,
+    HeldImage,
+    ImageReference,
+    find_engine,
+)
+from espalier.host.images.lock import ca_bundle, wheels_folder
+
+RECORDS = ROOT / ".espalier" / "images"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+# What a container of ours may do at most; the check after a build runs under it too.
+CONFINED = ("--rm", "--read-only", "--tmpfs=/tmp:rw,exec,mode=1777", "--network=none")
+ANY_UID = ("--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=54321:54321")
+
+
+def ensure_built(name: str, engine: Engine, accel: str) -> ImageReference:
+    """The image as its files on this machine say; built first when it is missing or stale."""
+    image = load_image(name)
+    return _held_fresh(image, engine, accel) or build(name, engine, accel)
+
+
+def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> ImageReference:
+    """Build the image, its parent before it, and run its checks where its packages are new.
+
+    What is fresh already is built again with no_cache only.
+
+    Raises:
+        EnvironmentFailure: the build or a check failed.
+    """
+    image = load_image(name)
+    image.require(accel)  # before anything is started
+    RECORDS.mkdir(parents=True, exist_ok=True)
+    if image.parent:
+        ensure_built(image.parent.name, engine, accel)
+    with FileLock(RECORDS / "build.lock"):
+        fresh = not no_cache and _held_fresh(image, engine, accel)  # perhaps since a moment ago
+        if not fresh and not _load_from_docker(image, engine, accel, no_cache):
+            _build(image, engine, accel, no_cache)
+        return _check(image, engine, accel)
+
+
+def base_variable(image: Image) -> str:
+    """What names another base for an image: Pythons differ, so one base can't serve them all."""
+    bottom = image.bottom.name
+    return "BASE_IMAGE" if bottom == SHARED else f"BASE_IMAGE_{bottom.upper()}"
+
+
+def base_image(image: Image, held: HeldImage | None = None) -> str:
+    """The variable's base, else the one a held image was built with, else the Dockerfile's."""
+    given = os.environ.get(base_variable(image))
+    return given or (held and held.labels.get(BASE_LABEL)) or pinned_base(image)
+
+
+def pinned_base(image: Image) -> str:
+    """The base that the Dockerfile at the bottom names."""
+    dockerfile = image.bottom.dockerfile.read_text()
+    found = re.search(r"^ARG BASE_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
+    if not found:
+        raise EnvironmentFailure(
+            f"The Dockerfile of image {image.bottom.name} names no base; give "
+            f"{base_variable(image)}."
+        )
+    return found[1]
+
+
+def _held_fresh(image: Image, engine: Engine, accel: str) -> ImageReference | None:
+    held = engine.inspect(image.reference(accel))
+    context = image.context_hash(accel, base_image(image, held))
+    if held and held.labels.get(CONTEXT_LABEL) == context:
+        return ImageReference(image.reference(accel), held.digest)
+    return None
+
+
+def _base_of(image: Image, engine: Engine, accel: str) -> str:
+    return base_image(image, engine.inspect(image.bottom.reference(accel)))
+
+
+def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
+    words = ["build", *engine.build_flags, "--tag", image.reference(accel)]
+    words += ["--file", str(image.folder / "Dockerfile")]
+    if engine.name == "docker":
+        words.append("--progress=plain")
+    if no_cache:
+        words.append("--no-cache")
+    if bundle := ca_bundle():
+        words += ["--secret", f"id=ca,src={bundle}"]
+    if image.parent:
+        words += ["--build-arg", f"PARENT={image.parent.reference(accel)}"]
+    else:
+        base = _base_of(image, engine, accel)
+        _pull_unless_held(base, engine)
+        words += ["--build-arg", f"ACCEL={accel}", "--build-arg", f"BASE_IMAGE={base}"]
+        if image.name == SHARED and accel == "cpu" and (wheels := wheels_folder()):
+            words += ["--build-arg", f"WHEELS_IMAGE={_wheels_image(engine, wheels)}"]
+    for proxy in PROXIES:  # predefined arguments: they stay in no layer and no history
+        if os.environ.get(proxy):
+            words += ["--build-arg", proxy]
+    for label, value in _labels(image, engine, accel).items():
+        words += ["--label", f"{label}={value}"]
+    _run_build([*words, str(ROOT)], engine, f"image {image.name}", base_variable(image))
+
+
+def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
+    """What changes from build to build; the constant labels are in the Dockerfile.
+
+    They are given on the command line, so that a new commit does not rebuild a layer.
+    """
+    base = _base_of(image, engine, accel)
+    name, _, named_digest = base.partition("@")
+    held_base = engine.inspect(base)
+    base_digest = named_digest or (held_base.published if held_base else "")
+    labels = {
+        BASE_LABEL: "" if base == pinned_base(image) else base,
+        "org.opencontainers.image.version": __version__,
+        "org.opencontainers.image.revision": _git("rev-parse", "HEAD"),
+        "org.opencontainers.image.base.name": name,
+        "org.opencontainers.image.base.digest": base_digest,
+        "org.espalier.base": held_base.digest if held_base else "",
+        "org.espalier.accel": accel,
+        "org.espalier.lock": image.lock_hash(accel),
+        ENVIRONMENT_LABEL: image.environment_hash(accel, base),
+        CONTEXT_LABEL: image.context_hash(accel, base),
+    }
+    source = _git("remote", "get-url", "origin")
+    if source.startswith("https://"):  # anything else is somebody's own path or account
+        labels["org.opencontainers.image.source"] = source
+    return {label: value for label, value in labels.items() if value}
+
+
+def _pull_unless_held(base: str, engine: Engine) -> None:
+    """A build alone does not tell the digest behind a tag; if this fails, the build says why."""
+    if "@" not in base and not engine.inspect(base):
+        subprocess.run(engine.command("pull", base), check=False, capture_output=True)
+
+
+def _wheels_image(engine: Engine, wheels: Path) -> str:
+    """An image that holds the folder's torch, for the build to mount; it lands in no layer."""
+    found = sorted(wheels.glob("torch-*.whl"))
+    state = digest(f"{path.name} {path.stat().st_size}".encode() for path in found)
+    reference = f"espalier/wheels:{state[:12]}"
+    if not engine.inspect(reference):
+        with tempfile.TemporaryDirectory() as scratch:
+            dockerfile = Path(scratch) / "Dockerfile"
+            dockerfile.write_text("FROM scratch\nCOPY torch-*.whl /\n")
+            words = ["build", *engine.build_flags, "--tag", reference, "--file", str(dockerfile)]
+            what = "the image with torch's wheel"
+            _run_build([*words, str(wheels)], engine, what, "BASE_IMAGE")
+    return reference
+
+
+def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> None:
+    environment = dict(os.environ, DOCKER_BUILDKIT="1")
+    sys.stderr.write(f"Building {what} with {engine.name}\n")
+    last: deque[str] = deque(maxlen=5)
+    with subprocess.Popen(
+        engine.command(*words),
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as child:
+        for line in child.stdout or ():
+            sys.stderr.write(line)
+            last.append(line)
+    if child.returncode == 0:
+        return
+    if any("buildx component is missing" in line for line in last):
+        raise EnvironmentFailure(
+            f"{engine.client} cannot build, since it lacks buildx: install that, or name a client "
+            "that can with DOCKER=<path>, for example the one of Debian's docker.io."
+        )
+    reason = " ".join((last[-1] if last else "it said nothing").split())
+    raise EnvironmentFailure(
+        f"{what} could not be built; {engine.name} says: {reason}. Where no registry is reachable, "
+        f"{base}= names another base, and RUNTIME=local needs no image."
+    )
+
+
+def _load_from_docker(image: Image, engine: Engine, accel: str, no_cache: bool) -> bool:
+    """Take over what docker has built already, instead of building it in podman again."""
+    if engine.name != "podman" or no_cache:
+        return False
+    docker = find_engine("docker")
+    if not docker or not _held_fresh(image, docker, accel):
+        return False
+    reference = image.reference(accel)
+    sys.stderr.write(f"Loading image {image.name} from docker into podman\n")
+    with subprocess.Popen(docker.command("save", reference), stdout=subprocess.PIPE) as saving:
+        load = engine.command("load")
+        loading = subprocess.run(
+            load, check=False, stdin=saving.stdout, capture_output=True, text=True
+        )
+    loaded = re.search(r"^Loaded image[^:]*: *(\S+)$", loading.stdout, re.MULTILINE)
+    if saving.returncode or loading.returncode or not loaded:
+        sys.stderr.write(loading.stderr)
+        return False
+    if loaded[1] != f"localhost/{reference}":
+        tag = engine.command("tag", loaded[1], f"localhost/{reference}")
+        subprocess.run(tag, check=False, capture_output=True)
+        untag = engine.command("untag", loaded[1], loaded[1])
+        subprocess.run(untag, check=False, capture_output=True)
+    return _held_fresh(image, engine, accel) is not None
+
+
+def _check(image: Image, engine: Engine, accel: str) -> ImageReference:
+    """Run a new image and record what it says; new code alone needs no second check."""
+    reference = image.reference(accel)
+    held = engine.inspect(reference)
+    if not held:
+        raise EnvironmentFailure(f"{engine.name} built {reference}, but does not hold it.")
+    record = RECORDS / f"{image.name}-{accel}.json"
+    environment = held.labels.get(ENVIRONMENT_LABEL)
+    known = json.loads(record.read_text()) if record.is_file() else {}
+    contents = known.get("contents")
+    if not contents or known.get("environment") != environment:
+        sys.stderr.write(f"Checking image {image.name}\n")
+        words = ("run", *CONFINED, *ANY_UID, *engine.run_flags, reference)
+        ran = subprocess.run(engine.command(*words), check=False, capture_output=True, text=True)
+        if ran.returncode:
+            sys.stderr.write(ran.stderr)
+            reason = " ".join((ran.stderr.strip().splitlines() or ["it said nothing"])[-1].split())
+            raise EnvironmentFailure(f"Image {image.name} does not work: {reason}")
+        contents = json.loads(ran.stdout.strip().splitlines()[-1])
+    current = {
+        "reference": reference,
+        "digest": held.digest,
+        "engine": engine.name,
+        "built": datetime.now(UTC).isoformat(timespec="seconds"),
+        "size": held.size,
+        "environment": environment,
+        "labels": held.labels,
+        "contents": contents,
+    }
+    temporary = record.with_suffix(".partial")
+    temporary.write_text(json.dumps(current, indent=2) + "\n")
+    temporary.replace(record)
+    return ImageReference(reference, held.digest)
+
+
+def _git(*words: str) -> str:
+    """What git says, or nothing where there is no git or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", *words], check=False, cwd=ROOT, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,161 @@
+"""An image: a folder under images/ with a Dockerfile and hash-locked lists of packages."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.contract.paths import PACKAGES, ROOT
+from espalier.errors import InputError
+
+IMAGES = ROOT / "images"
+SHARED = "torch"  # the image that all with torch are built on; it installs, and checks, for others
+CODE = (*PACKAGES, "models.toml")  # what a Dockerfile copies in
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """The sha256 of the parts and their lengths, so that no two lists hash the same bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()
+
+
+def locked_lines(lock: Path) -> list[str]:
+    """What a lock says, without its comments."""
+    lines = (line.split(" #")[0].strip() for line in lock.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def hash_locks(locks: Iterable[Path]) -> str:
+    """The sha256 of what locks say, in their order."""
+    return digest("\n".join(locked_lines(lock)).encode() for lock in locks)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One folder under images/.
+
+    Its Dockerfile names the image that it is built on, or a base. Python and what computes are
+    those of the image at the bottom, which has a lock for each accelerator.
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def dockerfile(self) -> Path:
+        return self.folder / "Dockerfile"
+
+    @property
+    def parent(self) -> "Image | None":
+        found = re.search(
+            r"^ARG PARENT=espalier/([\w-]+):", self.dockerfile.read_text(), re.MULTILINE
+        )
+        return Image(found[1], self.folder.parent / found[1]) if found else None
+
+    @property
+    def bottom(self) -> "Image":
+        """The image below this one that is built on a base, or this one."""
+        return self.parent.bottom if self.parent else self
+
+    @property
+    def python(self) -> str:
+        """The version of Python, as `.python-version` says it to uv and pyenv too."""
+        return (self.bottom.folder / ".python-version").read_text().strip()
+
+    @property
+    def accelerators(self) -> tuple[str, ...]:
+        """What ACCEL may be."""
+        locks = self.bottom.folder.glob("requirements-*.lock")
+        return tuple(sorted(lock.stem.removeprefix("requirements-") for lock in locks))
+
+    def require(self, accel: str) -> None:
+        """Refuse an accelerator that this image has no variant for.
+
+        Raises:
+            InputError: it has none.
+        """
+        if accel not in self.accelerators:
+            known = " or ".join(self.accelerators)
+            raise InputError(f"ACCEL={accel} has no image {self.name}: give {known}.")
+
+    def reference(self, accel: str) -> str:
+        return f"espalier/{self.name}:{accel}"
+
+    def lock_files(self, accel: str) -> list[Path]:
+        """The locks of everything installed in the image: those of what it is built on first."""
+        self.require(accel)
+        if not self.parent:
+            return [self.folder / f"requirements-{accel}.lock"]
+        return [*self.parent.lock_files(accel), self.folder / "requirements.lock"]
+
+    def lock_hash(self, accel: str) -> str:
+        """Says which packages the image holds; a comment or a moved file does not change it."""
+        return hash_locks(self.lock_files(accel))
+
+    def environment_hash(self, accel: str, base: str) -> str:
+        """Says what the image holds but for the project's code."""
+        self.require(accel)
+        above = self.parent.environment_hash(accel, base) if self.parent else base
+        copied = self._copied(accel)
+        locks = hash_locks(path for path in copied if path.suffix == ".lock")
+        files = [self.dockerfile, *(path for path in copied if path.suffix != ".lock")]
+        parts = [above.encode(), accel.encode(), locks.encode()]
+        return digest([*parts, *_contents(files, self.folder.parent)])
+
+    def context_hash(self, accel: str, base: str) -> str:
+        """Says everything that goes into the image; it changes exactly when a rebuild is due."""
+        environment = self.environment_hash(accel, base)
+        root, text = self.folder.parent.parent, self.dockerfile.read_text()
+        files = [path for name in CODE if f"COPY {name} " in text for path in _files(root / name)]
+        if not files:
+            return environment
+        return digest([environment.encode(), *_contents(files, root)])
+
+    @property
+    def installer_lock(self) -> Path:
+        """The lock of what installs the rest: uv, and the tools that build source packages."""
+        return self.folder.parent / SHARED / "installer.lock"
+
+    def _copied(self, accel: str) -> list[Path]:
+        """What the Dockerfile takes from under images/, in its order."""
+        text = self.dockerfile.read_text().replace("${ACCEL}", accel)
+        root = self.folder.parent.parent
+        return [root / name for name in re.findall(r"^COPY (images/\S+) ", text, re.MULTILINE)]
+
+
+def known_images(images: Path = IMAGES) -> list[str]:
+    """The names of the images that can be built, the shared one first."""
+    names = sorted(path.parent.name for path in images.glob("*/Dockerfile"))
+    return sorted(names, key=lambda name: name != SHARED)
+
+
+def images_for(accel: str, images: Path = IMAGES) -> list[str]:
+    """The names of the images that have a variant for an accelerator."""
+    names = known_images(images)
+    return [name for name in names if accel in load_image(name, images).accelerators]
+
+
+def load_image(name: str, images: Path = IMAGES) -> Image:
+    if name not in known_images(images):
+        known = ", ".join(known_images(images))
+        raise InputError(f"There is no image {name}; known images: {known}.")
+    return Image(name, images / name)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """The files at or below a path as a build sees them, in a fixed order."""
+    if path.is_file():
+        yield path
+        return
+    for below in sorted(path.rglob("*")):
+        if below.is_file() and "__pycache__" not in below.parts and below.suffix != ".pyc":
+            yield below
+
+
+def _contents(files: Iterable[Path], root: Path) -> Iterator[bytes]:
+    for path in files:
+        yield path.relative_to(root).as_posix().encode()
+        yield path.read_bytes()

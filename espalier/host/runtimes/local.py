@@ -1,0 +1,116 @@
+"""Stages without an engine: a virtual environment from the image's own lock, or this process's."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.contract.manifest import ImageRecord
+from espalier.contract.paths import ROOT
+from espalier.contract.processes import COMPILED
+from espalier.errors import EnvironmentFailure
+from espalier.host.images import load_image
+from espalier.host.images.definition import SHARED, hash_locks
+from espalier.host.images.venv import ensure_venv
+from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
+
+BUILT_FROM = Path("/opt/image/locks")
+"""Where an image keeps the locks that it was built from."""
+ENVIRONMENTS = ROOT / ".espalier" / "venvs"
+
+
+@dataclass(frozen=True)
+class HostRuntime:
+    """Runs the stage on the host itself; paths are the host's."""
+
+    name: str
+    network: bool = True
+
+    @property
+    def nearby(self) -> "HostRuntime":
+        return self
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        raise NotImplementedError
+
+    def seen_path(self, role: str, path: Path) -> str:
+        return str(path.resolve())
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        """The caller's environment without what would leak into the stage's packages."""
+        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "HF_TOKEN")}
+        secrets = {variable: str(path) for variable, path in launch.secrets.items()}
+        compiled = {COMPILED: str(launch.compiled.resolve())} if launch.compiled else {}
+        own = {"PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}
+        return {**kept, **quiet_environment(launch), **secrets, **compiled, **own}
+
+    def python(self, launch: Launch) -> str:
+        raise NotImplementedError
+
+    def argv(self, launch: Launch) -> list[str]:
+        return [self.python(launch), *COMMAND[1:], str(launch.output.resolve())]
+
+    def run(self, launch: Launch) -> int:
+        return run_to_end(self.argv(launch), self.environment(launch))
+
+
+@dataclass(frozen=True)
+class LocalRuntime(HostRuntime):
+    """A virtual environment an image, with the same pins."""
+
+    name: str = "local"
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        if build:
+            ensure_venv(name, device, ENVIRONMENTS)
+        return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
+
+    def python(self, launch: Launch) -> str:
+        return str(ensure_venv(launch.image, launch.device, ENVIRONMENTS))
+
+
+@dataclass(frozen=True)
+class InsideRuntime(HostRuntime):
+    """Inside an image already, as compose's services are: this interpreter runs the stage."""
+
+    name: str = "inside"
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        """The lock that this image was built from.
+
+        Raises:
+            EnvironmentFailure: this is another image.
+        """
+        reference = os.environ.get("ESPALIER_IMAGE")
+        if not BUILT_FROM.is_dir():  # not in an image at all, as in the project's own tests
+            return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
+        return ImageRecord(name=name, lock=built_lock(name), reference=reference)
+
+    def is_around(self, image: str) -> bool:
+        return not BUILT_FROM.is_dir() or (BUILT_FROM / f"{image}.lock").is_file()
+
+    def python(self, launch: Launch) -> str:
+        return sys.executable
+
+
+def built_lock(name: str) -> str:
+    """The hash of the locks that the image around this process was built from.
+
+    Raises:
+        EnvironmentFailure: this is another image than `name`.
+    """
+    shared, own = BUILT_FROM / f"{SHARED}.lock", BUILT_FROM / f"{name}.lock"
+    if not own.is_file():
+        raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
+    return hash_locks([shared, own] if shared.is_file() else [own])
+
+
+def require_built_from(image: ImageRecord) -> None:
+    """Refuse an image that is not the one of the recipe: a file made from it may be an old one.
+
+    Raises:
+        EnvironmentFailure: its packages are others.
+    """
+    if BUILT_FROM.is_dir() and built_lock(image.name) != image.lock:
+        where = image.reference or image.name
+        raise EnvironmentFailure(f"{where} was built from other locks; make it again.")

@@ -1,0 +1,80 @@
+"""A job's script: what Slurm is asked for, and the command that it runs."""
+
+import math
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from espalier.contract.paths import ROOT
+from espalier.host.runtimes.slurm.command import Command
+from espalier.host.runtimes.slurm.places import tuning
+from espalier.host.settings import Settings
+
+BODY = Path(__file__).with_name("job.sh")
+STOP_SECONDS = 120
+"""How long ahead of its time limit a job is told to save."""
+EXPORTED = ("PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command of the tool in one job."""
+
+    command: Command
+    settings: Settings
+
+    @property
+    def folder(self) -> Path:
+        """Where scripts and logs are kept."""
+        return self.settings.store.absolute() / "slurm"
+
+    def file(self, number: str, suffix: str) -> Path:
+        """The job's script (`sh`) or log."""
+        return self.folder / f"{self.command.title}-{number}.{suffix}"
+
+    @property
+    def words(self) -> list[str]:
+        """The command as the job runs it: the same words, and the settings spelt out."""
+        alone = {} if self.command.trains else {"nodes": 1, "gpus": 1}
+        settings = self.settings.model_copy(
+            update={"store": self.settings.store.absolute(), **alone}
+        )
+        given = {**self.command.given, **settings.assignments()}
+        assignments = [f"{name}={value}" for name, value in given.items()]
+        return [sys.executable, "-m", "espalier", self.command.name, *assignments]
+
+    def script(self) -> str:
+        """The whole script: options, command, and the body that waits and requeues."""
+        options = [f"#SBATCH {line}" for line in self._options()]
+        command = [
+            f"export PYTHONPATH={shlex.quote(str(ROOT))}",
+            f"set -- {shlex.join(self.words)}",
+        ]
+        shebang, _, body = BODY.read_text().partition("\n")
+        return "\n".join([shebang, *options, "", *command, "", body])
+
+    def _options(self) -> list[str]:
+        asked = self.settings
+        nodes, gpus = (asked.nodes, asked.gpus) if self.command.trains else (1, 1)
+        exported = [*EXPORTED, *sorted(tuning(os.environ))]
+        options = {
+            "job-name": self.command.title,
+            "nodes": nodes,
+            "ntasks-per-node": 1,
+            "cpus-per-task": math.ceil(asked.cpus) if asked.cpus else None,
+            "mem": f"{math.ceil(asked.memory / 2**20)}M" if asked.memory else None,
+            "gres": f"gpu:{gpus}" if asked.accel == "cuda" else None,
+            "partition": asked.partition,
+            "account": asked.account,
+            "time": asked.time,
+            "output": self.folder / "%x-%j.log",
+            "open-mode": "append",
+            "signal": f"B:TERM@{STOP_SECONDS}",
+            "chdir": Path.cwd(),
+            # Of the caller's environment no more than this: its tokens stay where they are.
+            "export": ",".join(exported),
+        }
+        lines = [f"--{k}={shlex.quote(str(v))}" for k, v in options.items() if v is not None]
+        return [*lines, "--requeue", *filter(None, [asked.sbatch_flags])]

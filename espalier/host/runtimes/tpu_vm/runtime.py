@@ -1,0 +1,177 @@
+"""RUNTIME=tpu-vm: a stage on a slice that is made for it, its result brought back."""
+
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from espalier.contract.discovery import stage_named
+from espalier.contract.made import MADE
+from espalier.contract.manifest import RUN_FOLDER, ImageRecord
+from espalier.contract.processes import COMPILED, Processes
+from espalier.errors import InputError
+from espalier.hardware.tpus import tpu_named
+from espalier.host.images import load_image
+from espalier.host.runtimes.base import Launch, Runtime, quiet_environment
+from espalier.host.runtimes.container import container_path
+from espalier.host.runtimes.local import LocalRuntime
+from espalier.host.runtimes.tpu_vm.client import TpuApi
+from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.options import Wanted, image_reference
+from espalier.host.runtimes.tpu_vm.records import RunRecord, now
+from espalier.host.runtimes.tpu_vm.request import creation, shown, tpu_name
+from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.host.runtimes.tpu_vm.startup import Order, startup_script
+from espalier.host.runtimes.tpu_vm.stops import noted
+from espalier.host.runtimes.tpu_vm.timings import Timings
+from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
+from espalier.host.runtimes.tpu_vm.upload import spec_of, upload_inputs, upload_run
+from espalier.host.settings import Settings
+
+TERMINAL = ("ESPALIER_TERMINAL", "COLUMNS")
+"""Of the launcher's own terminal, which a log is not."""
+
+
+@dataclass(frozen=True)
+class TpuVmRuntime:
+    """The stage's container on every worker of the TPU that the settings want."""
+
+    settings: Settings
+    timings: Timings = field(default_factory=Timings)
+    nearby: Runtime = field(default_factory=LocalRuntime)
+    name: str = "tpu-vm"
+    network: bool = False
+
+    def image(self, name: str, device: str, build: bool) -> ImageRecord:
+        """TPU_IMAGE, which somebody has pushed; the lock is the checkout's own."""
+        reference = image_reference(self.settings)
+        digest = reference.partition("@")[2]
+        lock = load_image(name).lock_hash(device)
+        return ImageRecord(name=name, lock=lock, reference=reference, digest=digest)
+
+    def seen_path(self, role: str, path: Path) -> str:
+        return container_path(role, path)
+
+    def argv(self, launch: Launch) -> list[str]:
+        """The command that makes it, for the record: the API is called, not a program."""
+        wanted = self.wanted()
+        return [
+            *("tpu-vm", wanted.tpu.type, wanted.place.parent),
+            *(f"{wanted.place.bucket.url}/runs/{launch.run_id}", image_reference(self.settings)),
+        ]
+
+    def rows(self, launch: Launch) -> dict[str, str]:
+        """The TPU, the request for it, and the script that it boots with; nothing is called."""
+        wanted, name = self.wanted(), self.settings.tpu_name
+        if name:
+            return {"TPU": f"{name}, which is there already"}
+        name = tpu_name(launch.run_id, 1)
+        script = startup_script(
+            TpuFolder(wanted.place.bucket, name).folder, wanted.tpu.workers, self.timings
+        )
+        request = shown(creation(wanted, name, script, now(), launch.run_id))
+        return {"TPU": wanted.told(), "request": request, "start-up script": script}
+
+    def run(self, launch: Launch) -> int:
+        """Copy what it needs, follow it to its end, and bring the result into the output.
+
+        Raises:
+            EspalierError: no TPU was to be had, or none stayed.
+        """
+        wanted = self.wanted()
+        spec = spec_of(launch)
+        if wanted.tpu.workers > 1 and not stage_named(spec.stage).join:
+            raise InputError(
+                f"{spec.stage} runs on one machine, and TPU={wanted.tpu.type} has "
+                f"{wanted.tpu.workers}; take one with a single worker, such as v5litepod-8."
+            )
+        bucket = wanted.place.bucket
+        run = RunFolder(bucket.below(f"runs/{launch.run_id}"))
+        if record := self._is_there(run):
+            self._say(f"{run.folder.url} holds the result already.")
+            order = self.order(launch, wanted, run, {})
+            self._launcher(launch, wanted, run, order, threading.Event()).clear(record)
+        else:
+            if not self.settings.tpu_name:
+                self._say(wanted.told())
+            if held := self.settings.tpu_name:
+                _require_free(TpuApi(wanted.place, self.timings), TpuFolder(bucket, held), run)
+            urls = upload_inputs(bucket, launch, spec.input_records, self._say)
+            upload_run(run.folder, launch)
+            order = self.order(launch, wanted, run, urls)
+            with noted() as stop:
+                if code := self._launcher(launch, wanted, run, order, stop).follow():
+                    return code
+        run.folder.below("output").download(launch.output, last=f"{RUN_FOLDER}/{MADE}")
+        run.folder.remove("state")
+        return 0
+
+    def order(self, launch: Launch, wanted: Wanted, run: RunFolder, urls: dict[str, str]) -> Order:
+        """What the workers are told; what differs between them they find out themselves."""
+        spread = replace(launch, processes=Processes(wanted.tpu.workers, 1))
+        environment = {**quiet_environment(spread), "TQDM_DISABLE": "1"}
+        state = {"ESPALIER_STATE": f"{run.folder.url}/state"}
+        state[COMPILED] = f"{wanted.place.bucket.url}/cache/xla"
+        kept = {name: value for name, value in environment.items() if name not in TERMINAL}
+        return Order(run.folder.url, image_reference(self.settings), urls, {**kept, **state})
+
+    def wanted(self) -> Wanted:
+        """The TPU and its place, as the settings have it, or as the TPU is that they name."""
+        held = self.settings.tpu_name
+        if not held:
+            return Wanted.of(self.settings)
+        settings = self.settings.model_copy(update={"tpu": self.settings.tpu or "v5litepod-1"})
+        wanted = Wanted.of(settings)
+        record = TpuFolder(wanted.place.bucket, held).record
+        if record is None:
+            raise InputError(f"TPU_NAME={held} is not known in {wanted.place.bucket.url}/tpus.")
+        return replace(wanted, tpu=tpu_named(record.type), spot=record.spot)
+
+    def _is_there(self, run: RunFolder) -> RunRecord | None:
+        """An earlier start's record of having finished it; FORCE=1 removes what it has left."""
+        record = run.record
+        if record and record.phase != "following" and self.settings.force:
+            run.begin_again(record)
+            return None
+        return record if record and record.phase == "done" else None
+
+    def _launcher(
+        self,
+        launch: Launch,
+        wanted: Wanted,
+        run: RunFolder,
+        order: Order,
+        stop: threading.Event,
+    ) -> Launcher:
+        return Launcher(
+            api=TpuApi(wanted.place, self.timings),
+            wanted=wanted,
+            run_id=launch.run_id,
+            run=run,
+            order=order,
+            deadline=self.settings.tpu_deadline * 60,
+            attempts=self.settings.tpu_attempts,
+            keep=self.settings.keep_tpu,
+            held=self.settings.tpu_name or "",
+            say=self._say,
+            timings=self.timings,
+            stop=stop,
+        )
+
+    def _say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _require_free(api: TpuApi, tpu: TpuFolder, run: RunFolder) -> None:
+    """Refuse a TPU that is not there, or that works for another run.
+
+    Raises:
+        InputError: it is so.
+    """
+    if api.state(tpu.name).lost:
+        raise InputError(f"TPU_NAME={tpu.name} is not there any more; see make tpu-status.")
+    record = tpu.record
+    if record and record.folder and record.folder != run.folder.url:
+        other = RunFolder(type(run.folder)(record.folder)).record
+        if other and other.phase == "following" and other.tpu == tpu.name:
+            raise InputError(f"TPU_NAME={tpu.name} works for {record.folder}; take another.")

@@ -1,0 +1,55 @@
+"""tpus/<name> in the bucket: what is known of a TPU, and the order that it waits for."""
+
+from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.records import TpuRecord, now, parsed
+from espalier.host.runtimes.tpu_vm.startup import ORDER, Order
+
+RECORD = "tpu.json"
+
+
+class TpuFolder:
+    """A TPU's objects by what they mean."""
+
+    def __init__(self, bucket: Folder, name: str) -> None:
+        self.name = name
+        self.folder = bucket.below(f"tpus/{name}")
+
+    @property
+    def record(self) -> TpuRecord | None:
+        return parsed(TpuRecord, self.folder.read(RECORD))
+
+    def keep(self, record: TpuRecord) -> None:
+        self.folder.write(RECORD, record.model_dump_json(indent=1))
+
+    def announce(self, wanted: Wanted, *, kept: bool) -> TpuRecord:
+        """Write down what is about to be asked for, so that nothing can be there unknown."""
+        before = self.record
+        if before and not before.gone:
+            return before
+        record = TpuRecord(
+            name=self.name,
+            type=wanted.tpu.type,
+            spot=wanted.spot,
+            workers=wanted.tpu.workers,
+            dollars_per_hour=wanted.tpu.dollars_per_hour,
+            created=now(),
+            parent=wanted.place.parent,
+            kept=kept,
+        )
+        self.keep(record)
+        return record
+
+    def give(self, order: Order, attempt: int) -> None:
+        """Let the TPU's workers begin, now or as soon as they have booted."""
+        self.folder.write(ORDER, order.text(attempt))
+        if record := self.record:
+            self.keep(record.model_copy(update={"folder": order.run}))
+
+    def deleted(self) -> None:
+        """Note that it is gone; where its run was stays known, for the logs."""
+        if record := self.record:
+            self.keep(record.model_copy(update={"gone": True}))
+
+    def forget(self) -> None:
+        self.folder.clear()

@@ -1,0 +1,43 @@
+"""The hub's token and address, for stages with the network and for no other."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from espalier.contract.stage import Stage
+
+HUB_VARIABLES = (
+    *("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "no_proxy"),
+)
+
+
+@contextmanager
+def hub_token(stage: Stage) -> Iterator[Mapping[str, Path]]:
+    """The token as a file that only the caller can read: HF_TOKEN_PATH, HF_TOKEN, or the login's.
+
+    It reaches no argv, no image and no manifest; a file made here is gone afterwards.
+    """
+    login = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser() / "token"
+    if not stage.network:
+        yield {}
+    elif path := os.environ.get("HF_TOKEN_PATH"):
+        yield {"HF_TOKEN_PATH": Path(path)}
+    elif token := os.environ.get("HF_TOKEN"):
+        with tempfile.NamedTemporaryFile("w", prefix="espalier-", suffix=".token") as file:
+            file.write(token)
+            file.flush()
+            yield {"HF_TOKEN_PATH": Path(file.name)}
+    elif login.is_file():
+        yield {"HF_TOKEN_PATH": login}
+    else:
+        yield {}
+
+
+def hub_environment(stage: Stage) -> dict[str, str]:
+    """Where the hub is and how it is reached, as the caller has set it."""
+    if not stage.network:
+        return {}
+    return {name: os.environ[name] for name in HUB_VARIABLES if name in os.environ}

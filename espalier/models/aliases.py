@@ -1,0 +1,65 @@
+"""The names in models.toml: an alias stands for a Hugging Face id at a fixed revision."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from espalier.contract.paths import ROOT
+from espalier.errors import InputError
+
+MODELS_FILE = ROOT / "models.toml"
+DEFAULT_REVISION = "main"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from.
+
+    Attributes:
+        name: the alias, or the repository's own name for a Hugging Face id.
+        hub_id: `org/name`; empty for a model that the toolchain grows by itself.
+        revision: a commit, tag or branch of `hub_id`.
+        gated: a licence has to be accepted and a token given.
+        grown: made by the `grow` stage, not fetched.
+        pretraining_tokens: that its authors say it was trained on; None: they do not.
+        shape: its config.json as far as a plan needs it before it is fetched.
+    """
+
+    name: str
+    hub_id: str = ""
+    revision: str = DEFAULT_REVISION
+    gated: bool = False
+    grown: bool = False
+    pretraining_tokens: float | None = None
+    shape: Mapping[str, Any] = field(default_factory=dict)
+
+
+def model_aliases(path: Path = MODELS_FILE) -> dict[str, ModelSource]:
+    """Every alias in `path`, by name."""
+    table = tomllib.loads(path.read_text())
+    return {name: ModelSource(name=name, **fields) for name, fields in table.items()}
+
+
+def resolve_model(name: str, revision: str | None = None, path: Path = MODELS_FILE) -> ModelSource:
+    """Find `name`, an alias or a Hugging Face id `org/name`; `revision` overrides the listed one.
+
+    Raises:
+        InputError: neither an alias nor an id.
+    """
+    aliases = model_aliases(path)
+    if name in aliases:
+        source = aliases[name]
+        if revision is None:
+            return source
+        if source.grown:
+            raise InputError(f"{name} is grown here and has no REVISION; leave it out.")
+        return replace(source, revision=revision)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return ModelSource(name.split("/")[1], name, revision or DEFAULT_REVISION)
+    raise InputError(
+        f"MODEL={name} is not known; give one of {', '.join(aliases)}, a Hugging Face id "
+        "(org/name), a name on the store or a path."
+    )

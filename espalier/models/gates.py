@@ -1,0 +1,187 @@
+"""What a Hugging Face directory must pass before it is used, and before it is published."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from espalier.contract.pattern import Pattern
+from espalier.errors import InputError
+from espalier.models.adapter import EMBEDDING, HEAD, Architecture, dtype_name
+from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.products import choose_products, products
+from espalier.models.shapes import Shapes, read_config
+from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
+from espalier.pruning.masked.masks import count_zeros
+
+SPARSITY_TOLERANCE = 0.005
+PROBE_TOKENS = 16
+
+
+def check_parent(directory: Path) -> None:
+    """Refuse, from headers and small files alone, a model that no stage should start from.
+
+    Raises:
+        InputError: unsupported family, no or damaged safetensors, tensors missing or of other
+            shapes than config.json says, or a tokenizer that does not fit the embedding.
+    """
+    architecture, _ = _opened(directory)
+    check_tokenizer(directory, architecture.shapes.vocabulary)
+
+
+def check_checkpoint(directory: Path, *, pruning: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Check a finished directory, a tensor at a time; memory stays that of a layer.
+
+    Index, names and shapes against the stock model; dtype against config.json; tokenizer against
+    the embedding; every weight finite; a finite loss from the stock layers. Where `pruning` (the
+    manifest's section) is given: with a `pattern`, sparsity within half a point of what the method
+    can attain at its target and N:M exact in every group; else every size that `target` names.
+
+    Returns:
+        what was found, for the manifest's checks.
+
+    Raises:
+        InputError: naming the first check that failed.
+    """
+    architecture, reader = _opened(directory)
+    check_tokenizer(directory, architecture.shapes.vocabulary)
+    _check_dtype(directory, reader)
+    masked = pruning is not None and "pattern" in pruning
+    pattern = Pattern.parse(str(pruning["pattern"])) if pruning and masked else Pattern()
+    with torch.inference_mode():
+        zeros, total, loss = _walk(architecture, reader, pattern)
+    achieved = zeros / total
+    if pruning and not masked:
+        _check_sizes(directory, architecture.shapes, pruning["target"])
+    elif pruning:
+        expected = float(pruning.get("attainable", pruning["target"]))
+        if abs(achieved - expected) > SPARSITY_TOLERANCE:
+            raise InputError(
+                f"{directory} is {achieved:.4f} sparse where {expected:.4f} was aimed at; nothing "
+                "is published."
+            )
+    if not math.isfinite(loss):
+        raise InputError(f"{directory} gives a loss of {loss}; nothing is published.")
+    return {
+        "index_complete": True,
+        "shapes_agree": True,
+        "finite": True,
+        "tokenizer_fits": True,
+        "sparsity": achieved,
+        "pattern_exact": str(pattern) if pattern.structured else None,
+        "probe_loss": round(loss, 4),
+    }
+
+
+def describe_model(directory: Path, parent: Path | None = None) -> dict[str, Any]:
+    """The manifest's model section: architecture, dtype, shapes, parameter counts, tokenizer."""
+    config, reader = read_config(directory), CheckpointReader(directory)
+    architecture = Architecture.of(directory)
+    counted = _stored(architecture, reader)
+    zeros = sum(
+        int(torch.count_nonzero(block == 0)) for name in counted for block in reader.blocks(name)
+    )
+    parameters = sum(math.prod(reader.entries[name].shape) for name in counted)
+    shapes = architecture.shapes
+    described: dict[str, Any] = {
+        "architecture": (config.get("architectures") or [config["model_type"]])[0],
+        "model_type": config["model_type"],
+        "dtype": dtype_name(reader.entries[counted[0]].dtype),
+        "parameters": parameters,
+        "nonzero": parameters - zeros,
+        "shapes": {
+            "layers": shapes.layers,
+            "hidden": shapes.hidden,
+            "intermediate": shapes.intermediate,
+            "heads": shapes.heads,
+            "kv_heads": shapes.kv_heads,
+            "head_dim": shapes.head_dim,
+            "vocabulary": shapes.vocabulary,
+        },
+        "tied_embeddings": shapes.tied,
+        "tokenizer": tokenizer_hash(directory),
+    }
+    if parent is not None:
+        source = CheckpointReader(parent)
+        names = _stored(Architecture.of(parent), source)
+        described["parent_parameters"] = sum(
+            math.prod(source.entries[name].shape) for name in names
+        )
+    return described
+
+
+def _opened(directory: Path) -> tuple[Architecture, CheckpointReader]:
+    architecture, reader = Architecture.of(directory), CheckpointReader(directory)
+    architecture.check(reader)
+    return architecture, reader
+
+
+def _stored(architecture: Architecture, reader: CheckpointReader) -> list[str]:
+    """Names of the parameters, a tied head not twice."""
+    return [
+        name
+        for name in architecture.expected_shapes()
+        if name in reader and not (name == HEAD and architecture.shapes.tied)
+    ]
+
+
+def _check_dtype(directory: Path, reader: CheckpointReader) -> None:
+    config = read_config(directory)
+    stated = config.get("dtype") or config.get("torch_dtype")
+    matrix = next(e for name, e in reader.entries.items() if name.endswith("q_proj.weight"))
+    if stated not in (None, dtype_name(matrix.dtype)):
+        raise InputError(
+            f"config.json of {directory} states {stated} and the weights are "
+            f"{dtype_name(matrix.dtype)}; make them agree."
+        )
+
+
+def _check_sizes(directory: Path, shapes: Shapes, target: dict[str, int]) -> None:
+    for name, size in target.items():
+        if getattr(shapes, name) != size:
+            raise InputError(
+                f"{directory} has {getattr(shapes, name)} {name} where {size} were aimed at; "
+                "nothing is published."
+            )
+
+
+def _walk(
+    architecture: Architecture, reader: CheckpointReader, pattern: Pattern
+) -> tuple[int, int, float]:
+    """Every tensor once: zeros and total of the layers' matrices, and the loss on a few tokens."""
+    dtype = architecture.dtype(reader)
+    count = min(PROBE_TOKENS, architecture.shapes.positions)
+    ids = (torch.arange(count) * 7 % architecture.shapes.vocabulary)[None]  # [1, T]
+    hidden = architecture.embed(reader, ids, dtype)
+    positions = architecture.positions(count, dtype)
+    zeros = total = 0
+    with products(choose_products(dtype, "cpu")):
+        for i in range(architecture.num_layers):
+            layer = architecture.load_layer(reader, i, dtype)
+            for group in architecture.input_groups:
+                for name in group:
+                    weight = layer.get_submodule(name).weight
+                    _check_groups(f"model.layers.{i}.{name}.weight", weight, pattern)
+                    zeros += count_zeros(weight)
+                    total += weight.numel()
+            hidden = architecture.run_layer(layer, i, hidden, positions)
+            del layer
+        normed = architecture.final_norm(reader, dtype)(hidden)
+        logits = architecture.logits(reader, normed)[0].float()  # [T, V]
+    if architecture.head_name(reader) == HEAD:
+        for _ in reader.blocks(EMBEDDING):
+            pass  # reading is checking
+    loss = nn.functional.cross_entropy(logits[:-1], ids[0, 1:])
+    return zeros, total, float(loss)
+
+
+def _check_groups(name: str, weight: Tensor, pattern: Pattern) -> None:
+    """At least N zeros in every whole group of M inputs."""
+    if not pattern.structured:
+        return
+    columns = weight.shape[1] - weight.shape[1] % pattern.group
+    groups = (weight[:, :columns] == 0).reshape(weight.shape[0], -1, pattern.group)
+    if groups.shape[1] and int(groups.sum(dim=-1).min()) < pattern.zeroed:
+        raise InputError(f"{name} breaks the pattern {pattern}; nothing is published.")

@@ -1,0 +1,1 @@
+"""Removing whole layers: cuts, their search and what they are judged by."""

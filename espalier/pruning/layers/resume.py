@@ -1,0 +1,54 @@
+"""What a killed run leaves behind to go on at the layer where it stopped."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from espalier.errors import InputError
+from espalier.models.checkpoint.header import read_header, read_metadata
+from espalier.models.checkpoint.reader import read_entry
+from espalier.models.checkpoint.writer import write_safetensors
+
+FILE = "layers.safetensors"
+HIDDEN = "hidden"
+
+
+@dataclass
+class ResumeState:
+    """The run after some layers.
+
+    Attributes:
+        next_layer: the first layer not yet done; the files of those before are complete.
+        records: what is known of each layer done.
+        hidden: inputs of `next_layer` [samples, tokens, hidden]; None where none are needed.
+    """
+
+    next_layer: int = 0
+    records: list[dict[str, Any]] = field(default_factory=list)
+    hidden: Tensor | None = None
+
+    def save(self, scratch: Path) -> None:
+        """Replace the state in `scratch` atomically."""
+        write_safetensors(
+            scratch / FILE,
+            {} if self.hidden is None else {HIDDEN: self.hidden},
+            {"next_layer": str(self.next_layer), "records": json.dumps(self.records)},
+        )
+
+    @classmethod
+    def load(cls, scratch: Path) -> "ResumeState":
+        """The state in `scratch`, or that of a run not begun."""
+        file = scratch / FILE
+        if not file.exists():
+            return cls()
+        try:
+            entries = read_header(file)
+            metadata = read_metadata(file)
+            records = json.loads(metadata["records"])
+            hidden = read_entry(entries[HIDDEN]) if HIDDEN in entries else None
+            return cls(int(metadata["next_layer"]), records, hidden)
+        except (InputError, KeyError, ValueError):
+            return cls()  # a damaged state costs the layers done, never a wrong result

@@ -1,0 +1,1 @@
+"""Pruning that zeroes weights in place, a layer at a time."""

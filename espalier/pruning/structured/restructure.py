@@ -1,0 +1,168 @@
+"""Writes a checkpoint without some of its layers, channels, neurons and heads, a tensor at a time.
+
+What is kept is copied as it is stored: nothing is rescaled. Indices are written in the order given,
+so that the order of importance can be kept; the logits do not depend on it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from espalier.contract.progress import Progress
+from espalier.errors import InputError
+from espalier.models.adapter import Architecture
+from espalier.models.axes import LAYER_AXES, OUTER_AXES, Axis
+from espalier.models.checkpoint.companions import CONFIG, copy_companions, write_text
+from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
+from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.checkpoint.writer import Selected, write_safetensors
+from espalier.models.shapes import Shapes, read_config
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a model; None, or an absent layer, keeps all of an axis as it is.
+
+    Attributes:
+        layers: the parent's layers, in order.
+        hidden: channels of the residual stream, shared by all layers.
+        intermediate: FFN neurons, by the parent's layer.
+        heads: query heads, by the parent's layer; those of one key-value head stand together.
+        kv_heads: key-value heads, by the parent's layer, in the order of their query heads.
+    """
+
+    layers: Sequence[int]
+    hidden: Sequence[int] | None = None
+    intermediate: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    heads: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    kv_heads: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+def restructure(parent: Path, output: Path, kept: Kept, target: Shapes, progress: Progress) -> None:
+    """Write into `output` what `kept` leaves of `parent`; files already there are kept.
+
+    Args:
+        parent: a Hugging Face directory that has passed `check_parent`.
+        output: where to; a file is complete or absent.
+        kept: what is kept.
+        target: the shapes that result.
+        progress: one step a layer.
+
+    Raises:
+        InputError: stock transformers has no such shape.
+        EnvironmentFailure: the disk cannot be written.
+    """
+    reader, architecture = CheckpointReader(parent), Architecture.of(parent)
+    config = restructured_config(read_config(parent), kept.layers, target)
+    units = _units(architecture, reader, kept)
+    _check_stock_shapes(config, {name: part.shape for unit in units for name, part in unit.items()})
+    entries = [
+        [replace(p.entry, name=n, shape=p.shape, nbytes=p.nbytes) for n, p in unit.items()]
+        for unit in units
+    ]
+    files = plan_files(entries)
+    with progress.steps("write", len(units)) as steps:
+        for unit, planned in zip(units, files, strict=True):
+            for file in planned:
+                _write(output, file, unit)
+            steps.advance()
+    sizes = {entry.name: entry.nbytes for unit in entries for entry in unit}
+    write_index(output, [file for planned in files for file in planned], sizes)
+    copy_companions(parent, output)
+    write_text(output / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def restructured_config(
+    config: Mapping[str, Any], layers: Sequence[int], target: Shapes
+) -> dict[str, Any]:
+    """The parent's config.json with the sizes of `target`; head_dim is stated, not implied."""
+    changed: dict[str, Any] = dict(config) | {
+        "num_hidden_layers": target.layers,
+        "hidden_size": target.hidden,
+        "intermediate_size": target.intermediate,
+        "num_attention_heads": target.heads,
+        "num_key_value_heads": target.kv_heads,
+        "head_dim": target.head_dim,
+    }
+    if config.get("layer_types"):
+        changed["layer_types"] = [config["layer_types"][layer] for layer in layers]
+    if config.get("max_window_layers") is not None:
+        changed["max_window_layers"] = sum(
+            layer < int(config["max_window_layers"]) for layer in layers
+        )
+    return changed
+
+
+def _units(
+    architecture: Architecture, reader: CheckpointReader, kept: Kept
+) -> list[dict[str, Selected]]:
+    """For each kept layer, and for what is outside: new name to part of the parent's tensor."""
+    head_dim = architecture.shapes.head_dim
+    units = []
+    for new, old in enumerate(kept.layers):
+        chosen = _layer_indices(kept, old, head_dim)
+        prefix = f"model.layers.{old}."
+        units.append(
+            {
+                f"model.layers.{new}.{name.removeprefix(prefix)}": _select(
+                    reader, name, LAYER_AXES[name.removeprefix(prefix)], chosen
+                )
+                for name in architecture.layer_tensor_names(old)
+            }
+        )
+    outer: dict[Axis, Tensor | None] = {"hidden": _indices(kept.hidden)}
+    names = architecture.outer_tensor_names(reader)
+    units.append({name: _select(reader, name, OUTER_AXES[name], outer) for name in names})
+    return units
+
+
+def _layer_indices(kept: Kept, layer: int, head_dim: int) -> dict[Axis, Tensor | None]:
+    return {
+        "hidden": _indices(kept.hidden),
+        "intermediate": _indices(kept.intermediate.get(layer)),
+        "queries": _head_rows(kept.heads.get(layer), head_dim),
+        "keys": _head_rows(kept.kv_heads.get(layer), head_dim),
+    }
+
+
+def _indices(chosen: Sequence[int] | None) -> Tensor | None:
+    return None if chosen is None else torch.tensor(chosen, dtype=torch.int64)
+
+
+def _head_rows(heads: Sequence[int] | None, head_dim: int) -> Tensor | None:
+    """The rows of whole heads, int64 [heads * head_dim]."""
+    if heads is None:
+        return None
+    starts = torch.tensor(heads, dtype=torch.int64)[:, None] * head_dim
+    return (starts + torch.arange(head_dim)).flatten()
+
+
+def _select(
+    reader: CheckpointReader,
+    name: str,
+    axes: tuple[Axis, ...],
+    chosen: Mapping[Axis, Tensor | None],
+) -> Selected:
+    return Selected(reader.entries[name], *(chosen.get(axis) for axis in axes))
+
+
+def _check_stock_shapes(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Some versions take some families' head_dim from hidden / heads, whatever config.json says."""
+    stock = Architecture(config).expected_shapes()
+    for name, shape in shapes.items():
+        if stock.get(name) != shape:
+            raise InputError(
+                f"stock transformers has no {config['model_type']} of this shape: {name} would be "
+                f"{list(shape)} where it makes {list(stock.get(name, ()))}; keep hidden = heads x "
+                "head_dim."
+            )
+
+
+def _write(output: Path, file: PlannedFile, unit: Mapping[str, Selected]) -> None:
+    if not (output / file.name).exists():
+        write_safetensors(output / file.name, {name: unit[name] for name in file.tensors})

@@ -1,0 +1,1 @@
+"""Whatever puts a model, a text or tokens on the store."""

@@ -1,0 +1,29 @@
+"""Copies what a checkpoint consists of, and nothing else of the directory."""
+
+import shutil
+
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Outcome, StageContext
+from espalier.models.gates import check_parent
+
+PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
+
+
+def run(context: StageContext, parameters: Parameters) -> Outcome:
+    """Copy weights, config and tokenizer files from the input `source`.
+
+    Raises:
+        InputError: the directory is no checkpoint that the contract allows.
+    """
+    source = context.inputs["source"]
+    check_parent(source)
+    files = sorted({path for part in PARTS for path in source.glob(part) if path.is_file()})
+    with context.progress.steps("adopt", total=len(files)) as steps:
+        for path in files:
+            if path.name == "manifest.json":
+                continue
+            temporary = context.output / f".{path.name}.tmp"
+            shutil.copyfile(path, temporary)
+            temporary.replace(context.output / path.name)
+            steps.advance(file=path.name)
+    return Outcome(notes={"adopted_from": source.name})

@@ -1,0 +1,65 @@
+"""The pure part: which split a document is in, how it is framed, how documents form blocks."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from espalier.data.tokens.index import Split
+
+
+@dataclass(frozen=True)
+class Fractions:
+    """How much of a text goes to `valid` and to `test`; the rest is `train`."""
+
+    valid: float
+    test: float
+
+    def split_of(self, text: str) -> Split:
+        """By the text's own hash: equal texts are in one split, whatever stands around them.
+
+        `valid` is taken from one end of the hashes and `test` from the other, so that changing
+        one fraction leaves the other's documents where they are.
+        """
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        place = int.from_bytes(digest[:6], "big") / 2**48  # exact, so never rounded up to 1
+        if place < self.valid:
+            return "valid"
+        return "test" if place >= 1 - self.test else "train"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands before and after each document's ids, and their dtype."""
+
+    bos: int | None
+    eos: int | None
+    dtype: "np.dtype[Any]"
+
+    def around(self, ids: Sequence[int]) -> npt.NDArray[Any]:
+        """[BOS] ids [EOS] as an array [tokens]."""
+        before = [] if self.bos is None else [self.bos]
+        after = [] if self.eos is None else [self.eos]
+        return np.asarray([*before, *ids, *after], self.dtype)
+
+
+def blocks(texts: Iterable[str], documents: int, characters: int) -> Iterator[list[str]]:
+    """`texts` in lists that end with the `documents`-th or when they hold `characters`."""
+    block: list[str] = []
+    held = 0
+    for text in texts:
+        block.append(text)
+        held += len(text)
+        if len(block) == documents or held >= characters:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
+
+
+def until_enough(lengths: Sequence[int], tokens: int) -> int:
+    """How many of `lengths` it takes to sum to `tokens`; all of them where they sum to less."""
+    return min(len(lengths), int(np.searchsorted(np.cumsum(lengths), tokens)) + 1)

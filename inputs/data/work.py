@@ -1,0 +1,73 @@
+"""What has been packed so far, kept after every block so that an interrupted run goes on there."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ValidationError
+
+from espalier.contract.manifest import write_synced
+from espalier.data.tokens.index import SPLITS, Split, SplitIndex
+from espalier.data.tokens.writer import Size, SplitWriter
+
+STATE = "place.json"
+
+
+class Place(BaseModel):
+    """How far the text is read, and what is written of each split.
+
+    Attributes:
+        part: the file that is being read.
+        documents: those read of it.
+        empty: documents without a token, which are left out.
+        enough: nothing more is wanted.
+    """
+
+    part: int = 0
+    documents: int = 0
+    empty: int = 0
+    enough: bool = False
+    sizes: dict[Split, list[Size]] = {}
+
+
+class Work:
+    """The splits' writers and the place in the text, always saved together."""
+
+    def __init__(self, folder: Path, dtype: "np.dtype[Any]", limit: int) -> None:
+        self._folder = folder
+        try:
+            self.place = Place.model_validate_json((folder / STATE).read_bytes())
+            self._writers = self._open(dtype, limit)
+        except (OSError, ValidationError):  # none yet, or a crash has lost a part of it
+            self.place = Place()
+            self._writers = self._open(dtype, limit)
+
+    def tokens(self, split: Split) -> int:
+        """Tokens written of a split."""
+        return self._writers[split].tokens
+
+    def append(self, documents: Mapping[Split, Sequence[npt.NDArray[Any]]]) -> None:
+        """Write documents; they count once the place is saved."""
+        for split, found in documents.items():
+            self._writers[split].append(found)
+
+    def save(self, **changes: Any) -> None:
+        """Keep what is written, and the place after it."""
+        sizes = {split: writer.sizes for split, writer in self._writers.items()}
+        self.place = self.place.model_copy(update={**changes, "sizes": sizes})
+        write_synced(self._folder / STATE, self.place.model_dump_json())
+
+    def finish(self, target: Path) -> dict[Split, SplitIndex]:
+        """Hash all shards, which may take a while, then move them to `target`, which does not."""
+        found = {split: writer.finish() for split, writer in self._writers.items()}
+        for split, index in found.items():
+            self._writers[split].move(index, target)
+        return found
+
+    def _open(self, dtype: "np.dtype[Any]", limit: int) -> dict[Split, SplitWriter]:
+        return {
+            split: SplitWriter(self._folder, split, dtype, limit, self.place.sizes.get(split, ()))
+            for split in SPLITS
+        }

@@ -1,0 +1,69 @@
+"""The stages that fetch: `fetch` a model, `fetch-data` a text data set."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from espalier.contract.parameters import Optional, Parameters
+from espalier.contract.stage import Estimate, Stage
+from espalier.models.shapes import Shapes
+
+Revision = Annotated[
+    str | None, Optional, Field(description="commit, tag or branch; default the listed one")
+]
+
+
+class FetchParameters(Parameters):
+    """Which model."""
+
+    model: Annotated[str, Field(min_length=1, description="an alias or a Hugging Face id")]
+    revision: Revision = None
+
+
+class FetchDataParameters(Parameters):
+    """Which text."""
+
+    data: Annotated[str, Field(description="a listed text, such as c4, or a Hugging Face id")]
+    revision: Revision = None
+    files: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Optional,
+        Field(description="files of a split at most; default the listed number"),
+    ] = None
+
+
+def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate | None:
+    """Disk for the weights of a listed model; half a gigabyte of memory to look through them."""
+    if not config:
+        return None
+    shapes = Shapes.of(config)
+    weights = shapes.parameters * shapes.item_bytes
+    return Estimate(memory=512 << 20, disk=weights, seconds=20 + weights / BYTES_PER_SECOND)
+
+
+BYTES_PER_SECOND = 50e6
+
+STAGES = (
+    Stage(
+        name="fetch",
+        verb="fetch",
+        section="models",
+        image="eval",
+        parameters=FetchParameters,
+        entry="inputs.fetch.stage:run",
+        estimate=_estimate,
+        summary="fetch a model's safetensors, configuration and tokenizer at a fixed commit",
+        network=True,
+    ),
+    Stage(
+        name="fetch-data",
+        verb="fetch-data",
+        section="data",
+        image="eval",
+        parameters=FetchDataParameters,
+        entry="inputs.fetch.data_stage:run",
+        summary="fetch a published text data set at a fixed commit",
+        network=True,
+    ),
+)

@@ -1,0 +1,1 @@
+"""MaxText models: what training, conversion, planning and evaluation share of them."""

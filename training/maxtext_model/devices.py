@@ -1,0 +1,69 @@
+"""JAX on this machine's devices, alone or with those of other machines."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from espalier.contract.processes import Processes
+from espalier.errors import EnvironmentFailure, InputError
+
+PORT = 29519
+"""Of the first machine's coordinator."""
+
+
+@contextmanager
+def devices_of(device: str, processes: Processes) -> Iterator[None]:
+    """Make the devices of all machines known; a machine's processor counts as `each` devices.
+
+    Raises:
+        EnvironmentFailure: there is no such device, or not all machines are heard of.
+        InputError: a TPU is asked to be shared by several processes.
+    """
+    _choose(device, processes)
+    several = processes.nodes > 1
+    if several:
+        try:
+            jax.distributed.initialize(
+                coordinator_address=f"{processes.head}:{PORT}",
+                num_processes=processes.nodes,
+                process_id=processes.node,
+            )
+        except RuntimeError as error:
+            raise EnvironmentFailure(
+                f"not all of {processes.nodes} machines were heard of: {error}"
+            ) from None
+    try:
+        found = jax.devices()[0].platform
+        if found != device:
+            raise EnvironmentFailure(f"ACCEL={device} was asked for and JAX sees only a {found}.")
+        yield
+    finally:
+        if several:
+            jax.distributed.shutdown()
+
+
+def agreed(asked: bool) -> bool:
+    """Whether any process asks: the same answer on all of them."""
+    if jax.process_count() == 1:
+        return asked
+    return bool(multihost_utils.process_allgather(np.array([asked])).any())
+
+
+def together(name: str) -> None:
+    """Go on when every process has come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _choose(device: str, processes: Processes) -> None:
+    if device == "tpu":
+        if processes.each > 1:
+            raise InputError("GPUS is for GPUs; on a TPU leave it out: all its chips are used.")
+        return
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", processes.each)
+    if processes.nodes > 1:
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
