@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from espalier.host.fit import peak_memory
+from espalier.contract.measure import peak_memory
 
 LLAMA_8B: dict[str, Any] = {
     "model_type": "llama",

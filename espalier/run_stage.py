@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.image import require_built_from
 from espalier.contract.ledger import Entry
 from espalier.contract.lineage import account_of, measured_tokens
 from espalier.contract.made import Made
@@ -35,12 +36,11 @@ from espalier.contract.manifest import (
     record_files,
     write_manifest,
 )
+from espalier.contract.measure import peak_memory
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
-from espalier.host.fit import peak_memory
-from espalier.host.runtimes.local import require_built_from
 
 
 def main() -> None:

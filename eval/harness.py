@@ -9,7 +9,7 @@ import lm_eval
 from lm_eval.models.huggingface import HFLM
 
 from espalier.data.text import sha256_of_file
-from espalier.data.token_ids import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer
 from eval.tasks import harness_task
 
 

@@ -18,8 +18,8 @@ from lm_eval.tasks.blimp import BlimpTask
 
 from espalier.data.task_rows import is_minimal_pair
 from espalier.data.text import sha256_of_file
-from espalier.data.token_ids import load_tokenizer
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer
 
 
 class CausalLM(BaseLM):  # type: ignore[misc]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.files import write_text
 from espalier.errors import EnvironmentFailure
 from eval.perplexity import Perplexity
 
@@ -62,10 +63,8 @@ def write_results(results: Mapping[str, Any], directory: Path) -> Path:
     Raises:
         EnvironmentFailure: it is not.
     """
-    path, temporary = directory / RESULTS, directory / f"{RESULTS}.tmp"
-    text = json.dumps(results, indent=2, default=_plain, ensure_ascii=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.rename(path)
+    path = directory / RESULTS
+    write_text(path, json.dumps(results, indent=2, default=_plain, ensure_ascii=False) + "\n")
     if not json.loads(path.read_text(encoding="utf-8")).get("results"):
         raise EnvironmentFailure(f"{path} was not written whole; run the same command again.")
     return path

@@ -15,8 +15,9 @@ from espalier.data.text import (
     sha256_of_file,
     split_file,
 )
-from espalier.data.token_ids import Limits, check_ids, load_tokenizer, read_input_ids, sha256_of_ids
+from espalier.data.token_ids import Limits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer
 from eval.perplexity import cut_windows
 
 MAX_SEQLEN = 8192

@@ -15,17 +15,10 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
+from espalier.contract.image import SHARED, digest, locked_lines
 from espalier.contract.paths import ROOT
 from espalier.errors import EspalierError
-from espalier.host.images.definition import (
-    IMAGES,
-    SHARED,
-    Image,
-    digest,
-    known_images,
-    load_image,
-    locked_lines,
-)
+from espalier.host.images.definition import IMAGES, Image, known_images, load_image
 from espalier.host.images.lock import HOST_PYTHON, find_uv, run_uv
 from espalier.host.images.venv import COMPLETE, ensure_venv, find_python
 from espalier.host.runtimes.local import ENVIRONMENTS

@@ -8,15 +8,14 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+from espalier.contract.files import file_sha256, write_text
 from espalier.contract.manifest import (
     MANIFEST,
     FileRecord,
     InputRecord,
     content_digest,
     content_files,
-    file_sha256,
     read_manifest,
-    write_synced,
 )
 from espalier.contract.paths import PACKAGES, ROOT
 from espalier.errors import InputError
@@ -144,7 +143,7 @@ def cached_sha256(file: Path, cache: Path) -> str:
     digest = file_sha256(file)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        write_synced(entry, json.dumps({"sha256": digest}))
+        write_text(entry, json.dumps({"sha256": digest}))
     except OSError:
         pass  # a read-only store only costs the time
     return digest

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from espalier.contract.manifest import Record, write_synced
+from espalier.contract.files import write_text
+from espalier.contract.manifest import Record
 from espalier.contract.stage import Outcome
 
 MADE = "made.json"
@@ -32,7 +33,7 @@ class Made(Record):
         return cls.model_validate_json(path.read_bytes()) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
-        write_synced(folder / MADE, self.model_dump_json())
+        write_text(folder / MADE, self.model_dump_json())
 
     @classmethod
     def of(cls, outcome: Outcome, **took: Any) -> "Made":

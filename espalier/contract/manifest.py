@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from espalier.contract.files import file_sha256, write_text
 from espalier.contract.ledger import Entry
 from espalier.errors import InputError
 
@@ -21,8 +21,6 @@ RUN_FOLDER = ".run"
 TRACKERS = "trackers"
 NOT_CONTENT = {MANIFEST, METRICS, TRACKERS}
 """Files and folders with times in them: in no hash, so that equal runs have equal content."""
-
-CHUNK = 1 << 22
 
 
 class Record(BaseModel):
@@ -162,17 +160,7 @@ def published_name(directory: Path, otherwise: str) -> str:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write the manifest, last of all files, atomically and synced."""
-    write_synced(directory / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-
-
-def write_synced(path: Path, text: str) -> None:
-    """Replace `path` by `text` so that a crash leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_text(directory / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
 def content_files(directory: Path) -> Iterator[Path]:
@@ -215,11 +203,6 @@ def content_digest(files: list[FileRecord]) -> str:
     """One sha256 over the paths, sizes and hashes of an artifact's files."""
     lines = "".join(f"{file.path}\0{file.size}\0{file.sha256}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short(value: Any) -> str:

@@ -2,9 +2,8 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
 
 
@@ -60,53 +59,6 @@ class Parameters(BaseModel):
             return cls.model_validate(assignments)
         except ValidationError as error:
             raise InputError(sentence(error, cls)) from None
-
-
-class CalibrationParameters(Parameters):
-    """Which tokens a method sees. `samples` and `seqlen` of a ready .safetensors are its own."""
-
-    samples: Annotated[int, Field(ge=1, description="calibration sequences")] = 128
-    seqlen: Annotated[
-        Annotated[int, Field(ge=2)] | None,
-        Optional,
-        Field(description="tokens a sequence; default min(model's positions, 2048)"),
-    ] = None
-    seed: Seed = 0
-
-
-class SparsityParameters(Parameters):
-    """How much is removed, and in which pattern."""
-
-    sparsity: Annotated[float, Field(gt=0, lt=1, description="fraction removed")] = 0.5
-    pattern: Annotated[str, Field(description="unstructured or N:M (N of M zeroed)")] = (
-        "unstructured"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _sparsity_follows_pattern(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        text = str(values.get("PATTERN", values.get("pattern", "unstructured")))
-        pattern = Pattern.parse(text)
-        given = values.get("SPARSITY", values.get("sparsity"))
-        if pattern.structured:
-            if given is not None and abs(float(given) - pattern.sparsity) > 1e-9:
-                raise InputError(
-                    f"SPARSITY={given} contradicts PATTERN={pattern}, which removes "
-                    f"{pattern.sparsity:g}; leave SPARSITY out."
-                )
-            values = {k: v for k, v in values.items() if k.lower() != "sparsity"}
-            values["SPARSITY"] = pattern.sparsity
-        return values
-
-    def label(self) -> str:
-        """`0.5`, or `2of4` for an N:M pattern."""
-        return self.pattern.replace(":", "of") if ":" in self.pattern else f"{self.sparsity:g}"
-
-    @property
-    def mask_pattern(self) -> Pattern:
-        return Pattern.parse(self.pattern)
 
 
 Device = Literal["cpu", "cuda"]

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.data.text import Description, Documents, kind_of, read_text, split_file
-from espalier.data.token_ids import Limits, check_ids, load_tokenizer, read_input_ids, sha256_of_ids
+from espalier.data.token_ids import Limits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import torch

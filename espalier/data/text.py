@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from espalier.contract.files import write_text
 from espalier.errors import InputError
 
 Kind = Literal["tokens", "text", "documents", "dataset"]
@@ -63,9 +64,7 @@ class Description:
 
     def write(self, directory: Path) -> None:
         """Write `dataset.json` into `directory`, whole or not at all."""
-        temporary = directory / f"{DESCRIPTION}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        temporary.rename(directory / DESCRIPTION)
+        write_text(directory / DESCRIPTION, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> "Description":

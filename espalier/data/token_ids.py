@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from espalier.errors import InputError
 
@@ -97,34 +97,3 @@ def check_ids(ids: "torch.Tensor", limits: Limits, source: Path) -> None:
 def sha256_of_ids(ids: "torch.Tensor") -> str:
     """Hexadecimal SHA-256 of int64 ids, row after row, little-endian."""
     return hashlib.sha256(ids.contiguous().numpy().astype("<i8").tobytes()).hexdigest()
-
-
-def load_tokenizer(model: Path) -> Any:
-    """The model's own tokenizer, from its directory alone.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # long texts are cut later: its length warning misleads
-    # What transformers 5 writes names a class that 4 does not know; the file is the same.
-    known_by_4 = _tokenizer_class(model) != "TokenizersBackend"
-    loader = AutoTokenizer if known_by_4 else PreTrainedTokenizerFast
-    try:
-        return loader.from_pretrained(model, local_files_only=True)
-    except Exception as error:  # noqa: BLE001 - each tokenizer class fails in its own way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{model} has no tokenizer that can be read ({reason}); put its tokenizer files there "
-            "or give token ids as .safetensors."
-        ) from None
-
-
-def _tokenizer_class(model: Path) -> str | None:
-    try:
-        found = json.loads((model / "tokenizer_config.json").read_text()).get("tokenizer_class")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return found if isinstance(found, str) else None

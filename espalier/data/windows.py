@@ -12,8 +12,9 @@ import torch
 
 from espalier.data.calibration import Calibration, leading_part
 from espalier.data.text import Description, Reading, joined, kind_of, read_text, split_file
-from espalier.data.token_ids import Limits, load_tokenizer
+from espalier.data.token_ids import Limits
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer
 
 DOCUMENTS = Reading("train", "stream", " ", documents=8000)
 """How documents make one stream in the published recipes."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.files import write_text
 from espalier.contract.fingerprint import code_hash, identify
 from espalier.contract.lock import artifact_lock
 from espalier.contract.made import MADE
@@ -22,15 +23,13 @@ from espalier.contract.manifest import (
     Recipe,
     RunSpec,
     read_manifest,
-    write_synced,
 )
 from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.host.fit import require_gpu
-from espalier.host.plan import Plan
+from espalier.host.fit import Plan, require_gpu
 from espalier.host.revision import code_revision
 from espalier.host.runtimes.base import Confined, Explained, Launch, Limits, Runtime
 from espalier.host.secrets import hub_environment, hub_token
@@ -283,7 +282,7 @@ class Executor:
         """The stage, unless it has ended already."""
         if _made(partial):
             return
-        write_synced(partial / RUN_FOLDER / "run.json", spec.model_dump_json(indent=1))
+        write_text(partial / RUN_FOLDER / "run.json", spec.model_dump_json(indent=1))
         with hub_token(request.stage) as secrets:
             start(self._runtime(request.stage), self.launch(request, partial, secrets))
 
@@ -300,7 +299,7 @@ class Executor:
             nearby = self.runtime.nearby
             nearby.image(checker, "cpu", build=True)
             seen = self._seen(spec, request, nearby)
-            write_synced(partial / RUN_FOLDER / "run.json", seen.model_dump_json(indent=1))
+            write_text(partial / RUN_FOLDER / "run.json", seen.model_dump_json(indent=1))
             launch = self.launch(request, partial)
             alone = replace(launch, image=checker, device="cpu", processes=Processes())
             check(nearby, alone)

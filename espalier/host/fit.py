@@ -1,51 +1,18 @@
-"""What the machine has and what a process used, in bytes."""
+"""What a run is expected to need beside what the machine has, before it starts."""
 
-import resource
+import json
 import shutil
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from espalier.contract.stage import Estimate
-from espalier.errors import EnvironmentFailure, InputError
-
-UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `8g`, `512m`, `1.5GiB`.
-
-    Raises:
-        InputError: it is not a size.
-    """
-    number = text.lower().removesuffix("ib").removesuffix("b")
-    unit = number[-1:] if number[-1:].isalpha() else ""
-    try:
-        return int(float(number.removesuffix(unit)) * UNITS[unit])
-    except (ValueError, KeyError):
-        raise InputError(f"MEMORY={text} is not a size; give for example 8g.") from None
-
-
-def show_size(size: float) -> str:
-    """A size as a person reads it."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.2f} GiB"
-
-
-def show_time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def peak_memory() -> int:
-    """Peak resident memory of this process in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+from espalier.contract.measure import show_size, show_time
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Estimate, Stage
+from espalier.errors import EnvironmentFailure
 
 
 def free_memory(limit: int | None) -> int:
@@ -90,3 +57,45 @@ def check_fits(estimate: Estimate, store: Path, limit: int | None) -> None:
                 f"about {show_size(need)} of {what} is needed and {show_size(have)} is at hand; "
                 "free some, or try anyway with FORCE=1."
             )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A stage's estimate, where it makes one and its model is at hand."""
+
+    estimate: Estimate | None
+
+    @classmethod
+    def of(
+        cls,
+        stage: Stage,
+        parameters: Parameters,
+        inputs: Mapping[str, Path],
+        listed: Mapping[str, Any],
+    ) -> "Plan":
+        """Estimate from the model's config.json, or from what models.toml lists of its shape."""
+        path = inputs["model"] / "config.json" if "model" in inputs else None
+        config = json.loads(path.read_bytes()) if path and path.is_file() else listed
+        if stage.estimate is None or (path and not config):
+            return cls(None)
+        return cls(stage.estimate(parameters, config))
+
+    def check_fits(self, store: Path, limit: int | None) -> None:
+        """Refuse what cannot fit.
+
+        Raises:
+            EnvironmentFailure: memory or disk is short.
+        """
+        if self.estimate:
+            check_fits(self.estimate, store, limit)
+
+    def rows(self, store: Path, limit: int | None) -> dict[str, str]:
+        """The estimate beside what is at hand, for DRY_RUN=1."""
+        if not self.estimate:
+            return {"memory": "not estimated", "disk": "not estimated", "time": "not estimated"}
+        return {
+            "memory": f"{show_size(self.estimate.memory)} at the peak, "
+            f"{show_size(free_memory(limit))} at hand",
+            "disk": f"{show_size(self.estimate.disk)}, {show_size(free_disk(store))} at hand",
+            "time": f"about {show_time(self.estimate.seconds)} on two cores",
+        }

@@ -14,10 +14,10 @@ from pydantic import (
     model_validator,
 )
 
+from espalier.contract.measure import parse_size
 from espalier.contract.parameters import sentence
 from espalier.contract.paths import ROOT
 from espalier.errors import InputError
-from espalier.host.fit import parse_size
 from espalier.host.job_time import job_time
 
 

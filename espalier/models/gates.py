@@ -14,7 +14,7 @@ from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.products import choose_products, products
 from espalier.models.shapes import Shapes, read_config
 from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
-from espalier.pruning.masked.masks import count_zeros
+from espalier.models.zeros import count_zeros
 
 SPARSITY_TOLERANCE = 0.005
 PROBE_TOKENS = 16

@@ -44,6 +44,29 @@ def tokenizer_hash(directory: Path) -> str | None:
     return digest.hexdigest()
 
 
+def load_tokenizer(model: Path) -> Any:
+    """The model's own tokenizer, from its directory alone.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # long texts are cut later: its length warning misleads
+    # What transformers 5 writes names a class that 4 does not know; the file is the same.
+    known_by_4 = _tokenizer_class(model) != "TokenizersBackend"
+    loader = AutoTokenizer if known_by_4 else PreTrainedTokenizerFast
+    try:
+        return loader.from_pretrained(model, local_files_only=True)
+    except Exception as error:  # noqa: BLE001 - each tokenizer class fails in its own way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{model} has no tokenizer that can be read ({reason}); put its tokenizer files there "
+            "or give token ids as .safetensors."
+        ) from None
+
+
 def _ids(directory: Path) -> Iterator[int]:
     if (directory / "tokenizer.json").is_file():
         content = _json(directory / "tokenizer.json")
@@ -88,3 +111,11 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
         shift += 7
         if byte < 0x80:
             return value, position
+
+
+def _tokenizer_class(model: Path) -> str | None:
+    try:
+        found = json.loads((model / "tokenizer_config.json").read_text()).get("tokenizer_class")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None

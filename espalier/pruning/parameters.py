@@ -1,10 +1,59 @@
-"""Parameters that every method with calibration has. Needs no torch."""
+"""Parameters that pruning and scoring stages share. Needs no torch."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from espalier.contract.parameters import CalibrationParameters, Optional, SparsityParameters
+from espalier.contract.parameters import Optional, Parameters, Seed
+from espalier.contract.pattern import Pattern
+from espalier.errors import InputError
+
+
+class CalibrationParameters(Parameters):
+    """Which tokens a method sees. `samples` and `seqlen` of a ready .safetensors are its own."""
+
+    samples: Annotated[int, Field(ge=1, description="calibration sequences")] = 128
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Optional,
+        Field(description="tokens a sequence; default min(model's positions, 2048)"),
+    ] = None
+    seed: Seed = 0
+
+
+class SparsityParameters(Parameters):
+    """How much is removed, and in which pattern."""
+
+    sparsity: Annotated[float, Field(gt=0, lt=1, description="fraction removed")] = 0.5
+    pattern: Annotated[str, Field(description="unstructured or N:M (N of M zeroed)")] = (
+        "unstructured"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sparsity_follows_pattern(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        text = str(values.get("PATTERN", values.get("pattern", "unstructured")))
+        pattern = Pattern.parse(text)
+        given = values.get("SPARSITY", values.get("sparsity"))
+        if pattern.structured:
+            if given is not None and abs(float(given) - pattern.sparsity) > 1e-9:
+                raise InputError(
+                    f"SPARSITY={given} contradicts PATTERN={pattern}, which removes "
+                    f"{pattern.sparsity:g}; leave SPARSITY out."
+                )
+            values = {k: v for k, v in values.items() if k.lower() != "sparsity"}
+            values["SPARSITY"] = pattern.sparsity
+        return values
+
+    def label(self) -> str:
+        """`0.5`, or `2of4` for an N:M pattern."""
+        return self.pattern.replace(":", "of") if ":" in self.pattern else f"{self.sparsity:g}"
+
+    @property
+    def mask_pattern(self) -> Pattern:
+        return Pattern.parse(self.pattern)
 
 
 class CalibratedPruning(SparsityParameters, CalibrationParameters):
@@ -15,6 +64,31 @@ class CalibratedPruning(SparsityParameters, CalibrationParameters):
         Optional,
         Field(description="samples a pass; default 2048 tokens' worth; decides speed only"),
     ] = None
+
+
+class WindowParameters(Parameters):
+    """Windows of tokens, and how many pass at a time."""
+
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Optional,
+        Field(description="tokens a window; default min(model's positions, 2048)"),
+    ] = None
+    batch: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Optional,
+        Field(description="windows a pass; default 2048 tokens' worth; decides speed only"),
+    ] = None
+
+
+class ScoreParameters(WindowParameters):
+    """The tokens that scores are measured on: windows from the start of the text, not drawn."""
+
+    samples: Annotated[int, Field(ge=1, description="windows of the text, at most")] = 128
+
+    def label(self) -> str:
+        """`128` or `128x512`."""
+        return f"{self.samples}x{self.seqlen}" if self.seqlen else str(self.samples)
 
 
 BATCH_TOKENS = 2048

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.files import write_text
 from espalier.contract.manifest import published_name
 from espalier.errors import InputError
-from espalier.models.checkpoint.companions import write_text
 from espalier.models.shapes import Shapes, read_config
 
 SCORES = "scores.json"

@@ -2,6 +2,7 @@
 
 import shutil
 
+from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.models.gates import check_parent
@@ -22,8 +23,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         for path in files:
             if path.name == "manifest.json":
                 continue
-            temporary = context.output / f".{path.name}.tmp"
-            shutil.copyfile(path, temporary)
-            temporary.replace(context.output / path.name)
+            with replacing(context.output / path.name) as temporary:
+                shutil.copyfile(path, temporary)
             steps.advance(file=path.name)
     return Outcome(notes={"adopted_from": source.name})

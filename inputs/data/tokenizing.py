@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.data.token_ids import Limits, load_tokenizer
+from espalier.data.token_ids import Limits
 from espalier.data.tokens.index import narrowest, token_dtype
 from espalier.errors import InputError
-from espalier.models.tokenizer import check_tokenizer, largest_token_id, tokenizer_hash
+from espalier.models.tokenizer import (
+    check_tokenizer,
+    largest_token_id,
+    load_tokenizer,
+    tokenizer_hash,
+)
 from inputs.data.packing import Frame
 
 

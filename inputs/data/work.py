@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from espalier.contract.manifest import write_synced
+from espalier.contract.files import write_text
 from espalier.data.tokens.index import SPLITS, Split, SplitIndex
 from espalier.data.tokens.writer import Size, SplitWriter
 
@@ -57,7 +57,7 @@ class Work:
         """Keep what is written, and the place after it."""
         sizes = {split: writer.sizes for split, writer in self._writers.items()}
         self.place = self.place.model_copy(update={**changes, "sizes": sizes})
-        write_synced(self._folder / STATE, self.place.model_dump_json())
+        write_text(self._folder / STATE, self.place.model_dump_json())
 
     def finish(self, target: Path) -> dict[Split, SplitIndex]:
         """Hash all shards, which may take a while, then move them to `target`, which does not."""

@@ -17,10 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from espalier.contract.manifest import write_synced
+from espalier.contract.files import replacing, write_text
 from espalier.data.tokens.reader import Ids
 from espalier.errors import InputError
-from inputs.export.files import whole
 
 INDEX = "index.json"
 LIMIT = 1 << 26
@@ -55,11 +54,11 @@ def write(folder: Path, rows: Iterator[Ids], dtype: str) -> None:
     for number, samples in enumerate(_shards(rows, header, name)):
         path = folder / f"shard.{number:05d}.mds"
         if not path.exists():
-            with whole(path) as temporary:
+            with replacing(path) as temporary:
                 temporary.write_bytes(_shard(samples, header, name))
         data = {"basename": path.name, "bytes": path.stat().st_size, "hashes": {}}
         shards.append({**config, "samples": len(samples), "raw_data": data, "zip_data": None})
-    write_synced(folder / INDEX, json.dumps({"version": 2, "shards": shards}, sort_keys=True))
+    write_text(folder / INDEX, json.dumps({"version": 2, "shards": shards}, sort_keys=True))
 
 
 def _shards(rows: Iterator[Ids], header: bytes, name: bytes) -> Iterator[list[Ids]]:

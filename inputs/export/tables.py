@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import parquet
 
+from espalier.contract.files import replacing
 from espalier.data.tokens.reader import Ids
-from inputs.export.files import whole
 
 ROWS = 1024
 """Rows held at once, and a row group of Parquet."""
@@ -22,7 +22,7 @@ def write(target: Path, rows: Iterator[Ids], tokenizer: str) -> None:
     """Write rows to a .parquet, or to an .arrow in the streaming form that `datasets` maps."""
     column = ("input_ids", pa.list_(pa.int32()))
     schema = pa.schema([column], metadata={TOKENIZER: tokenizer.encode()})
-    with whole(target) as temporary:
+    with replacing(target) as temporary:
         if target.suffix == ".parquet":
             writer = parquet.ParquetWriter(temporary, schema, compression="zstd")
         else:

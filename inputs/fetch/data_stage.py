@@ -4,6 +4,7 @@ import fnmatch
 import json
 from pathlib import Path
 
+from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.text import Description, sha256_of_file
@@ -66,9 +67,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
 
 def write_documents(files: list[Path], target: Path, column: str) -> None:
     """Write the texts of `files`, in order, one `{"text": …}` a line."""
-    temporary = target.with_name(target.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as lines:
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for file in files:
             for text in documents_of(file, column):
                 lines.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    temporary.rename(target)

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.text import SPLITS, Description, Reading
@@ -83,8 +84,6 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
 
 
 def _write(path: Path, texts: list[str]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for text in texts:
             file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
-    temporary.rename(path)

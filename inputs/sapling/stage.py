@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from espalier.contract.files import write_text
 from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.text import Description, Documents, split_file
-from espalier.models.checkpoint.companions import CONFIG, write_text
+from espalier.models.checkpoint.companions import CONFIG
 from inputs.data import stage as packing
 from inputs.data.spec import DataParameters
 from inputs.sapling.spec import GrowParameters

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from espalier.contract.pattern import Pattern
-from espalier.pruning.masked.masks import row_blocks, zero_where
+from espalier.models.zeros import row_blocks
+from espalier.pruning.masked.masks import zero_where
 from espalier.pruning.masked.selection import (
     kth_smallest_magnitude,
     smallest_in_groups,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from espalier.contract.parameters import SparsityParameters
 from espalier.contract.stage import Estimate, Stage
 from espalier.pruning.estimate import estimate_weights_only
+from espalier.pruning.parameters import SparsityParameters
 
 
 def estimate(parameters: SparsityParameters, config: Mapping[str, Any]) -> Estimate:

@@ -1,9 +1,9 @@
 """Magnitude pruning as a stage."""
 
-from espalier.contract.parameters import SparsityParameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.models.gates import check_parent
 from espalier.pruning.masked.stream import Job, prune_checkpoint
+from espalier.pruning.parameters import SparsityParameters
 from methods.magnitude.algorithm import Magnitude
 
 

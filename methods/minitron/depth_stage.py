@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from espalier.contract.stage import Outcome, StageContext
-from espalier.data.token_ids import Limits, load_tokenizer
+from espalier.data.token_ids import Limits
 from espalier.data.windows import leading_windows
 from espalier.errors import InputError
 from espalier.figures import save
 from espalier.models.gates import check_parent
+from espalier.models.tokenizer import load_tokenizer
 from espalier.pruning.depth.cuts import cuts_of
 from espalier.pruning.depth.measure import Answers, Sample, measure
 from espalier.pruning.layers.decoder import Decoder

@@ -11,7 +11,7 @@ from espalier.contract.stage import Derived, Estimate, Stage
 from espalier.models.shapes import Shapes
 from espalier.pruning.depth.cuts import chunk_tokens, cuts_of, layer_runs
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
-from espalier.pruning.score_parameters import ScoreParameters, WindowParameters
+from espalier.pruning.parameters import ScoreParameters, WindowParameters
 from espalier.pruning.structured.parameters import Axis, ShapeParameters, Size
 from espalier.pruning.structured.target import check_layers
 from espalier.pruning.structured.unroll import unroll

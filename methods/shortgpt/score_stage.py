@@ -3,7 +3,7 @@
 from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
 from espalier.pruning.layers.text_pass import pass_over_text
-from espalier.pruning.score_parameters import ScoreParameters
+from espalier.pruning.parameters import ScoreParameters
 from espalier.pruning.scores import about_data, shortened, write_scores
 from methods.shortgpt.algorithm import BlockInfluence
 from methods.shortgpt.plots import draw_block_influence

@@ -8,7 +8,7 @@ from pydantic import model_validator
 from espalier.contract.stage import Derived, Estimate, Stage
 from espalier.models.shapes import Shapes
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
-from espalier.pruning.score_parameters import ScoreParameters
+from espalier.pruning.parameters import ScoreParameters
 from espalier.pruning.structured.parameters import Axis, ShapeParameters, Size
 from espalier.pruning.structured.unroll import unroll
 

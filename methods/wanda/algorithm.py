@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from espalier.contract.pattern import Pattern
-from espalier.pruning.masked.masks import row_blocks, zero_where
+from espalier.models.zeros import row_blocks
+from espalier.pruning.masked.masks import zero_where
 from espalier.pruning.masked.selection import smallest_in_groups, smallest_in_rows, zeroed_in_row
 from espalier.pruning.masked.statistics import SquaredNorms, Statistic
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from espalier.contract.manifest import read_manifest
 from espalier.contract.paths import ROOT
 from espalier.data.task_rows import minimal_pair_config, rows_config
-from espalier.data.token_ids import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer
 from tests.contract.command import command, espalier, quiet_environment, refused, tree
 from tests.tiny import SHAPE, tiny_llama, token_rows
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from espalier.data.token_ids import load_tokenizer
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer
 from tests.tiny import tiny_llama
 
 pytestmark = pytest.mark.minitron

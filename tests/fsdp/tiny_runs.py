@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from espalier.contract.manifest import METRICS, write_synced
+from espalier.contract.files import write_text
+from espalier.contract.manifest import METRICS
 from espalier.data.tokens.index import SPLITS, Split, SplitIndex, TokenIndex
 from espalier.data.tokens.writer import SplitWriter
 from espalier.models.tokenizer import tokenizer_hash
@@ -107,4 +108,4 @@ def mark_pruned(model: Path, pruning: dict[str, Any]) -> None:
         "inputs": {}, "parents": [], "image": record, "code": {"sha256": ""}, "command": [],
         "fingerprint": "", "recipe": recipe, "content": "", "files": [], "pruning": pruning,
     }  # fmt: skip
-    write_synced(model / "manifest.json", json.dumps(manifest))
+    write_text(model / "manifest.json", json.dumps(manifest))

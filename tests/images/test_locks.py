@@ -6,15 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract.image import SHARED, locked_lines
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.images import compile_lock
-from espalier.host.images.definition import (
-    IMAGES,
-    SHARED,
-    known_images,
-    load_image,
-    locked_lines,
-)
+from espalier.host.images.definition import IMAGES, known_images, load_image
 from espalier.host.images.lock import cpu_torch_options, locked_names, locks_of
 
 LOCKS = sorted(IMAGES.glob("*/*.lock"))

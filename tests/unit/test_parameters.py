@@ -2,11 +2,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from espalier.contract.parameters import SparsityParameters
+from espalier.contract.measure import parse_size
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
-from espalier.host.fit import parse_size
 from espalier.host.settings import read_settings, split_assignments
+from espalier.pruning.parameters import SparsityParameters
 
 
 @given(st.integers(1, 16), st.integers(1, 16))

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from espalier.data.text import Description, Reading
-from espalier.data.token_ids import load_tokenizer
 from espalier.data.windows import leading_windows
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer
 from tests.tiny import tiny_llama, token_rows, tokenizer
 
 pytestmark = pytest.mark.every_image

@@ -1,10 +1,11 @@
 """From a Hugging Face directory to MaxText's checkpoint, a tensor at a time."""
 
+from espalier.contract.files import write_bytes
 from espalier.contract.manifest import pruning_of
 from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Outcome, StageContext
-from espalier.models.checkpoint.companions import CONFIG, copy_companions, write_bytes
+from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.shapes import Shapes, read_config
 from training.conversion.orbax import abstract_weights, model_of, save
 from training.conversion.spec import ToMaxTextParameters

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from espalier.models.checkpoint.companions import CONFIG, copy_companions, write_text
+from espalier.contract.files import write_text
+from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorEntry
 from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
 from espalier.models.checkpoint.reader import CheckpointReader

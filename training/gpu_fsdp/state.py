@@ -15,7 +15,7 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.optim import Optimizer
 
-from espalier.contract.manifest import write_synced
+from espalier.contract.files import write_text
 from training.gpu_fsdp.model import LanguageModel
 
 COMPLETE, FACTS = ".metadata", "facts.json"
@@ -54,7 +54,7 @@ class TrainingState:
         if self._rank == 0:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-            write_synced(place / FACTS, json.dumps(facts))
+            write_text(place / FACTS, json.dumps(facts))
         dist.barrier()
         model, moments = get_state_dict(self._model, self._optimizers)
         self._writing = dcp.async_save(

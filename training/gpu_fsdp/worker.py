@@ -23,12 +23,13 @@ if __name__ == "__main__":
 import torch
 import torch.distributed as dist
 
-from espalier.contract.manifest import RUN_FOLDER, RunSpec, write_synced
+from espalier.contract.files import write_text
+from espalier.contract.manifest import RUN_FOLDER, RunSpec
+from espalier.contract.measure import peak_memory
 from espalier.contract.processes import end_with_parent
 from espalier.contract.progress import Progress
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import EspalierError
-from espalier.host.fit import peak_memory
 from espalier.models.device import require_device
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.spec import TrainingParameters
@@ -77,10 +78,10 @@ def run_rank(
         found = work(job, place, device, share, title)
     except EspalierError as error:
         told = {"kind": type(error).__name__, "code": error.exit_code, "text": str(error)}
-        write_synced(place.scratch / f"error-{share.rank}.json", json.dumps(told))
+        write_text(place.scratch / f"error-{share.rank}.json", json.dumps(told))
         return None
     if share.rank == 0:
-        write_synced(place.scratch / RESULT, json.dumps(found))
+        write_text(place.scratch / RESULT, json.dumps(found))
     return found
 
 

@@ -12,8 +12,9 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
+from espalier.contract.files import write_text
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.models.checkpoint.companions import CONFIG, copy_companions, write_text
+from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorEntry
 from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
 from espalier.models.checkpoint.locate import locate

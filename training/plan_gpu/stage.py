@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from espalier.contract.manifest import write_synced
+from espalier.contract.files import write_text
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.hardware.gpus import GPUS
@@ -25,7 +25,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, PlanParameters)  # noqa: S101
     job, tokens = planned_job(parameters, context.inputs.get("data"))
     plan = planned(job, tokens, context.progress.say)
-    write_synced(context.output / PLAN, json.dumps(plan, indent=1) + "\n")
+    write_text(context.output / PLAN, json.dumps(plan, indent=1) + "\n")
     return Outcome()
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from espalier.contract.manifest import check_files, read_manifest
+from espalier.data.tokens.example import parsed
 from espalier.errors import InputError
-from inputs.export.records import parsed
 from training.maxtext_model.devices import agreed
 from training.protocol.order import Order, Share
 

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 
 from espalier.contract.manifest import METRICS
+from espalier.contract.measure import peak_memory
 from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import Interrupted
-from espalier.host.fit import peak_memory
 from training.maxtext_model.checkpoint import sparsity_of
 from training.maxtext_model.devices import devices_of, together
 from training.maxtext_model.probe import probe

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from espalier.contract.manifest import write_synced
+from espalier.contract.files import write_text
 from espalier.data.tokens import INDEX
 from espalier.errors import InputError
 
@@ -65,7 +65,7 @@ class TokenIndex(Record):
 
     def write(self, directory: Path) -> None:
         """Write `tokens.json` into `directory`, whole or not at all."""
-        write_synced(directory / INDEX, self.model_dump_json(indent=1) + "\n")
+        write_text(directory / INDEX, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> "TokenIndex":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from espalier.contract.manifest import file_sha256
+from espalier.contract.files import file_sha256
 from espalier.data.tokens.index import START, Shard, Split, SplitIndex, TokenIndex, token_dtype
 from espalier.errors import InputError
 from espalier.models.tokenizer import tokenizer_hash

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from espalier.contract.manifest import file_sha256
+from espalier.contract.files import file_sha256
 from espalier.data.tokens.index import START, Shard, Split, SplitIndex
 
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from espalier.contract.measure import show_size
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.host.cli.session import Assignments, print_rows
-from espalier.host.fit import free_disk, free_memory, show_size
+from espalier.host.fit import free_disk, free_memory
 from espalier.host.images import build as build_image
 from espalier.host.images import (
     compile_lock,

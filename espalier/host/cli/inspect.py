@@ -15,10 +15,10 @@ from espalier.contract.ledger import Entry, Total
 from espalier.contract.lineage import lineage
 from espalier.contract.lock import is_held
 from espalier.contract.manifest import Manifest, check_files, read_manifest
+from espalier.contract.measure import show_size, show_time
 from espalier.contract.store import SECTIONS, Store
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.cli.session import Assignments, store_of
-from espalier.host.fit import show_size, show_time
 from espalier.models.aliases import model_aliases
 
 

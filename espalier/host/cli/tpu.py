@@ -6,9 +6,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from espalier.contract.measure import show_time
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments
-from espalier.host.fit import show_time
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.fleet import Fleet
 from espalier.host.runtimes.tpu_vm.holding import Holding

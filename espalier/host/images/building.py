@@ -14,9 +14,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from espalier import __version__
+from espalier.contract.files import write_text
+from espalier.contract.image import SHARED, digest
 from espalier.contract.paths import ROOT
 from espalier.errors import EnvironmentFailure
-from espalier.host.images.definition import SHARED, Image, digest, load_image
+from espalier.host.images.definition import Image, load_image
 from espalier.host.images.engine import (
     BASE_LABEL,
     CONTEXT_LABEL,
@@ -255,9 +257,7 @@ def _check(image: Image, engine: Engine, accel: str) -> ImageReference:
         "labels": held.labels,
         "contents": contents,
     }
-    temporary = record.with_suffix(".partial")
-    temporary.write_text(json.dumps(current, indent=2) + "\n")
-    temporary.replace(record)
+    write_text(record, json.dumps(current, indent=2) + "\n")
     return ImageReference(reference, held.digest)
 
 

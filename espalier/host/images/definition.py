@@ -1,36 +1,16 @@
 """An image: a folder under images/ with a Dockerfile and hash-locked lists of packages."""
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.contract.image import SHARED, digest, hash_locks
 from espalier.contract.paths import PACKAGES, ROOT
 from espalier.errors import InputError
 
 IMAGES = ROOT / "images"
-SHARED = "torch"  # the image that all with torch are built on; it installs, and checks, for others
 CODE = (*PACKAGES, "models.toml")  # what a Dockerfile copies in
-
-
-def digest(parts: Iterable[bytes]) -> str:
-    """The sha256 of the parts and their lengths, so that no two lists hash the same bytes."""
-    total = hashlib.sha256()
-    for part in parts:
-        total.update(len(part).to_bytes(8, "big") + part)
-    return total.hexdigest()
-
-
-def locked_lines(lock: Path) -> list[str]:
-    """What a lock says, without its comments."""
-    lines = (line.split(" #")[0].strip() for line in lock.read_text().splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def hash_locks(locks: Iterable[Path]) -> str:
-    """The sha256 of what locks say, in their order."""
-    return digest("\n".join(locked_lines(lock)).encode() for lock in locks)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from espalier.contract.files import write_bytes
+from espalier.contract.image import SHARED, locked_lines
 from espalier.contract.paths import ROOT
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.host.images.definition import IMAGES, SHARED, Image, load_image, locked_lines
+from espalier.host.images.definition import IMAGES, Image, load_image
 
 HOST_PYTHON = "3.11"
 """The oldest that the host's own tools run with."""
@@ -128,9 +130,7 @@ def compile_lock(name: str, *, check: bool = False, images: Path = IMAGES) -> bo
             if not lock.target.is_file() or locked_lines(output) != locked_lines(lock.target):
                 up_to_date = False
             if not check:
-                temporary = lock.target.with_suffix(".partial")
-                shutil.copyfile(output, temporary)
-                temporary.replace(lock.target)
+                write_bytes(lock.target, output.read_bytes())
     return up_to_date
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from espalier.contract.image import SHARED
 from espalier.errors import EnvironmentFailure
-from espalier.host.images.definition import SHARED, Image, load_image
+from espalier.host.images.definition import Image, load_image
 from espalier.host.images.lock import cpu_torch_options, find_uv, run_uv
 
 COMPLETE = ".complete"  # written last: a virtual environment can't be built elsewhere and moved

@@ -5,17 +5,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.contract.image import BUILT_FROM, built_lock
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import COMPILED
-from espalier.errors import EnvironmentFailure
 from espalier.host.images import load_image
-from espalier.host.images.definition import SHARED, hash_locks
 from espalier.host.images.venv import ensure_venv
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 
-BUILT_FROM = Path("/opt/image/locks")
-"""Where an image keeps the locks that it was built from."""
 ENVIRONMENTS = ROOT / ".espalier" / "venvs"
 
 
@@ -91,26 +88,3 @@ class InsideRuntime(HostRuntime):
 
     def python(self, launch: Launch) -> str:
         return sys.executable
-
-
-def built_lock(name: str) -> str:
-    """The hash of the locks that the image around this process was built from.
-
-    Raises:
-        EnvironmentFailure: this is another image than `name`.
-    """
-    shared, own = BUILT_FROM / f"{SHARED}.lock", BUILT_FROM / f"{name}.lock"
-    if not own.is_file():
-        raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
-    return hash_locks([shared, own] if shared.is_file() else [own])
-
-
-def require_built_from(image: ImageRecord) -> None:
-    """Refuse an image that is not the one of the recipe: a file made from it may be an old one.
-
-    Raises:
-        EnvironmentFailure: its packages are others.
-    """
-    if BUILT_FROM.is_dir() and built_lock(image.name) != image.lock:
-        where = image.reference or image.name
-        raise EnvironmentFailure(f"{where} was built from other locks; make it again.")

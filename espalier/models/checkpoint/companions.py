@@ -1,10 +1,9 @@
 """The small files beside the weights: config, tokenizer, licence."""
 
 import json
-import os
 from pathlib import Path
 
-from espalier.errors import EnvironmentFailure
+from espalier.contract.files import write_bytes
 
 CONFIG = "config.json"
 COMPANIONS = (
@@ -13,28 +12,6 @@ COMPANIONS = (
     "chat_template.jinja", "chat_template.json", "LICENSE", "LICENSE.txt", "LICENSE.md",
     "NOTICE", "USE_POLICY.md",
 )  # fmt: skip
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a small file atomically.
-
-    Raises:
-        EnvironmentFailure: the disk is full or cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise EnvironmentFailure(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a small UTF-8 file atomically."""
-    write_bytes(path, content.encode())
 
 
 def copy_companions(source: Path, target: Path) -> None:

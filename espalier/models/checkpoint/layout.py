@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.models.checkpoint.companions import write_text
+from espalier.contract.files import write_text
 from espalier.models.checkpoint.header import TensorEntry
 from espalier.models.checkpoint.locate import INDEX
 

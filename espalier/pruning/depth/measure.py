@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espalier.contract.files import write_text
 from espalier.contract.stage import StageContext
-from espalier.models.checkpoint.companions import write_text
 from espalier.pruning.depth.cuts import Cut, chunk_tokens
 from espalier.pruning.depth.depth_search import walk
 from espalier.pruning.layers.decoder import Decoder

@@ -10,7 +10,7 @@ from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes
 from espalier.pruning.layers.decoder import Decoder
 from espalier.pruning.layers.one_pass import Observer, one_pass
-from espalier.pruning.score_parameters import ScoreParameters
+from espalier.pruning.parameters import ScoreParameters
 from espalier.pruning.scores import model_name
 
 

@@ -20,9 +20,9 @@ from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import Content, write_safetensors
 from espalier.models.device import require_device
 from espalier.models.products import choose_products
+from espalier.models.zeros import count_zeros
 from espalier.pruning.layers.resume import ResumeState
 from espalier.pruning.masked.activations import LayerPasses, positions_for
-from espalier.pruning.masked.masks import count_zeros
 from espalier.pruning.masked.method import LayerMethod
 from espalier.pruning.masked.statistics import NoStatistic, Statistic
 from espalier.pruning.parameters import default_batch

@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.table import Table
 
+from espalier.contract.measure import show_size
 from espalier.errors import InputError
-from espalier.host.fit import show_size
 from espalier.models.shapes import Shapes
 from espalier.pruning.structured.parameters import FIELDS, Axis, short_count
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from espalier.contract.files import write_text
 from espalier.contract.progress import Progress
 from espalier.errors import InputError
 from espalier.models.adapter import Architecture
 from espalier.models.axes import LAYER_AXES, OUTER_AXES, Axis
-from espalier.models.checkpoint.companions import CONFIG, copy_companions, write_text
+from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import Selected, write_safetensors

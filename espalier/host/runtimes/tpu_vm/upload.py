@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from espalier.contract.manifest import RUN_FOLDER, InputRecord, RunSpec
+from espalier.contract.measure import show_size
 from espalier.contract.paths import ROOT
 from espalier.errors import InputError
-from espalier.host.fit import show_size
 from espalier.host.images.definition import CODE
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.tpu_vm.folder import Folder

@@ -1,0 +1,55 @@
+"""Which packages an image holds: its locks, and whether the image around us is the right one."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from espalier.contract.manifest import ImageRecord
+from espalier.errors import EnvironmentFailure
+
+SHARED = "torch"
+"""The image that all with torch are built on; it installs, and checks, for others."""
+BUILT_FROM = Path("/opt/image/locks")
+"""Where an image keeps the locks that it was built from."""
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """The sha256 of the parts and their lengths, so that no two lists hash the same bytes."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()
+
+
+def locked_lines(lock: Path) -> list[str]:
+    """What a lock says, without its comments."""
+    lines = (line.split(" #")[0].strip() for line in lock.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def hash_locks(locks: Iterable[Path]) -> str:
+    """The sha256 of what locks say, in their order."""
+    return digest("\n".join(locked_lines(lock)).encode() for lock in locks)
+
+
+def built_lock(name: str) -> str:
+    """The hash of the locks that the image around this process was built from.
+
+    Raises:
+        EnvironmentFailure: this is another image than `name`.
+    """
+    shared, own = BUILT_FROM / f"{SHARED}.lock", BUILT_FROM / f"{name}.lock"
+    if not own.is_file():
+        raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
+    return hash_locks([shared, own] if shared.is_file() else [own])
+
+
+def require_built_from(image: ImageRecord) -> None:
+    """Refuse an image that is not the one of the recipe: a file made from it may be an old one.
+
+    Raises:
+        EnvironmentFailure: its packages are others.
+    """
+    if BUILT_FROM.is_dir() and built_lock(image.name) != image.lock:
+        where = image.reference or image.name
+        raise EnvironmentFailure(f"{where} was built from other locks; make it again.")
