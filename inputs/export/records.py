@@ -1,4 +1,4 @@
-"""ArrayRecord: a record a row, each a tf.Example, as grain reads it (`grain_file_type=arrayrecord`)."""
+"""ArrayRecord: a record a row, each a tf.Example (grain_file_type=arrayrecord)."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -136,8 +136,10 @@ def _wing(module: str) -> str:
 
 
 def _allowed(found: str, own: str, others: tuple[str, ...]) -> bool:
+    # Within espalier/ the package's own name stands for its __init__ alone.
+    exact = own not in SHARED_PACKAGES
     return any(
-        _below(found, name) if name != "espalier" or own in SHARED_PACKAGES else found == name
+        found == name if name == "espalier" and exact else _below(found, name)
         for name in (own, *others)
     )
 
