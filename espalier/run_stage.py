@@ -7,9 +7,7 @@ gates are checked and the manifest is written last: then DIR is complete and the
 import errno
 import fcntl
 import importlib
-import importlib.metadata
 import os
-import platform
 import shutil
 import signal
 import sys
@@ -22,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.environment import describe_environment
 from espalier.contract.image import require_built_from
 from espalier.contract.ledger import Entry
 from espalier.contract.lineage import account_of, measured_tokens
@@ -40,6 +39,7 @@ from espalier.contract.measure import peak_memory
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
 from espalier.contract.stage import Outcome, Stage, StageContext
+from espalier.contract.threads import settle
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 
 
@@ -47,6 +47,7 @@ def main() -> None:
     """Run the stage of the directory named on the command line and exit with its code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    settle()
     try:
         run(Path(sys.argv[1]))
     except EspalierError as error:
@@ -104,7 +105,7 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
     outcome: Outcome = _imported(stage.entry)(context, parameters)
     return Made.of(
         outcome,
-        environment=_environment(spec),
+        environment=describe_environment(spec.runtime, spec.device),
         started=began.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=peak_memory(),
@@ -215,44 +216,6 @@ def _sole_worker(path: Path) -> Iterator[None]:
                     ) from None
                 time.sleep(0.2)
         yield
-
-
-def _environment(spec: RunSpec) -> dict[str, Any]:
-    packages = {
-        name: importlib.metadata.version(name)
-        for name in (
-            "torch",
-            "transformers",
-            "tokenizers",
-            "safetensors",
-            "datasets",
-            "lm_eval",
-            "accelerate",
-            "matplotlib",
-            "maxtext",
-            "jax",
-            "flax",
-            "orbax-checkpoint",
-            "grain",
-        )
-        if _installed(name)
-    }
-    return {
-        "runtime": spec.runtime,
-        "device": spec.device,
-        "python": platform.python_version(),
-        "packages": packages,
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-    }
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -156,11 +156,10 @@ class Executor:
         # Another store's run of the same recipe is another run: engines know no stores.
         place = hashlib.sha256(str(partial.resolve()).encode()).hexdigest()[:12]
         run_id = f"{request.name.replace('/', '-')}-{place}"
-        threads = self.settings.threads
+        runtime = self._runtime(request.stage)
         compiled = self.store.root / "cache" / "xla" if request.stage.tpu else None
         if compiled and partial.is_dir():
             compiled.mkdir(parents=True, exist_ok=True)
-        pinned = {"OMP_NUM_THREADS": str(threads)} if threads else {}
         return Launch(
             image=request.stage.image,
             device=self._packages(request.stage),
@@ -169,10 +168,11 @@ class Executor:
             output=partial,
             network=request.stage.network,
             secrets=secrets or {},
-            environment={**hub_environment(request.stage), **pinned},
+            environment=hub_environment(request.stage),
             limits=Limits(self.settings.memory, self.settings.cpus),
             compiled=compiled,
             processes=Processes(self._nodes(request.stage), self.settings.gpus),
+            threads=self.settings.threads_of(runtime.cores),
         )
 
     def _spec(

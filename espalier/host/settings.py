@@ -1,5 +1,6 @@
 """What a command line may set: the run's settings, and everything else, which is a parameter."""
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -86,6 +87,12 @@ class Settings(BaseModel):
         if isinstance(values, dict) and "tpu-vm" in (values.get("RUNTIME"), values.get("runtime")):
             return {k: v for k, v in values.items() if k.lower() != "accel"} | {"ACCEL": "tpu"}
         return values
+
+    def threads_of(self, cores: int | None) -> int | None:
+        """THREADS, or the cores that a stage may use of those a machine has; None: unknown here."""
+        if self.threads or cores is None:
+            return self.threads
+        return min(cores, math.ceil(self.cpus)) if self.cpus else cores
 
     def assignments(self) -> dict[str, str]:
         """What gives these settings again to a command whose environment has others.

@@ -39,7 +39,7 @@ class Tokenizing:
         Raises:
             InputError: there is none, or it does not fit the model.
         """
-        _share_cores()
+        os.environ["TOKENIZERS_PARALLELISM"] = "true"  # on the stage's threads; read on first use
         tokenizer = load_tokenizer(model)
         digest = tokenizer_hash(model)
         if digest is None:
@@ -67,10 +67,3 @@ class Tokenizing:
             return [one.ids for one in encoded]
         ids: list[list[int]] = self._tokenizer(whole, add_special_tokens=False)["input_ids"]
         return ids
-
-
-def _share_cores() -> None:
-    """THREADS= holds for the tokenizer too, which reads variables of its own on first use."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "true"
-    if threads := os.environ.get("OMP_NUM_THREADS"):
-        os.environ.setdefault("RAYON_NUM_THREADS", threads)

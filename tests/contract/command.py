@@ -5,7 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from espalier.contract.files import file_sha256
+from espalier.contract.manifest import MANIFEST, METRICS, TRACKERS
 from espalier.contract.paths import ROOT
+
+TIMES = (MANIFEST, METRICS)
+"""Files in which equal runs differ."""
 
 
 def espalier(
@@ -31,7 +36,7 @@ def command(store: Path, *words: str) -> list[str]:
 
 def quiet_environment() -> dict[str, str]:
     """The caller's environment, on one thread, since tests run in parallel."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return {**os.environ, "THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:
@@ -44,10 +49,24 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> No
         assert text in sentences[0]
 
 
-def tree(directory: Path) -> dict[str, bytes]:
-    """Every file below a directory, but for the notes of locks and hashes."""
+def tree(directory: Path) -> dict[str, str]:
+    """The sha256 of every file below a directory, but for the notes of locks and hashes."""
     return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
+        path.relative_to(directory).as_posix(): file_sha256(path)
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.relative_to(directory).parts[0] not in (".locks", "cache")
     }
+
+
+def without_times(files: dict[str, str]) -> dict[str, str]:
+    """Those of `tree` that equal runs have equal."""
+    return {
+        name: digest
+        for name, digest in files.items()
+        if not name.endswith(TIMES) and TRACKERS not in Path(name).parts
+    }
+
+
+def differing(one: dict[str, str], other: dict[str, str]) -> list[str]:
+    """The names of the files that two trees do not have alike, for a failure to tell."""
+    return sorted(name for name in {*one, *other} if one.get(name) != other.get(name))

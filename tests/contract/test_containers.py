@@ -13,7 +13,14 @@ import pytest
 from espalier.contract.paths import ROOT
 from espalier.errors import EspalierError
 from espalier.host.images import Engine, find_engine
-from tests.contract.command import command, espalier, quiet_environment, tree
+from tests.contract.command import (
+    command,
+    differing,
+    espalier,
+    quiet_environment,
+    tree,
+    without_times,
+)
 from tests.contract.waiting import wait_for, wait_until
 from tests.tiny import tiny_llama, token_rows
 
@@ -42,12 +49,8 @@ def words(tmp_path: Path, parent: Path) -> list[str]:
     return ["prune-sparsegpt", f"MODEL={parent}", f"CALIBRATION={tokens}", "SUITE=none"]
 
 
-def weights(store: Path) -> dict[str, bytes]:
-    files = tree(store / "checkpoints" / "model-sparsegpt-0.5")
-    return {name: content for name, content in files.items() if name not in TIMES}
-
-
-TIMES = ("manifest.json", "metrics.jsonl")
+def weights(store: Path) -> dict[str, str]:
+    return without_times(tree(store / "checkpoints" / "model-sparsegpt-0.5"))
 
 
 @pytest.mark.parametrize("runtime", ["docker", "podman"])
@@ -58,7 +61,7 @@ def test_a_container_gives_the_bytes_that_local_gives(
     for name in ("local", runtime):
         done = espalier(tmp_path / name, *words, f"RUNTIME={name}")
         assert done.returncode == 0, done.stderr
-    assert weights(tmp_path / "local") == weights(tmp_path / runtime)
+    assert not differing(weights(tmp_path / "local"), weights(tmp_path / runtime))
     manifest = json.loads(
         (tmp_path / runtime / "checkpoints/model-sparsegpt-0.5/manifest.json").read_text()
     )
@@ -79,10 +82,8 @@ def test_scores_and_pictures_too(tmp_path: Path, parent: Path, runtime: str) -> 
     for name in ("local", runtime):
         done = espalier(tmp_path / name, *words, f"RUNTIME={name}")
         assert done.returncode == 0, done.stderr
-        files = tree(tmp_path / name).items()
-        found.append({path: data for path, data in files if not path.endswith(TIMES)})
-    assert found[0].keys() == found[1].keys()
-    assert [path for path in found[0] if found[0][path] != found[1][path]] == []
+        found.append(without_times(tree(tmp_path / name)))
+    assert not differing(*found)
     assert sum(path.endswith(".svg") for path in found[0]) == 4
 
 
@@ -136,7 +137,7 @@ def test_interrupted_in_a_container_the_same_command_goes_on(
     wait_until(lambda: not running(docker, tmp_path))
     done = espalier(tmp_path / "stopped", *words, "RUNTIME=docker")
     assert done.returncode == 0, done.stderr
-    assert weights(tmp_path / "whole") == weights(tmp_path / "stopped")
+    assert not differing(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 
 
 def test_a_dead_hosts_container_is_replaced(tmp_path: Path, words: list[str]) -> None:
@@ -145,7 +146,7 @@ def test_a_dead_hosts_container_is_replaced(tmp_path: Path, words: list[str]) ->
     start(tmp_path / "dead", words, docker).kill()
     done = espalier(tmp_path / "dead", *words, "RUNTIME=docker")
     assert done.returncode == 0, done.stderr
-    assert weights(tmp_path / "whole") == weights(tmp_path / "dead")
+    assert not differing(weights(tmp_path / "whole"), weights(tmp_path / "dead"))
     wait_until(lambda: not running(docker, tmp_path))
 
 

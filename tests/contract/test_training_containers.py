@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from espalier.contract.paths import ROOT
-from tests.contract.command import command, espalier, quiet_environment, tree
+from tests.contract.command import (
+    command,
+    differing,
+    espalier,
+    quiet_environment,
+    tree,
+    without_times,
+)
 from tests.contract.test_containers import engine
 from tests.contract.waiting import wait_for
 from tests.fsdp.tiny_runs import token_data
@@ -19,7 +26,6 @@ from tests.tiny import tiny_llama, token_rows
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
 WORDS = ("BATCH=8", "SEQLEN=32", "LR=0.003", "VALID_TOKENS=512", "THREADS=1")
-TIMES = ("manifest.json", "metrics.jsonl", "trackers")
 
 
 @pytest.fixture
@@ -29,12 +35,12 @@ def words(tmp_path: Path) -> list[str]:
     return ["train-gpu", f"CKPT={model}", f"DATA={data}", "NAME=run", *WORDS]
 
 
-def trained(store: Path, *words: str) -> dict[str, bytes]:
+def trained(store: Path, *words: str) -> dict[str, str]:
     done = espalier(store, *words)
     assert done.returncode == 0, done.stderr
     files = tree(store / "checkpoints" / "run")
     assert any(name.startswith("trackers/tensorboard/") for name in files)
-    return {name: data for name, data in files.items() if not name.startswith(TIMES)}
+    return without_times(files)
 
 
 def losses(store: Path) -> list[float]:
@@ -49,8 +55,7 @@ def test_a_container_gives_the_bytes_that_local_gives(
     engine(runtime)
     local = trained(tmp_path / "local", *words, "TOKENS=2560", "RUNTIME=local")
     inside = trained(tmp_path / runtime, *words, "TOKENS=2560", f"RUNTIME={runtime}")
-    assert local.keys() == inside.keys()
-    assert [name for name in local if local[name] != inside[name]] == []
+    assert not differing(local, inside)
     assert {"loss.png", "loss.svg", "config.json"} <= local.keys()
 
 

@@ -57,7 +57,7 @@ class Host:
             "STUB_WORKER": str(self.number),
             "STUB_PYTHON": sys.executable,
             "STUB_ROOT": str(ROOT),
-            "OMP_NUM_THREADS": "1",
+            "ESPALIER_THREADS": "1",
             **variables,
         }
         log = (self.folder / "journal").open("ab")

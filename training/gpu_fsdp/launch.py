@@ -12,6 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from espalier.contract.processes import Processes
+from espalier.contract.threads import share_threads
 from espalier.errors import EspalierError
 from training.gpu_fsdp.job import Job
 from training.gpu_fsdp.worker import RESULT, run_rank
@@ -75,6 +76,7 @@ def _alone(job: Job, place: Place, device: str, title: str) -> None:
 
 def _several(place: Place, processes: Processes) -> None:
     _quiet()
+    share_threads(processes.each)
     one = processes.nodes == 1
     if one:
         os.environ.setdefault(

@@ -14,6 +14,7 @@ from espalier.contract.manifest import ImageRecord
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import Processes
 from espalier.contract.signals import handled
+from espalier.contract.threads import THREADS
 
 COMMAND = ("python", "-m", "espalier.run_stage")
 
@@ -36,6 +37,7 @@ class Launch:
         output: the partial artifact on the host, the only place that is writable.
         compiled: where XLA keeps compiled programs from run to run, for stages that compile.
         secrets: environment name of the file's place to host file, for fetch stages only.
+        threads: that it computes with, all its processes together; None: as many as it has cores.
     """
 
     image: str
@@ -49,6 +51,7 @@ class Launch:
     limits: Limits = Limits()
     compiled: Path | None = None
     processes: Processes = field(default_factory=Processes)
+    threads: int | None = None
 
 
 class Runtime(Protocol):
@@ -61,6 +64,10 @@ class Runtime(Protocol):
     @property
     def network(self) -> bool:
         """Whether stages that fetch can run there."""
+
+    @property
+    def cores(self) -> int | None:
+        """Cores that a stage may use there; None where only the stage can know."""
 
     @property
     def nearby(self) -> "Runtime":
@@ -111,6 +118,7 @@ def quiet_environment(launch: Launch) -> dict[str, str]:
         **offline,
         **online,
         **terminal,
+        **({THREADS: str(launch.threads)} if launch.threads else {}),
         **launch.processes.environment,
         **launch.environment,
     }

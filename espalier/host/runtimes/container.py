@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.contract.cores import usable_cores
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.processes import COMPILED
 from espalier.host.images import Engine, ensure_built, load_image
@@ -26,6 +27,11 @@ class ContainerRuntime:
     @property
     def name(self) -> str:
         return self.engine.name
+
+    @property
+    def cores(self) -> int:
+        """As many as without a container: the same number gives the same bytes."""
+        return usable_cores()
 
     @property
     def nearby(self) -> "ContainerRuntime":

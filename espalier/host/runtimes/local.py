@@ -5,10 +5,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.contract.cores import usable_cores
 from espalier.contract.image import BUILT_FROM, built_lock
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import COMPILED
+from espalier.contract.threads import without_numeric
 from espalier.host.images import load_image
 from espalier.host.images.venv import ensure_venv
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
@@ -24,6 +26,10 @@ class HostRuntime:
     network: bool = True
 
     @property
+    def cores(self) -> int:
+        return usable_cores()
+
+    @property
     def nearby(self) -> "HostRuntime":
         return self
 
@@ -34,8 +40,9 @@ class HostRuntime:
         return str(path.resolve())
 
     def environment(self, launch: Launch) -> dict[str, str]:
-        """The caller's environment without what would leak into the stage's packages."""
-        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONHOME", "HF_TOKEN")}
+        """The caller's environment without what would leak into the stage's packages or numbers."""
+        harmless = without_numeric(os.environ).items()
+        kept = {k: v for k, v in harmless if k not in ("PYTHONHOME", "HF_TOKEN")}
         secrets = {variable: str(path) for variable, path in launch.secrets.items()}
         compiled = {COMPILED: str(launch.compiled.resolve())} if launch.compiled else {}
         own = {"PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}

@@ -187,8 +187,12 @@ def tuning(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def _own() -> dict[str, str]:
-    """What srun and apptainer themselves are started with."""
-    return {name: value for name, value in os.environ.items() if name != "HF_TOKEN"}
+    """What srun and apptainer themselves are started with; theirs to hand in is ours to say."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name != "HF_TOKEN" and not name.startswith(("APPTAINERENV_", "SINGULARITYENV_"))
+    }
 
 
 def _wanted(launch: Launch) -> dict[str, str]:

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from espalier.contract.cores import slurm_cores, usable_cores
 from espalier.contract.manifest import ImageRecord
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.runtimes.base import Launch, run_to_end
@@ -28,6 +29,11 @@ class Placed:
     @property
     def name(self) -> str:
         return "slurm"
+
+    @property
+    def cores(self) -> int:
+        """What Slurm has given the job on a node, or where there is no job, this machine's."""
+        return slurm_cores() or usable_cores()
 
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
         return self.place.image(name, device, build)

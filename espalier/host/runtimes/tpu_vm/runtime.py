@@ -41,6 +41,7 @@ class TpuVmRuntime:
     nearby: Runtime = field(default_factory=LocalRuntime)
     name: str = "tpu-vm"
     network: bool = False
+    cores: None = None
 
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
         """TPU_IMAGE, which somebody has pushed; the lock is the checkout's own."""

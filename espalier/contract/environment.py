@@ -1,0 +1,88 @@
+"""What a stage computed with: packages, processor, threads; recorded, not part of its identity."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from espalier.contract.threads import stated_threads
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "lm_eval",
+    "accelerate",
+    "matplotlib",
+    "maxtext",
+    "jax",
+    "flax",
+    "orbax-checkpoint",
+    "grain",
+)
+AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def describe_environment(runtime: str, device: str) -> dict[str, Any]:
+    """The manifest's section; threads and vectors decide the last bits of sums."""
+    return {
+        "runtime": runtime,
+        "device": device,
+        "python": platform.python_version(),
+        "packages": dict(_packages()),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": stated_threads(),
+        "processor": processor_name(CPUINFO),
+        "vector": vector_extension(CPUINFO),
+    }
+
+
+def processor_name(cpuinfo: Path) -> str:
+    """The processor's model, as it names itself."""
+    told = _cpuinfo(cpuinfo)
+    named = told.get("model name") or " ".join(
+        f"{key} {told[key]}" for key in ("CPU implementer", "CPU part") if key in told
+    )
+    return named or platform.processor() or platform.machine()
+
+
+def vector_extension(cpuinfo: Path) -> str:
+    """What vectors are computed with: as torch has chosen, or as the processor has them.
+
+    One of AVX512, AVX2, NEON, SVE256, DEFAULT and the like.
+    """
+    told = _cpuinfo(cpuinfo)
+    flags = set((told.get("flags") or told.get("Features") or "").split())
+    if torch := sys.modules.get("torch"):  # worth no import: a stage without it computes without it
+        chosen = str(torch.backends.cpu.get_cpu_capability())
+        return "NEON" if chosen == "DEFAULT" and "asimd" in flags else chosen
+    if flags >= AVX512:
+        return "AVX512"
+    if "avx2" in flags:
+        return "AVX2"
+    return "NEON" if "asimd" in flags or platform.machine() == "arm64" else "DEFAULT"
+
+
+def _cpuinfo(path: Path) -> dict[str, str]:
+    """What is said of the first processor."""
+    try:
+        first = path.read_text().partition("\n\n")[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        try:
+            yield name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
