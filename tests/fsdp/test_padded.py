@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from espalier.contract.manifest import read_manifest
 from espalier.models.gates import check_checkpoint
+from tests.contract.command import espalier
 from tests.fsdp.tiny_runs import job_of, train
 from tests.tiny_pruned import PADDED, padding_by_hand, tiny_padded
 from tests.unit.tiny_checkpoints import load_all, rewrite
@@ -58,3 +60,14 @@ def test_what_the_manifest_says(inputs: dict[str, Path], padded: Path) -> None:
     found = {"loss": 1.0, "valid": [], "best": None}
     assert training_section(job, found)["policy"] == "preserve"
     assert job_of({**inputs, "model": padded}, tokens=64).warning is None
+
+
+def test_as_a_user_trains_it(tmp_path: Path, data: Path, padded: Path) -> None:
+    words = (f"CKPT={padded}", f"DATA={data}", "BATCH=4", "SEQLEN=16", "TOKENS=256", "NAME=on")
+    done = espalier(tmp_path, "train-gpu", *words, "POLICY=densify", "TRACKER=none", "EPOCHS=9")
+    assert done.returncode == 0, done.stderr
+    assert "padding is none: it stays zero" in done.stderr
+    assert read_manifest(tmp_path / "checkpoints" / "on").pruning == PADDED
+    shown = espalier(tmp_path, "show", "CKPT=on").stdout
+    assert "padded: 20.0% removed; true widths 2 to 4 of 4 heads, 1 to 2 of 2 kv_heads" in shown
+    assert "of them padding" in shown
