@@ -40,6 +40,7 @@ from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
+from espalier.contract.usable import require_usable
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 
 
@@ -100,6 +101,7 @@ def run(output: Path) -> None:
 def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
     """Let the stage's code run to its end."""
     began, clock = datetime.now(UTC), time.monotonic()
+    require_usable(stage, context.inputs)
     context.scratch.mkdir(exist_ok=True)
     parameters = stage.parameters.model_validate(spec.parameters)
     outcome: Outcome = _imported(stage.entry)(context, parameters)
@@ -191,7 +193,8 @@ def _gate(
         from espalier.models.gates import check_checkpoint, describe_model
 
         checks = check_checkpoint(context.output, pruning=outcome.pruning)
-        model = describe_model(context.output, parent=context.inputs.get("model"))
+        parent = context.inputs.get("model")
+        model = describe_model(context.output, parent, outcome.pruning)
     if (logits := context.scratch / LOGITS).is_file():
         from espalier.models.logits import check_logits
 

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from espalier.contract.manifest import MANIFEST
+from espalier.contract.pruned import Masked, as_pruned
 from espalier.errors import InputError
 from eval.published import published_accuracy, published_perplexity
 
@@ -187,12 +188,12 @@ def _published_as(evaluation: Evaluation) -> tuple[str, str, str] | None:
     made = evaluation.model
     if made.get("verb") == "fetch":
         return str(made["name"]), "dense", ""
-    pruning = made.get("pruning") or {}
-    if "pattern" not in pruning:
+    pruning = as_pruned(made.get("pruning"))
+    if not isinstance(pruning, Masked):
         return None  # no values of shapes are listed
     parent = str(made["inputs"]["model"]["name"]).rpartition("/")[2]
-    pattern = str(pruning["pattern"])
-    setting = pattern if ":" in pattern else f"{pattern}-{pruning['target']:g}"
+    pattern = pruning.pattern
+    setting = pattern if pruning.mask_pattern.structured else f"{pattern}-{pruning.target:g}"
     return parent, str(made["stage"]), setting
 
 
@@ -205,11 +206,12 @@ def markdown(table: Table) -> str:
 
 
 def _parameters(manifest: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Parameters in total and not zero, as the manifest counts them."""
+    """Parameters in total, padding aside, and not zero, as the manifest counts them."""
     model = manifest.get("model") or {}
     if "parameters" not in model:
         return None
-    return int(model["parameters"]), int(model.get("nonzero", model["parameters"]))
+    total = int(model["parameters"]) - int(model.get("padding", 0))
+    return total, int(model.get("nonzero", model["parameters"]))
 
 
 def _cell(value: float | None, metric: str) -> str:

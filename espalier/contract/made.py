@@ -6,6 +6,7 @@ from typing import Any
 
 from espalier.contract.files import write_text
 from espalier.contract.manifest import Record
+from espalier.contract.pruned import as_pruned
 from espalier.contract.stage import Outcome
 
 MADE = "made.json"
@@ -40,4 +41,4 @@ class Made(Record):
         return cls(outcome=asdict(outcome), **took)
 
     def told(self) -> Outcome:
-        return Outcome(**self.outcome)
+        return Outcome(**{**self.outcome, "pruning": as_pruned(self.outcome["pruning"])})

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier.contract.files import file_sha256, write_text
 from espalier.contract.ledger import Entry
+from espalier.contract.pruned import MaybePruned, Pruned
 from espalier.errors import InputError
 
 CONTRACT = 1
@@ -121,7 +122,7 @@ class Manifest(Record):
     content: str
     files: list[FileRecord]
     model: dict[str, Any] | None = None
-    pruning: dict[str, Any] | None = None
+    pruning: MaybePruned = None
     training: dict[str, Any] | None = None
     ledger: list[Entry] = Field(default_factory=list)
     data: dict[str, Any] | None = None
@@ -148,8 +149,8 @@ def read_manifest(directory: Path) -> Manifest:
         raise InputError(f"{path} is not a manifest of contract {CONTRACT} ({where}).") from None
 
 
-def pruning_of(checkpoint: Path) -> dict[str, Any] | None:
-    """What its manifest says of its pruning; None where nothing does."""
+def pruning_of(checkpoint: Path) -> Pruned | None:
+    """What its manifest says was pruned of it; None where nothing does."""
     return read_manifest(checkpoint).pruning if (checkpoint / MANIFEST).is_file() else None
 
 

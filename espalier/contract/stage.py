@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from espalier.contract.parameters import Parameters
 from espalier.contract.progress import Progress
+from espalier.contract.pruned import Pruned
 
 Section = Literal["models", "data", "checkpoints", "maxtext", "scores", "evals", "plans"]
 
@@ -73,6 +74,8 @@ class Stage:
         renewed: whether a result of the same name that was made otherwise is simply made again, as
             a plan is.
         derived: the inputs that other stages make of the same model, by role.
+        forms: the foreign forms that it reads (`espalier.contract.pruned.Foreign`); every other
+            foreign model is refused before it starts.
         unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
             the prunings they stand for; may raise InputError.
     """
@@ -94,6 +97,7 @@ class Stage:
     packages: str | None = None
     renewed: bool = False
     derived: Mapping[str, Derived] = field(default_factory=dict)
+    forms: frozenset[str] = frozenset()
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
 
 
@@ -127,7 +131,7 @@ class StageContext:
 class Outcome:
     """What a stage tells the manifest, by the manifest's own section names."""
 
-    pruning: dict[str, Any] | None = None
+    pruning: Pruned | None = None
     training: dict[str, Any] | None = None
     data: dict[str, Any] | None = None
     checks: dict[str, Any] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
+from espalier.contract.usable import require_usable
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.fit import Plan, require_gpu
 from espalier.host.revision import code_revision
@@ -74,6 +75,7 @@ class Executor:
             EnvironmentFailure: the store, the engine, memory or disk is not as needed.
             StageFailed: the stage failed.
         """
+        require_usable(request.stage, request.inputs)
         recipe, records = self._recipe(request)
         target = self.store.path(request.stage.section, request.name)
         if self._is_done(request.stage, target, recipe):
@@ -200,6 +202,7 @@ class Executor:
 
     def preview(self, request: Request) -> dict[str, str]:
         """What `execute` would do, for DRY_RUN=1; nothing is built, made or written."""
+        require_usable(request.stage, request.inputs)
         target = self.store.path(request.stage.section, request.name)
         missing = [path for path in request.inputs.values() if not path.exists()]
         fingerprint = "0" * 64

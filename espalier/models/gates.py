@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from espalier.contract.pattern import Pattern
+from espalier.contract.pruned import Foreign, Masked, Padded, Pruned, Sizes, Uniform
 from espalier.errors import InputError
 from espalier.models.adapter import EMBEDDING, HEAD, Architecture, dtype_name
 from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.foreign import check_foreign, describe_foreign
+from espalier.models.padding import paddings
 from espalier.models.products import choose_products, products
 from espalier.models.shapes import Shapes, read_config
 from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
@@ -31,13 +34,14 @@ def check_parent(directory: Path) -> None:
     check_tokenizer(directory, architecture.shapes.vocabulary)
 
 
-def check_checkpoint(directory: Path, *, pruning: dict[str, Any] | None = None) -> dict[str, Any]:
+def check_checkpoint(directory: Path, *, pruning: Pruned | None = None) -> dict[str, Any]:
     """Check a finished directory, a tensor at a time; memory stays that of a layer.
 
     Index, names and shapes against the stock model; dtype against config.json; tokenizer against
-    the embedding; every weight finite; a finite loss from the stock layers. Where `pruning` (the
-    manifest's section) is given: with a `pattern`, sparsity within half a point of what the method
-    can attain at its target and N:M exact in every group; else every size that `target` names.
+    the embedding; every weight finite; a finite loss from the stock layers. Where it is said what
+    was pruned: of what was masked, sparsity within half a point of what the method can attain at
+    its target and N:M exact in every group; else every size that is left, and every entry of
+    padding exactly zero. Of a foreign form, only what needs no layers: see `check_foreign`.
 
     Returns:
         what was found, for the manifest's checks.
@@ -45,23 +49,23 @@ def check_checkpoint(directory: Path, *, pruning: dict[str, Any] | None = None) 
     Raises:
         InputError: naming the first check that failed.
     """
+    if isinstance(pruning, Foreign):
+        return check_foreign(directory)
     architecture, reader = _opened(directory)
     check_tokenizer(directory, architecture.shapes.vocabulary)
     _check_dtype(directory, reader)
-    masked = pruning is not None and "pattern" in pruning
-    pattern = Pattern.parse(str(pruning["pattern"])) if pruning and masked else Pattern()
+    pattern = pruning.mask_pattern if isinstance(pruning, Masked) else Pattern()
     with torch.inference_mode():
         zeros, total, loss = _walk(architecture, reader, pattern)
     achieved = zeros / total
-    if pruning and not masked:
-        _check_sizes(directory, architecture.shapes, pruning["target"])
-    elif pruning:
-        expected = float(pruning.get("attainable", pruning["target"]))
-        if abs(achieved - expected) > SPARSITY_TOLERANCE:
-            raise InputError(
-                f"{directory} is {achieved:.4f} sparse where {expected:.4f} was aimed at; nothing "
-                "is published."
-            )
+    match pruning:
+        case Masked():
+            _check_sparsity(directory, achieved, pruning)
+        case Uniform():
+            _check_sizes(directory, architecture.shapes, pruning.after)
+        case Padded():
+            _check_sizes(directory, architecture.shapes, pruning.after)
+            _check_padding(architecture, reader, pruning)
     if not math.isfinite(loss):
         raise InputError(f"{directory} gives a loss of {loss}; nothing is published.")
     return {
@@ -75,8 +79,27 @@ def check_checkpoint(directory: Path, *, pruning: dict[str, Any] | None = None) 
     }
 
 
-def describe_model(directory: Path, parent: Path | None = None) -> dict[str, Any]:
-    """The manifest's model section: architecture, dtype, shapes, parameter counts, tokenizer."""
+def describe_model(
+    directory: Path, parent: Path | None = None, pruning: Pruned | None = None
+) -> dict[str, Any]:
+    """The manifest's model section: architecture, dtype, shapes, parameter counts, tokenizer.
+
+    `parameters` are those stored; `padding`, where there is some, how many of them are no weights.
+    """
+    described = (
+        describe_foreign(directory)
+        if isinstance(pruning, Foreign)
+        else _describe(directory, pruning)
+    )
+    if parent is not None:
+        reader = CheckpointReader(parent)
+        names = _stored(Architecture.of(parent), reader)
+        sizes = (math.prod(reader.entries[name].shape) for name in names)
+        described["parent_parameters"] = sum(sizes)
+    return described
+
+
+def _describe(directory: Path, pruning: Pruned | None) -> dict[str, Any]:
     config, reader = read_config(directory), CheckpointReader(directory)
     architecture = Architecture.of(directory)
     counted = _stored(architecture, reader)
@@ -103,12 +126,9 @@ def describe_model(directory: Path, parent: Path | None = None) -> dict[str, Any
         "tied_embeddings": shapes.tied,
         "tokenizer": tokenizer_hash(directory),
     }
-    if parent is not None:
-        source = CheckpointReader(parent)
-        names = _stored(Architecture.of(parent), source)
-        described["parent_parameters"] = sum(
-            math.prod(source.entries[name].shape) for name in names
-        )
+    if isinstance(pruning, Padded):
+        found = paddings(pruning, architecture.expected_shapes(), shapes.head_dim)
+        described["padding"] = sum(padding.entries for padding in found)
     return described
 
 
@@ -138,8 +158,31 @@ def _check_dtype(directory: Path, reader: CheckpointReader) -> None:
         )
 
 
-def _check_sizes(directory: Path, shapes: Shapes, target: dict[str, int]) -> None:
-    for name, size in target.items():
+def _check_sparsity(directory: Path, achieved: float, pruning: Masked) -> None:
+    expected = pruning.target if pruning.attainable is None else pruning.attainable
+    if abs(achieved - expected) > SPARSITY_TOLERANCE:
+        raise InputError(
+            f"{directory} is {achieved:.4f} sparse where {expected:.4f} was aimed at; nothing "
+            "is published."
+        )
+
+
+def _check_padding(architecture: Architecture, reader: CheckpointReader, pruning: Padded) -> None:
+    """Every entry that is said to be padding is exactly zero."""
+    shapes = {name: entry.shape for name, entry in reader.entries.items()}
+    for padding in paddings(pruning, shapes, architecture.shapes.head_dim):
+        weight = reader.read(padding.name)
+        for dimension, ranges in enumerate(padding.ranges):
+            for first, end in ranges:
+                if torch.count_nonzero(weight.narrow(dimension, first, end - first)):
+                    raise InputError(
+                        f"{padding.name} is not zero in its padding, {first} to {end - 1} of "
+                        f"dimension {dimension}; nothing is published."
+                    )
+
+
+def _check_sizes(directory: Path, shapes: Shapes, target: Sizes) -> None:
+    for name, size in target:
         if getattr(shapes, name) != size:
             raise InputError(
                 f"{directory} has {getattr(shapes, name)} {name} where {size} were aimed at; "

@@ -15,7 +15,7 @@ from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.depth.depth_search import choose_block, order_of_removal
 from espalier.pruning.scores import read_scores, write_scores
 from espalier.pruning.structured.parameters import ShapeParameters
-from espalier.pruning.structured.record import structured_section
+from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Kept, restructure
 from methods.minitron.importance import (
     HEADS,
@@ -50,7 +50,7 @@ def run(context: StageContext, parameters: ShapeParameters) -> Outcome:
         kept = kept_widths(_needed(width, "width"), layers, parent, target)
     restructure(model, context.output, kept, target, context.progress)
     _draw(context, depth, width, dropped, kept)
-    return Outcome(pruning=structured_section(parent, target, kept))
+    return Outcome(pruning=uniform(parent, target, kept))
 
 
 def dropped_layers(scores: Mapping[str, Any], count: int, parameters: DepthChoice) -> list[int]:

@@ -5,7 +5,7 @@ from espalier.figures import save
 from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import read_scores, write_scores
-from espalier.pruning.structured.record import structured_section
+from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Kept, restructure
 from methods.shortgpt.algorithm import least_influential
 from methods.shortgpt.plots import draw_block_influence
@@ -29,5 +29,4 @@ def run(context: StageContext, parameters: ShortGPTParameters) -> Outcome:
     context.progress.say(f"removed layers {', '.join(map(str, sorted(dropped)))}")
     write_scores(context.output, scores | {"dropped": sorted(dropped)})
     save(draw_block_influence(scores, dropped), context.output / "block_influence")
-    section = structured_section(parent, target, kept) | {"dropped_by_influence": dropped}
-    return Outcome(pruning=section)
+    return Outcome(pruning=uniform(parent, target, kept, removal_order=dropped))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.manifest import read_manifest
 from espalier.contract.store import Store
 from espalier.errors import InputError
 from espalier.host.execution import Executor, Request
@@ -19,6 +20,7 @@ from espalier.host.stage_exit import StageFailed, check
 from tests.contract.command import espalier, refused
 from tests.contract.maxtext_stages import Altered, maxtext, returns_bit_by_bit
 from tests.tiny import tiny_llama
+from tests.tiny_pruned import PADDED, tiny_padded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -61,6 +63,13 @@ def test_scaling_as_older_configs_state_it(tmp_path: Path) -> None:
 
 def test_unscanned_layers_come_back_too(tmp_path: Path) -> None:
     returns_bit_by_bit(tmp_path / "store", tiny_llama(tmp_path / "model"), "SCAN=0")
+
+
+def test_a_padded_model_goes_there_and_back_as_one(tmp_path: Path) -> None:
+    """MaxText holds the padded form, which is a stock one; the account goes with it."""
+    returns_bit_by_bit(tmp_path / "store", tiny_padded(tmp_path / "padded"))
+    for place in ("maxtext/padded-there", "checkpoints/padded-back"):
+        assert read_manifest(tmp_path / "store" / place).pruning == PADDED
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

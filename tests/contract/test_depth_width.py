@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from espalier.contract.manifest import read_manifest
 from espalier.contract.paths import ROOT
+from espalier.contract.pruned import Uniform
 from espalier.data.task_rows import minimal_pair_config, rows_config
 from espalier.models.tokenizer import load_tokenizer
 from tests.contract.command import (
@@ -77,9 +78,9 @@ def test_shortgpt(tmp_path: Path, model: Path, tokens: Path) -> None:
     scores = tmp_path / "scores" / "tiny" / "shortgpt-tokens-128"
     influence = json.loads((scores / "scores.json").read_text())["block_influence"]
     manifest = read_manifest(checkpoint)
-    assert manifest.pruning is not None
-    assert manifest.pruning["dropped_layers"] == [influence.index(min(influence))]
-    assert manifest.pruning["structure"] == "depth"
+    assert isinstance(manifest.pruning, Uniform)
+    assert manifest.pruning.dropped_layers == (influence.index(min(influence)),)
+    assert manifest.pruning.structure == "depth"
     assert manifest.inputs["scores"].name == "scores/tiny/shortgpt-tokens-128"
     assert (
         pictures(scores) == pictures(checkpoint) == {"block_influence.png", "block_influence.svg"}
@@ -107,7 +108,8 @@ def test_depth_from_one_measurement(tmp_path: Path, model: Path, tokens: Path) -
     manifest = read_manifest(Path(single.stdout.strip()))
     one, unpruned = content["by_first_removed"]["1"], content["unpruned"]
     cheapest = sorted(range(3), key=lambda layer: abs(one[layer] - unpruned))[:2]
-    assert (manifest.pruning or {})["dropped_layers"] == sorted(cheapest)
+    assert isinstance(manifest.pruning, Uniform)
+    assert manifest.pruning.dropped_layers == tuple(sorted(cheapest))
 
 
 def rows_of_pairs(folder: Path, count: int = 40) -> Path:
@@ -143,7 +145,9 @@ def test_depth_by_a_tasks_accuracy(tmp_path: Path) -> None:
     content = json.loads((scores / "scores.json").read_text())
     by_first = content["by_first_removed"]["2"]
     assert content["data"]["rows"] == 40
-    dropped = (read_manifest(checkpoint).pruning or {})["dropped_layers"]
+    pruning = read_manifest(checkpoint).pruning
+    assert isinstance(pruning, Uniform)
+    dropped = pruning.dropped_layers
     assert by_first[dropped[0]] == max(by_first)
 
     def accuracy(directory: Path) -> float:
@@ -174,11 +178,15 @@ def test_width_in_order_of_importance(tmp_path: Path, model: Path, tokens: Path)
     check_loads(checkpoint, **sizes, num_attention_heads=2, num_key_value_heads=1, head_dim=8)
     (scores,) = (tmp_path / "scores" / "tiny").iterdir()
     content = json.loads((scores / "scores.json").read_text())
-    pruning = read_manifest(checkpoint).pruning or {}
+    pruning = read_manifest(checkpoint).pruning
+    assert isinstance(pruning, Uniform)
+    kept = pruning.kept
+    assert kept.intermediate is not None
+    assert kept.heads is not None
     ranked = sorted(range(32), key=lambda channel: -content["hidden"][channel])
-    assert pruning["kept_hidden"] == ranked[:24]
-    assert [len(kept) for kept in pruning["kept_intermediate"]] == [40, 40, 40]
-    assert [len(kept) for kept in pruning["kept_heads"]] == [2, 2, 2]
+    assert kept.hidden == tuple(ranked[:24])
+    assert [len(neurons) for neurons in kept.intermediate] == [40, 40, 40]
+    assert [len(heads) for heads in kept.heads] == [2, 2, 2]
     assert pictures(scores) == pictures(checkpoint) == {"importance.png", "importance.svg"}
 
 
@@ -186,7 +194,9 @@ def test_depth_and_width_in_one_command(tmp_path: Path, model: Path, tokens: Pat
     checkpoint = pruned(tmp_path, "minitron", model, tokens, "LAYERS=2", "FFN=24")
     assert checkpoint.name == "tiny-minitron-2-f24"
     check_loads(checkpoint, num_hidden_layers=2, intermediate_size=24)
-    assert (read_manifest(checkpoint).pruning or {})["structure"] == "depth+width"
+    pruning = read_manifest(checkpoint).pruning
+    assert isinstance(pruning, Uniform)
+    assert pruning.structure == "depth+width"
     assert len(pictures(checkpoint)) == 4
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.manifest import read_manifest
 from espalier.contract.store import Store
 from espalier.host.execution import Executor, Request
 from espalier.host.settings import Settings
@@ -21,6 +22,7 @@ from tests.contract.test_faults import stage_processes
 from tests.contract.waiting import wait_for
 from tests.fsdp.tiny_runs import token_data
 from tests.tiny import tiny_llama
+from tests.tiny_pruned import PADDED, padding_by_hand, tiny_padded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -80,6 +82,19 @@ def test_zeros_stay_exactly(
     pruning = json.loads((trained / "manifest.json").read_text())["pruning"]
     assert pruning["policy"] == "preserve"
     assert pruning["achieved"] == pytest.approx(0.5, abs=0.005)
+
+
+def test_padding_stays_zero_under_any_policy(tmp_path: Path, data: Path) -> None:
+    padded = tiny_padded(tmp_path / "padded")
+    training = [f"CKPT={padded}", f"DATA={data}", *RUN, f"TOKENS={20 * STEP}", "POLICY=densify"]
+    trained = made(tmp_path / "store", "train-tpu", *training)
+    before, after, padding = weights(padded), weights(trained), padding_by_hand()
+    for name, weight in before.items():
+        if ".layers." in name and weight.dim() == 2:
+            where = padding.get(name, torch.zeros_like(weight, dtype=torch.bool))
+            assert torch.count_nonzero(after[name][where]) == 0, name
+            assert (after[name] != weight)[~where].float().mean() > 0.9, name
+    assert read_manifest(trained).pruning == PADDED
 
 
 def test_densify_trains_every_weight(tmp_path: Path, model: Path, data: Path) -> None:

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from espalier.contract.pattern import Pattern
-from tests.fsdp.tiny_runs import mark_pruned, token_data
+from espalier.contract.pruned import Masked
+from tests.fsdp.tiny_runs import token_data
 from tests.tiny import tiny_llama
+from tests.tiny_pruned import mark_pruned
 from tests.unit.tiny_checkpoints import load_all, rewrite
 
 
@@ -37,8 +39,5 @@ def pruned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             low = group.argsort(1)[:, : group.shape[1] // 2]
             mask = torch.ones_like(group).scatter_(1, low, 0).reshape(weight.shape)
             rewrite(model, **{name.replace(".", "__"): weight * mask})
-    mark_pruned(
-        model,
-        {"structure": "sparse", "pattern": request.param, "target": 0.5, "policy": "preserve"},
-    )
+    mark_pruned(model, Masked(pattern=request.param, target=0.5, achieved=0.5))
     return model

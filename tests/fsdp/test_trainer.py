@@ -152,7 +152,7 @@ def test_a_weight_that_training_made_zero_is_not_frozen(
     kept = load_all(pruned)[name] != 0
     assert torch.count_nonzero(run.weights[name][kept]) > 0.9 * kept.sum()
     assert torch.count_nonzero(run.weights[name][~kept]) == 0
-    assert job.masked
+    assert job.zeros
 
 
 def test_the_sparse_control_has_the_mask_and_fresh_weights(

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from espalier.contract.files import write_text
 from espalier.contract.manifest import METRICS
 from espalier.data.tokens.index import SPLITS, Split, SplitIndex, TokenIndex
 from espalier.data.tokens.writer import SplitWriter
@@ -97,15 +96,3 @@ def train(output: Path, inputs: dict[str, Path], **parameters: Any) -> Run:
         return Run(output, work(job, place, "cpu", Share(0, 1), output.name))
     finally:
         dist.destroy_process_group()
-
-
-def mark_pruned(model: Path, pruning: dict[str, Any]) -> None:
-    """Give a checkpoint a manifest that says how it was pruned."""
-    record = {"name": "image", "lock": "0"}
-    recipe = {"stage": "wanda", "code": "", "lock": "", "parameters": {}, "inputs": {}}
-    manifest = {
-        "stage": "wanda", "verb": "prune", "name": model.name, "parameters": {}, "seed": 0,
-        "inputs": {}, "parents": [], "image": record, "code": {"sha256": ""}, "command": [],
-        "fingerprint": "", "recipe": recipe, "content": "", "files": [], "pruning": pruning,
-    }  # fmt: skip
-    write_text(model / "manifest.json", json.dumps(manifest))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from espalier.contract.pruned import Masked
 from espalier.errors import InputError
 from espalier.models.gates import check_checkpoint, check_parent, describe_model
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, rewrite
@@ -47,13 +48,13 @@ def test_nan_anywhere(tmp_path: Path, name: str) -> None:
 def test_broken_pattern(tmp_path: Path) -> None:
     make_checkpoint(tmp_path)
     with pytest.raises(InputError, match=r"q_proj\.weight breaks the pattern 2:4"):
-        check_checkpoint(tmp_path, pruning={"pattern": "2:4", "target": 0.5})
+        check_checkpoint(tmp_path, pruning=Masked(pattern="2:4", target=0.5, achieved=0.5))
 
 
 def test_sparsity_off_the_target(tmp_path: Path) -> None:
     make_checkpoint(tmp_path)
     with pytest.raises(InputError, match=r"0\.0000 sparse where 0\.5000"):
-        check_checkpoint(tmp_path, pruning={"pattern": "unstructured", "target": 0.5})
+        check_checkpoint(tmp_path, pruning=Masked(pattern="unstructured", target=0.5, achieved=0.5))
 
 
 def test_config_that_states_another_dtype(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_streamed_wanda_equals_a_plain_whole_model_one(tmp_path: Path) -> None:
     for name, weight in expected.items():
         assert torch.equal(got[name], weight), name
     assert all(torch.equal(got[n], parent[n]) for n in parent if n not in expected)
-    assert record["achieved"] == record["attainable"] == 0.5
+    assert record.achieved == record.attainable == 0.5
     check_checkpoint(tmp_path / "o", pruning=record)
 
 
@@ -102,7 +102,7 @@ def test_every_method_and_pattern_passes_the_gates(
     # Blocks this narrow are quantised coarsely; the gate's half a point is for real widths.
     if pattern.structured:
         check_checkpoint(tmp_path / "o", pruning=record)
-    assert record["achieved"] == pytest.approx(record["attainable"], abs=0.03)
+    assert record.achieved == pytest.approx(record.attainable, abs=0.03)
     assert all(t.dtype == torch.bfloat16 for t in load_all(tmp_path / "o").values())
 
 
@@ -121,7 +121,7 @@ def test_a_sparsity_per_layer(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "m")
     context = make_context(tmp_path / "m", tmp_path / "o")
     record = prune_checkpoint(context, job(sparsity=[0.25, 0.75]))
-    found = [layer["sparsity"] for layer in record["layers"]]
+    found = [layer.sparsity for layer in record.layers]
     assert found == pytest.approx([0.25, 0.75], abs=0.01)
     with pytest.raises(InputError, match="1 sparsities were given for 2 layers"):
         prune_checkpoint(make_context(tmp_path / "m", tmp_path / "p"), job(sparsity=[0.5]))
@@ -189,7 +189,7 @@ def test_damaged_resume_state_is_not_used(tmp_path: Path) -> None:
     context = make_context(tmp_path / "m", tmp_path / "o")
     context.scratch.mkdir(parents=True)
     (context.scratch / "layers.safetensors").write_bytes(b"\x10")
-    assert prune_checkpoint(context, job())["achieved"] == 0.5
+    assert prune_checkpoint(context, job()).achieved == 0.5
 
 
 def test_nan_weights_are_named_and_nothing_is_finished(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from espalier.contract.paths import ROOT
+from espalier.contract.pruned import KeptIndices, Masked, Sizes, Uniform
 from espalier.errors import InputError
 from eval.published import published_accuracy, published_perplexity
 from eval.report import (
@@ -20,6 +21,14 @@ from eval.report import (
     markdown,
     report,
     rows,
+)
+
+SHORTER = Uniform(
+    before=None,
+    after=Sizes(layers=23, hidden=4096, intermediate=11008, heads=32, kv_heads=32),
+    achieved=0.27,
+    kept=KeptIndices(layers=tuple(range(23))),
+    dropped_layers=tuple(range(23, 32)),
 )
 
 
@@ -126,7 +135,7 @@ def test_a_report_finds_the_published_values_by_the_manifests(tmp_path: Path) ->
                 "verb": "prune",
                 "stage": "wanda",
                 "inputs": {"model": {"name": "models/llama2-7b"}},
-                "pruning": {"pattern": "2:4", "target": 0.5},
+                "pruning": Masked(pattern="2:4", target=0.5, achieved=0.5).model_dump(),
             },
         ),
     ):
@@ -144,7 +153,7 @@ def test_a_shape_has_no_published_values(tmp_path: Path) -> None:
         "verb": "prune",
         "stage": "shortgpt",
         "inputs": {"model": {"name": "models/llama2-7b"}},
-        "pruning": {"structure": "depth", "target": {"layers": 23}},
+        "pruning": SHORTER.model_dump(),
     }
     (tmp_path / "checkpoints" / "short" / "manifest.json").write_text(json.dumps(manifest))
     assert "x1.765" in printed(report(before, after))

@@ -14,7 +14,7 @@ from espalier.contract.progress import Progress
 from espalier.errors import InputError
 from espalier.models.gates import check_checkpoint
 from espalier.models.shapes import Shapes, read_config
-from espalier.pruning.structured.record import structured_section
+from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Kept, restructure, restructured_config
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_ids
 
@@ -34,7 +34,7 @@ def cut(parent: Path, output: Path, kept: Kept, **sizes: int) -> Any:
     before = Shapes.of(read_config(parent))
     after = replace(before, **sizes)
     restructure(parent, output, kept, after, Progress())
-    check_checkpoint(output, pruning=structured_section(before, after, kept))
+    check_checkpoint(output, pruning=uniform(before, after, kept))
     return AutoModelForCausalLM.from_pretrained(output, torch_dtype="auto").eval()
 
 
@@ -155,10 +155,10 @@ def test_lists_of_the_config_follow_the_layers() -> None:
 
 def test_a_gate_that_sees_another_shape_than_aimed_at(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "parent")
+    shapes = Shapes.of(read_config(tmp_path / "parent"))
+    pruning = uniform(shapes, replace(shapes, layers=1), Kept([0]))
     with pytest.raises(InputError, match="has 2 layers where 1 were aimed at"):
-        check_checkpoint(
-            tmp_path / "parent", pruning={"structure": "depth", "target": {"layers": 1}}
-        )
+        check_checkpoint(tmp_path / "parent", pruning=pruning)
 
 
 def test_damaged_weights_are_not_copied(tmp_path: Path) -> None:

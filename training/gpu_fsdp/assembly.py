@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
@@ -13,6 +14,7 @@ from training.gpu_fsdp.model import (
     Teacher,
     allocate,
     empty_model,
+    entries_beside,
     fresh_weights,
     kept_entries,
     load_weights,
@@ -20,7 +22,7 @@ from training.gpu_fsdp.model import (
 from training.gpu_fsdp.optimizers import optimizers
 from training.gpu_fsdp.sharding import Layout, device_mesh, shard
 from training.gpu_fsdp.sparsity import Masks
-from training.protocol.sparsity import is_masked
+from training.protocol.sparsity import Zeros, is_masked
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,20 @@ def assemble(job: Job, device: str, world: int) -> Assembled:
         load_weights(model, job.checkpoint)
     weights = model.named_weights()
     masks = Masks({})
-    if job.masked and job.checkpoint is not None:
-        names = [name for name, weight in weights.items() if is_masked(name, weight.shape)]
-        masks = Masks(kept_entries(model, job.checkpoint, names))
+    if job.zeros and job.checkpoint is not None:
+        masks = Masks(_kept(model, job.zeros, job.checkpoint, job.shapes.head_dim))
         masks.apply(weights)
     teacher = None if job.teacher is None else _teacher(job.teacher, mesh, job.precision, device)
     return Assembled(model, teacher, masks, optimizers(weights, parameters))
+
+
+def _kept(model: LanguageModel, zeros: Zeros, checkpoint: Path, head_dim: int) -> dict[str, Tensor]:
+    """Where this rank's rows may differ from zero, by the names of tensors that have zeros."""
+    shapes = {name: tuple(weight.shape) for name, weight in model.named_weights().items()}
+    if zeros.padded is not None:
+        return entries_beside(model, zeros.padding(shapes, head_dim).values())
+    names = [name for name, shape in shapes.items() if is_masked(name, shape)]
+    return kept_entries(model, checkpoint, names)
 
 
 def _teacher(directory: Path, mesh: DeviceMesh, precision: str, device: str) -> Teacher:

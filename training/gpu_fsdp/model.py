@@ -4,7 +4,7 @@ Shapes: B sequences, L tokens, D hidden width, V vocabulary.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.nn.functional import mse_loss
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from espalier.models.checkpoint.reader import CheckpointReader, check_finite, read_entry
+from espalier.models.padding import Padding
 from training.gpu_fsdp.batches import Sequences
 from training.gpu_fsdp.loss import Sums, Weights, summed_losses, taught_layers
 from training.gpu_fsdp.sparsity import local
@@ -141,6 +142,23 @@ def fresh_weights(model: LanguageModel, seed: int) -> None:
             generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
             whole = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
             local(parameter).copy_(whole[start:stop])
+
+
+def entries_beside(model: LanguageModel, paddings: Iterable[Padding]) -> dict[str, Tensor]:
+    """Where this rank's rows of tensors with padding hold weights, bool, by name."""
+    weights, kept = model.named_weights(), {}
+    for padding in paddings:
+        shard = local(weights[padding.name])
+        start, stop = rows_of(weights[padding.name])
+        entries = torch.ones((stop - start, *padding.shape[1:]), dtype=torch.bool)
+        rows, *rest = padding.ranges
+        for first, end in rows:
+            entries[max(0, first - start) : max(0, end - start)] = False
+        for dimension, ranges in enumerate(rest, start=1):
+            for first, end in ranges:
+                entries.narrow(dimension, first, end - first).fill_(False)
+        kept[padding.name] = entries.reshape(shard.shape).to(shard.device)
+    return kept
 
 
 def kept_entries(model: LanguageModel, checkpoint: Path, names: list[str]) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class Rehearsal:
             kept = {
                 name: torch.ones_like(local(weight), dtype=torch.bool)
                 for name, weight in weights.items()
-                if job.masked and is_masked(name, weight.shape)
+                if job.zeros and is_masked(name, weight.shape)
             }
             self._kept = list(kept.values())
             steppers = optimizers(weights, parameters)

@@ -47,7 +47,7 @@ def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[Job, int
         checkpoint=None,
         tokenizer=NOWHERE,
         teacher=None if teacher is None else NOWHERE,
-        masked=parameters.keeps_zeros,
+        zeros=parameters.zeros,
         budget=budget,
     )
     return job, tokens

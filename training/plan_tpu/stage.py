@@ -42,7 +42,7 @@ def planned_job(parameters: PlanTpuParameters, data: Path | None) -> tuple[Job, 
         config=as_stored(parameters.config),
         checkpoint=None,
         tokenizer=NOWHERE,
-        masked=parameters.keeps_zeros,
+        zeros=parameters.zeros,
         budget=budget,
         records=Records(NOWHERE, tokenizer="", vocabulary=0, seqlen=budget.seqlen, rows={}),
     )
@@ -68,7 +68,7 @@ def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[st
         wanted = following(tried, share, memory)
     return {
         "parameters": job.shapes.parameters,
-        "masked": job.masked,
+        "masked": job.zeros is not None,
         "tpu": tpu.type,
         "chips": tpu.chips,
         "hosts": tpu.workers,

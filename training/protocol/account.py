@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.contract.manifest import pruning_of, published_name
+from espalier.contract.pruned import Masked, Pruned
 from espalier.models.shapes import Shapes, read_config
 from training.protocol.budget import run_flops
 from training.protocol.run import Run
@@ -20,7 +21,7 @@ def training_section(
     best = found["best"]
     return {
         "init": run.parameters.init,
-        "policy": run.parameters.policy if run.masked else None,
+        "policy": "preserve" if run.zeros else None,
         "precision": run.precision,
         "teacher": None if teacher is None else published_name(teacher, teacher.name),
         "nominal_tokens": budget.nominal,
@@ -37,14 +38,14 @@ def training_section(
     }
 
 
-def pruning_section(run: Run, achieved: Callable[[], float]) -> dict[str, Any] | None:
-    """The parent's account of its pruning, as it holds for weights of `achieved` sparsity."""
+def pruning_section(run: Run, achieved: Callable[[], float]) -> Pruned | None:
+    """What was pruned of the parent, as it holds for weights of `achieved` sparsity."""
     before = None if run.checkpoint is None else pruning_of(run.checkpoint)
-    if before is None or "pattern" not in before:
-        return before
-    if not run.masked:
+    if not isinstance(before, Masked):
+        return before  # of padding every zero is kept
+    if run.zeros is None:
         return None  # dense again
-    return {**before, "policy": "preserve", "achieved": achieved()}
+    return before.model_copy(update={"achieved": achieved()})
 
 
 def data_section(run: Run, tokenizer: str, train_tokens: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from training.protocol.parameters import ProtocolParameters
+from training.protocol.sparsity import Zeros
 
 
 def _parsed(value: Any) -> Any:
@@ -24,14 +25,15 @@ class PlannedParameters(ProtocolParameters):
 
     config: Annotated[Config, Field(description="the model's config.json")]
     masked: Annotated[bool, Field(description="the model was pruned by a pattern")] = False
+    padded: Annotated[bool, Field(description="its layers are padded to one width")] = False
     mfu: Annotated[
         float, Field(gt=0, le=1, description="share of the peak that the model's FLOPs take")
     ] = 0.4
 
     @property
-    def keeps_zeros(self) -> bool:
-        """Whether the run has a mask."""
-        return self.masked and self.policy == "preserve"
+    def zeros(self) -> Zeros | None:
+        """What stays zero; of padding too it is planned for as if it were in every matrix."""
+        return Zeros() if self.padded or (self.masked and self.policy == "preserve") else None
 
     @property
     def hardware(self) -> str:

@@ -10,6 +10,7 @@ from espalier.errors import InputError
 from espalier.models.shapes import DTYPE_BYTES, Shapes, config_file, read_config
 from training.protocol.budget import Budget
 from training.protocol.parameters import ProtocolParameters
+from training.protocol.sparsity import Zeros
 
 
 class Start(NamedTuple):
@@ -19,13 +20,13 @@ class Start(NamedTuple):
         config: the result's config.json.
         checkpoint: whose weights it starts from, or whose mask it takes; None: neither.
         tokenizer: the directory whose tokenizer the result gets.
-        masked: pruned weights of `checkpoint` stay zero.
+        zeros: what of `checkpoint` stays zero; None: nothing.
     """
 
     config: Mapping[str, Any]
     checkpoint: Path | None
     tokenizer: Path
-    masked: bool
+    zeros: Zeros | None
 
     @classmethod
     def of(cls, parameters: ProtocolParameters, inputs: Mapping[str, Path]) -> "Start":
@@ -40,8 +41,7 @@ class Start(NamedTuple):
         if tokenizer is None:
             raise InputError("a model from ARCH needs a tokenizer; give TOKENIZER=<model>.")
         pruning = None if checkpoint is None else pruning_of(checkpoint)
-        masked = parameters.policy == "preserve" and "pattern" in (pruning or {})
-        return cls(config, checkpoint, tokenizer, masked)
+        return cls(config, checkpoint, tokenizer, Zeros.of(pruning, parameters.policy))
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
     config: Mapping[str, Any]
     checkpoint: Path | None
     tokenizer: Path
-    masked: bool
+    zeros: Zeros | None
     budget: Budget
 
     @property
@@ -69,6 +69,13 @@ class Run:
         """PRECISION, or what the model is stored in."""
         stored = "float32" if self.config["torch_dtype"] == "float32" else "bf16"
         return self.parameters.precision or stored
+
+    @property
+    def warning(self) -> str | None:
+        """What is done otherwise than POLICY asks."""
+        if self.zeros and self.zeros.padded and self.parameters.policy == "densify":
+            return "POLICY=densify trains every weight, and padding is none: it stays zero."
+        return None
 
 
 def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:

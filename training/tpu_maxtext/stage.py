@@ -73,6 +73,8 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[Job, dict[str
         if rank == 0:
             since = f", from step {first}" if first else ""
             context.progress.say(f"{context.name}: {job.budget}{since}")
+            if job.warning:
+                context.progress.say(job.warning)
         span = (first, job.budget.steps)
         with followed(context.output, context.name, span, rank) as metrics:
             trainer.run(first, metrics)

@@ -15,7 +15,6 @@ from jax.stages import Wrapped
 
 from training.maxtext_model.checkpoint import Arrays, StoredWeights
 from training.maxtext_model.model import Model
-from training.maxtext_model.names import weights as named_weights
 from training.maxtext_model.upstream import (
     TrainStateNNX,
     eval_step,
@@ -23,7 +22,7 @@ from training.maxtext_model.upstream import (
     sharding,
     train_step,
 )
-from training.protocol.sparsity import is_masked
+from training.tpu_maxtext.mask import KeptEntries
 
 Path = tuple[Any, ...]
 Batch = Mapping[str, jax.Array]
@@ -178,19 +177,15 @@ def with_fresh_weights(
     return replaced(state, made)
 
 
-def with_mask(
-    program: Program, state: nnx.State, stored: StoredWeights, scanned: bool
-) -> nnx.State:
+def with_mask(program: Program, state: nnx.State, entries: KeptEntries) -> nnx.State:
     """The state that keeps a checkpoint's zeros: its mask set, and its weights zero there."""
-    wanted = named_weights(stored.shapes, scanned=scanned)
-    masked = {weight.path for weight in wanted if is_masked(weight.name, weight.stored)}
     arrays, exchanged = arrays_of(state), {}
     for place, path in masks_of(state).items():
-        if place not in masked:
+        if place not in entries.masked:
             continue
         weight = program.weights[place]
         like = jax.ShapeDtypeStruct(weight.shape, bool, sharding=weight.sharding)
-        kept = stored.load(place, like)
+        kept = entries.load(place, like)
         exchanged[path] = jax.device_put(kept, arrays[path].sharding)
         exchanged["model", *place] = jnp.where(kept, arrays["model", *place], 0)
     return replaced(state, exchanged)

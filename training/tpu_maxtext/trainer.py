@@ -17,6 +17,7 @@ from training.protocol.order import Order, Share
 from training.protocol.progress import Place
 from training.tpu_maxtext.data import Rows, Samples, as_inputs, batches, checked
 from training.tpu_maxtext.job import Job
+from training.tpu_maxtext.mask import KeptEntries
 from training.tpu_maxtext.optimizer import optimizer
 from training.tpu_maxtext.state import (
     Program,
@@ -44,7 +45,7 @@ class Trainer(Loop[Rows]):
         self._micro = job.micro_batch(jax.device_count())
         self._parts = parameters.batch // jax.device_count() // self._micro
         keys = job.keys(device, jax.device_count())
-        stepper = optimizer(parameters, budget.steps, masked=job.masked)
+        stepper = optimizer(parameters, budget.steps, masked=job.zeros is not None)
         self._program = Program.of(Model.of(job.config, keys), stepper)
         self._state = self._started()
         self._saved = SavedStates(states, "steps", most=2)
@@ -70,8 +71,9 @@ class Trainer(Loop[Rows]):
             state = with_fresh_weights(program, state, job.parameters.seed, deviation)
         else:
             state = with_weights(program, state, stored)
-        if job.masked and stored is not None:
-            state = with_mask(program, state, stored, SCANNED)
+        if job.zeros and job.checkpoint is not None:
+            kept = KeptEntries(job.checkpoint, job.shapes, job.zeros, scanned=SCANNED)
+            state = with_mask(program, state, kept)
         return state
 
     def _batches(self, first: int) -> Iterator[Rows]:

@@ -90,7 +90,7 @@ def _ancestors(directory: Path, root: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _described(manifest: Manifest) -> str:
-    image, model, pruning = manifest.image, manifest.model or {}, manifest.pruning or {}
+    image, model = manifest.image, manifest.model or {}
     given = " ".join(f"{k.upper()}={v}" for k, v in manifest.parameters.items() if v is not None)
     packages = manifest.environment.get("packages", {})
     lines = [
@@ -102,21 +102,15 @@ def _described(manifest: Manifest) -> str:
         f"peak memory {show_size(manifest.peak_memory_bytes or 0)}",
     ]
     if model:
-        lines.append(f"{model['parameters']:,} parameters, {model['nonzero']:,} not zero")
-    if pruning:
-        lines.append(_sparsity(pruning))
+        padding = f" ({model['padding']:,} of them padding)" if "padding" in model else ""
+        lines.append(f"{model['parameters']:,} parameters{padding}, {model['nonzero']:,} not zero")
+    if manifest.pruning:
+        lines.append(str(manifest.pruning))
     if manifest.training:
         lines.append(_training(manifest.training))
     if manifest.ledger:
         lines.append(_cost(manifest.ledger))
     return "".join(f"\n{line}" for line in lines)
-
-
-def _sparsity(pruning: dict[str, Any]) -> str:
-    if "pattern" not in pruning:
-        left = ", ".join(f"{size} {name}" for name, size in pruning["target"].items())
-        return f"{pruning['structure']}: {pruning['achieved']:.1%} removed; left {left}"
-    return f"sparsity {pruning['achieved']:.4f} achieved, pattern {pruning['pattern']}"
 
 
 def _training(training: dict[str, Any]) -> str:

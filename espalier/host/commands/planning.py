@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from espalier.contract.manifest import pruning_of
+from espalier.contract.pruned import Masked, Padded, Pruned
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
+from espalier.contract.usable import require_kind
 from espalier.errors import InputError
 from espalier.host.chain import Chain, default_name
 from espalier.host.commands.training import TrainingCommand, token_data_named
@@ -36,10 +38,9 @@ class Known:
     directory: Path | None = None
 
     @property
-    def masked(self) -> bool:
-        """Whether it has the zeros of a pattern, which training may have to keep."""
-        pruning = None if self.directory is None else pruning_of(self.directory)
-        return "pattern" in (pruning or {})
+    def pruned(self) -> Pruned | None:
+        """What was pruned of it: training may have to keep its zeros."""
+        return None if self.directory is None else pruning_of(self.directory)
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,13 @@ class PlanningCommand:
         """
         settings, given = read_settings(split_assignments(list(words)))
         architecture = given.get("ARCH")
-        model = known(store, architecture or given.get("CKPT") or given.get("MODEL") or "sapling")
+        named = architecture or given.get("CKPT") or given.get("MODEL") or "sapling"
+        model = known(stage, store, named)
         parameters = {
             **given,
             "CONFIG": json.dumps(model.config),
-            "MASKED": str(not architecture and model.masked),
+            "MASKED": str(not architecture and isinstance(model.pruned, Masked)),
+            "PADDED": str(not architecture and isinstance(model.pruned, Padded)),
             **{
                 name.upper(): str(value)
                 for name, value in settings
@@ -72,7 +75,7 @@ class PlanningCommand:
         if teacher := given.get("TEACHER"):
             if "teacher_config" not in stage.parameters.model_fields:
                 raise InputError(f"TEACHER has no use: what {stage.name} plans has none.")
-            parameters["TEACHER_CONFIG"] = json.dumps(known(store, teacher).config)
+            parameters["TEACHER_CONFIG"] = json.dumps(known(stage, store, teacher).config)
         return cls(TrainingCommand.parse(stage, parameters), model)
 
     @property
@@ -98,29 +101,31 @@ def alone(words: Sequence[str] | None) -> list[str]:
     return [*(words or []), "ACCEL=cpu", "GPUS=1", "NODES=1"]
 
 
-def known(store: Store, name: str) -> Known:
+def known(stage: Stage, store: Store, name: str) -> Known:
     """The shape that MODEL=, CKPT=, ARCH= or TEACHER= means.
 
     Raises:
-        InputError: it is not at hand.
+        InputError: it is not at hand, or of a form that the stage does not read.
     """
+    found = _found(store, name)
+    require_kind(stage, found.name, found.pruned)
+    Shapes.of(found.config)
+    return found
+
+
+def _found(store: Store, name: str) -> Known:
     path = Path(name).expanduser()
     if path.is_file():
-        return _checked(Known(path.with_suffix("").name, config_file(path)))
+        return Known(path.with_suffix("").name, config_file(path))
     if "/" in name and (path / CONFIG).is_file():
-        return _checked(Known(path.resolve().name, read_config(path), path))
+        return Known(path.resolve().name, read_config(path), path)
     if not name.startswith((".", "/", "~")):
         if found := store.find(name, ("models", "checkpoints")):
-            return _checked(Known(found.name, read_config(found), found))
+            return Known(found.name, read_config(found), found)
         aliases = model_aliases()
         if name in aliases:
-            return _checked(Known(name, aliases[name].shape))
+            return Known(name, aliases[name].shape)
     raise InputError(
         f"the shape of {name} is not at hand, and a plan fetches nothing; give ARCH=<config.json>, "
         f"a model of the store, or one of {', '.join(model_aliases())}."
     )
-
-
-def _checked(model: Known) -> Known:
-    Shapes.of(model.config)
-    return model

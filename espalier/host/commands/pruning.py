@@ -9,6 +9,7 @@ from espalier.contract.discovery import method_named, stage_named
 from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
+from espalier.contract.usable import require_usable
 from espalier.errors import InputError
 from espalier.host.chain import Chain, default_name
 
@@ -88,6 +89,7 @@ class PruningCommand:
         if self.sources.name:
             chain.executor.store.path(self.stage.section, self.sources.name)
         parent = chain.model(self.sources.model, self.sources.revision)
+        require_usable(self.stage, {"model": parent})
         name = self.sources.name or default_name(parent, self.stage, self.parameters)
         steps = [self.parameters]
         if self.stage.unroll:

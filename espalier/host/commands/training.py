@@ -9,6 +9,7 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
+from espalier.contract.usable import require_usable
 from espalier.data.tokens import INDEX
 from espalier.errors import InputError
 from espalier.host.chain import GROWN_TEXT, Chain, default_name
@@ -103,6 +104,7 @@ class TrainingCommand:
     def _run(self, chain: Chain, inputs: dict[str, Path], named: Path, tokenizer: Path) -> Path:
         if teacher := self.sources.get("TEACHER"):
             inputs["teacher"] = chain.model(teacher)
+        require_usable(self.stage, inputs)
         inputs["data"] = self._data(chain, tokenizer)
         if self.stage.tpu and not _is_export(inputs["data"]):
             inputs["data"] = self._exported(chain, inputs)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.contract.pattern import Pattern
+from espalier.contract.pruned import Masked, MaskedLayer
 from espalier.contract.stage import StageContext
 from espalier.errors import InputError
 from espalier.models.adapter import Architecture, dtype_name
@@ -47,11 +48,11 @@ class Job:
     batch: int | None = None
 
 
-def prune_checkpoint(context: StageContext, job: Job) -> dict[str, Any]:
+def prune_checkpoint(context: StageContext, job: Job) -> Masked:
     """Prune `context.inputs["model"]` into `context.output`; goes on where a killed run stopped.
 
     Returns:
-        the manifest's pruning section.
+        what was pruned, for the manifest.
 
     Raises:
         InputError: the checkpoint, the pattern or the tokens do not fit.
@@ -133,7 +134,7 @@ class _Run:
         copy_companions(self.parent, output)
         copy_config(self.parent, output, str(self.dtype).removeprefix("torch."))
 
-    def section(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+    def section(self, records: list[dict[str, Any]]) -> Masked:
         """The manifest's account of what was pruned."""
         matrices = self.architecture.shapes.matrices
         total = sum(math.prod(shape) for shape in matrices.values())
@@ -143,17 +144,14 @@ class _Run:
             for shape in matrices.values()
         )
         count = len(records)
-        pattern = self.job.pattern
-        return {
-            "structure": "N:M" if pattern.structured else "unstructured",
-            "pattern": str(pattern),
-            "target": sum(self.sparsities) / count,
-            "attainable": attainable / (total * count),
-            "achieved": sum(record["zeros"] for record in records) / (total * count),
-            "layers": records,
-            "policy": "preserve",
-            "products": self.kernel,
-        }
+        return Masked(
+            pattern=str(self.job.pattern),
+            target=sum(self.sparsities) / count,
+            attainable=attainable / (total * count),
+            achieved=sum(record["zeros"] for record in records) / (total * count),
+            layers=tuple(MaskedLayer(**record) for record in records),
+            products=self.kernel,
+        )
 
     def _common_dtype(self) -> Any:
         stored = {

@@ -1,35 +1,41 @@
 """The manifest's account of a structured pruning."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+from espalier.contract.pruned import KeptIndices, Sizes, Uniform
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.parameters import FIELDS
 from espalier.pruning.structured.restructure import Kept
 
-SIZES = tuple(FIELDS.values())
 
+def uniform(
+    parent: Shapes, target: Shapes, kept: Kept, removal_order: Sequence[int] | None = None
+) -> Uniform:
+    """From which sizes to which, and which indices of the parent, in the order written.
 
-def structured_section(parent: Shapes, target: Shapes, kept: Kept) -> dict[str, Any]:
-    """What was aimed at, what of it the parent keeps, and which indices, in the order written.
-
-    `target` is every size that is left; `achieved` the fraction of the parent's parameters that is
-    gone, norms and biases aside.
+    `achieved` is the fraction of the parent's parameters that is gone, norms and biases aside.
     """
-    width = any(getattr(parent, size) != getattr(target, size) for size in SIZES[1:])
-    depth = parent.layers != target.layers
-    section: dict[str, Any] = {
-        "structure": "+".join(name for name, cut in (("depth", depth), ("width", width)) if cut),
-        "target": {size: getattr(target, size) for size in SIZES},
-        "achieved": 1 - target.parameters / parent.parameters,
-        "policy": "densify",
-        "kept_layers": list(kept.layers),
-    }
-    if depth:
-        gone = set(range(parent.layers)) - set(kept.layers)
-        section["dropped_layers"] = sorted(gone)
-    if kept.hidden is not None:
-        section["kept_hidden"] = list(kept.hidden)
-    for name in ("intermediate", "heads", "kv_heads"):
-        if by_layer := getattr(kept, name):
-            section[f"kept_{name}"] = [list(by_layer[layer]) for layer in kept.layers]
-    return section
+    return Uniform(
+        before=sizes_of(parent),
+        after=sizes_of(target),
+        achieved=1 - target.parameters / parent.parameters,
+        kept=KeptIndices(
+            layers=tuple(kept.layers),
+            hidden=None if kept.hidden is None else tuple(kept.hidden),
+            intermediate=_by_new_layer(kept, kept.intermediate),
+            heads=_by_new_layer(kept, kept.heads),
+            kv_heads=_by_new_layer(kept, kept.kv_heads),
+        ),
+        dropped_layers=tuple(sorted(set(range(parent.layers)) - set(kept.layers))),
+        removal_order=None if removal_order is None else tuple(removal_order),
+    )
+
+
+def sizes_of(shapes: Shapes) -> Sizes:
+    """The sizes that pruning may change."""
+    return Sizes(**{name: getattr(shapes, name) for name in Sizes.model_fields})
+
+
+def _by_new_layer(
+    kept: Kept, by_layer: Mapping[int, Sequence[int]]
+) -> tuple[tuple[int, ...], ...] | None:
+    return tuple(tuple(by_layer[layer]) for layer in kept.layers) if by_layer else None
