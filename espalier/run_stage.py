@@ -7,7 +7,6 @@ gates are checked and the manifest is written last: then DIR is complete and the
 import errno
 import fcntl
 import importlib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -22,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from espalier.contract.discovery import stage_named
-from espalier.contract.image import require_built_from
+from espalier.contract.image import packages_of, require_built_from
 from espalier.contract.ledger import Entry
 from espalier.contract.lineage import account_of, measured_tokens
 from espalier.contract.made import Made
@@ -218,41 +217,14 @@ def _sole_worker(path: Path) -> Iterator[None]:
 
 
 def _environment(spec: RunSpec) -> dict[str, Any]:
-    packages = {
-        name: importlib.metadata.version(name)
-        for name in (
-            "torch",
-            "transformers",
-            "tokenizers",
-            "safetensors",
-            "datasets",
-            "lm_eval",
-            "accelerate",
-            "matplotlib",
-            "maxtext",
-            "jax",
-            "flax",
-            "orbax-checkpoint",
-            "grain",
-        )
-        if _installed(name)
-    }
     return {
         "runtime": spec.runtime,
         "device": spec.device,
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": packages_of(spec.image.name),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
     }
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 if __name__ == "__main__":
