@@ -107,7 +107,7 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
     outcome: Outcome = _imported(stage.entry)(context, parameters)
     return Made.of(
         outcome,
-        environment=describe_environment(spec.runtime, spec.device),
+        environment=describe_environment(spec.runtime, spec.device, spec.image.name),
         started=began.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=peak_memory(),

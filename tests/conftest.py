@@ -6,6 +6,14 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.paths import ROOT
+from espalier.host.images import known_images
+from tests.run import mark_of
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Each image is a marker, of the tests that need its packages."""
+    for image in known_images():
+        config.addinivalue_line("markers", f"{mark_of(image)}: needs the packages of image {image}")
 
 
 @pytest.fixture(scope="session")

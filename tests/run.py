@@ -4,14 +4,14 @@ An image's packages and the developers' tools for its Python lie in two virtual 
 their own; a third, empty one sees both, the image's first: what is tested is what the image holds.
 
 Tests run with the packages of `eval`, those marked `every_image` with the others' too where those
-hold models, and those marked with an image's name with that image's alone. An image whose Python
+hold models, and those marked with an image's name with that image's alone (conftest.py
+registers a marker for each folder under images/). An image whose Python
 this machine lacks is passed over, and said to be.
 """
 
 import argparse
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,7 +29,9 @@ BENCHED = {"maxtext": ("fsdp", "cpu"), "training": ("fsdp", "cpu"), "plan-tpu": 
 """The image, and its variant, whose packages a benchmark runs with; the others are of methods."""
 METHODS = ("wanda", "cpu")
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
-WITHOUT_MODELS = ("export", "maxtext")
+WITHOUT_MODELS = tuple(
+    name for name in OTHERS if not {"torch", "transformers"} <= load_image(name).packages("cpu")
+)
 """The images without transformers or torch: only tests marked for them can be imported there."""
 PARALLEL = ("-n", "2", "--dist", "loadgroup")
 NOTHING_COLLECTED = 5
@@ -85,9 +87,9 @@ def _everything() -> Iterable[int]:
     own = images_with_tests()
     for image in OTHERS:
         if image in WITHOUT_MODELS:
-            yield _pytest(image, [*marked(image, []), *PARALLEL], image)
+            yield _pytest(image, [*marked(image, []), *PARALLEL], mark_of(image))
         elif image in own:
-            yield _pytest(image, ["tests", *PARALLEL], f"every_image or {image}")
+            yield _pytest(image, ["tests", *PARALLEL], f"every_image or {mark_of(image)}")
         else:
             yield _pytest(image, ["tests/unit", *PARALLEL], "every_image")
     yield _pytest(MAIN, PARALLEL, no_other(own))
@@ -99,28 +101,31 @@ def _given(words: list[str]) -> Iterable[int]:
     for image in own:
         if found := marked(image, words):
             options = [word for word in words if not _path(word).exists()]
-            yield _pytest(image, [*found, *options], image)
+            yield _pytest(image, [*found, *options], mark_of(image))
 
 
 def images_with_tests() -> tuple[str, ...]:
-    """The images whose name is a declared marker: that of tests which need their packages."""
-    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
-    markers = {line.partition(":")[0] for line in options["markers"]}
-    return tuple(image for image in OTHERS if image in markers)
+    """The images whose mark some test has, since it needs their packages."""
+    return tuple(image for image in OTHERS if marked(image, []))
 
 
 def no_other(own: Iterable[str]) -> str:
     """The marker expression of the tests that need no other image's packages."""
-    return " and ".join(f"not {image}" for image in own)
+    return " and ".join(f"not {mark_of(image)}" for image in own)
+
+
+def mark_of(image: str) -> str:
+    """The marker of the tests that need an image's packages: its name, as Python writes it."""
+    return image.replace("-", "_")
 
 
 def marked(image: str, words: Iterable[str]) -> list[str]:
     """The tests that the words name, or all, less the files without the image's mark."""
-    found = []
+    found, mark = [], f"mark.{mark_of(image)}"
     for word in [word for word in words if _path(word).exists()] or [str(ROOT / "tests")]:
         path = _path(word)
         files = {str(file): file for file in path.rglob("test_*.py")} or {word: path}
-        found += [name for name in sorted(files) if f"mark.{image}" in files[name].read_text()]
+        found += [name for name in sorted(files) if mark in files[name].read_text()]
     return found
 
 

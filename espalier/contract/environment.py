@@ -1,41 +1,25 @@
 """What a stage computed with: packages, processor, threads; recorded, not part of its identity."""
 
-import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.image import packages_of
 from espalier.contract.threads import stated_threads
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "datasets",
-    "lm_eval",
-    "accelerate",
-    "matplotlib",
-    "maxtext",
-    "jax",
-    "flax",
-    "orbax-checkpoint",
-    "grain",
-)
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 CPUINFO = Path("/proc/cpuinfo")
 
 
-def describe_environment(runtime: str, device: str) -> dict[str, Any]:
+def describe_environment(runtime: str, device: str, image: str) -> dict[str, Any]:
     """The manifest's section; threads and vectors decide the last bits of sums."""
     return {
         "runtime": runtime,
         "device": device,
         "python": platform.python_version(),
-        "packages": dict(_packages()),
+        "packages": packages_of(image),
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": stated_threads(),
@@ -78,11 +62,3 @@ def _cpuinfo(path: Path) -> dict[str, str]:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def _packages() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        try:
-            yield name, importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue

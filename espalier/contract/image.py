@@ -1,16 +1,20 @@
 """Which packages an image holds: its locks, and whether the image around us is the right one."""
 
 import hashlib
+import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
 
 from espalier.contract.manifest import ImageRecord
+from espalier.contract.paths import ROOT
 from espalier.errors import EnvironmentFailure
 
 SHARED = "torch"
 """The image that all with torch are built on; it installs, and checks, for others."""
 BUILT_FROM = Path("/opt/image/locks")
 """Where an image keeps the locks that it was built from."""
+IMPORTS = "imports.txt"
+"""The file of an image's folder that lists the modules it is there for."""
 
 
 def digest(parts: Iterable[bytes]) -> str:
@@ -25,6 +29,11 @@ def locked_lines(lock: Path) -> list[str]:
     """What a lock says, without its comments."""
     lines = (line.split(" #")[0].strip() for line in lock.read_text().splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def locked_names(lock: Path) -> list[str]:
+    """The packages that a lock pins."""
+    return [line.split("==")[0] for line in locked_lines(lock) if "==" in line]
 
 
 def hash_locks(locks: Iterable[Path]) -> str:
@@ -53,3 +62,29 @@ def require_built_from(image: ImageRecord) -> None:
     if BUILT_FROM.is_dir() and built_lock(image.name) != image.lock:
         where = image.reference or image.name
         raise EnvironmentFailure(f"{where} was built from other locks; make it again.")
+
+
+def packages_of(image: str) -> dict[str, str]:
+    """The versions here of the packages that `image` is there for: its list of modules says which.
+
+    The list lies in the image around this process, or in the project where there is none.
+    """
+    if BUILT_FROM.is_dir():
+        listings = sorted((BUILT_FROM.parent / "imports").glob("*.txt"))
+    else:
+        listings = [ROOT / "images" / name / IMPORTS for name in (SHARED, image)]
+    modules = [name for listing in listings for name in listing.read_text().split()]
+    found = (_distribution(module) for module in modules)
+    return dict(package for package in found if package)
+
+
+def _distribution(module: str) -> tuple[str, str] | None:
+    """The installed package that `orbax.checkpoint` or `safetensors.torch` comes from."""
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        name = "-".join(parts[:end])
+        try:
+            return name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

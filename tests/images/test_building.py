@@ -93,7 +93,8 @@ def test_an_image_is_built_after_its_parent_and_only_once(state: Path) -> None:
     first = ensure_built("wanda", answering(), "cpu")
     assert first == engine.ImageReference("espalier/wanda:cpu", "sha256:1")
     files = [words[words.index("--file") + 1] for words in calls(state, "build")]
-    assert [Path(file).parent.name for file in files] == ["torch", "wanda"]
+    assert [Path(file).parent.name for file in files] == ["torch", "images"]
+    assert "IMAGE=wanda" in calls(state, "build")[1]
     assert "PARENT=espalier/torch:cpu" in calls(state, "build")[1]
     assert "BASE_IMAGE=base:1" in calls(state, "build")[0]
     assert ensure_built("wanda", answering(), "cpu") == first

@@ -90,6 +90,7 @@ def test_an_accelerator_without_a_variant_is_refused(name: str, accel: str, know
         "images/torch/requirements-cpu.lock",
         "images/torch/installer.lock",
         "images/torch/Dockerfile",
+        "images/Dockerfile",
         "images/wanda/imports.txt",
         "espalier/__init__.py",
         "models.toml",

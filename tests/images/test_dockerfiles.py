@@ -7,10 +7,11 @@ import pytest
 
 from espalier.contract.paths import ROOT
 from espalier.host.images.building import base_image
-from espalier.host.images.definition import IMAGES, load_image
+from espalier.host.images.definition import IMAGES, known_images, load_image
 
-DOCKERFILES = sorted(IMAGES.glob("*/Dockerfile"))
+DOCKERFILES = sorted([IMAGES / "Dockerfile", *IMAGES.glob("*/Dockerfile")])
 each = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
+each_image = pytest.mark.parametrize("name", known_images())
 
 
 def test_a_base_is_named_by_its_whole_version(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,23 +32,35 @@ def test_each_image_at_the_bottom_has_a_variable_for_its_base(
     assert bases == {"torch": "mine:1", "wanda": "mine:1", "maxtext": "mine:2"}
 
 
-@each
-def test_its_environment_has_the_images_python(dockerfile: Path) -> None:
-    image = load_image(dockerfile.parent.name)
-    made = re.findall(r"uv venv --python (\S+) /opt/venv", dockerfile.read_text())
+def test_images_that_differ_in_their_lists_alone_share_a_dockerfile() -> None:
+    own = [name for name in known_images() if load_image(name).arguments == {}]
+    assert own == ["torch", "maxtext"]
+    assert load_image("fsdp").arguments["APT"] == "g++"
+    assert load_image("wanda").arguments == {
+        "IMAGE": "wanda",
+        "DESCRIPTION": "Pruning by Wanda, SparseGPT and magnitude, and the harness that their "
+        "papers used",
+        "APT": "",
+    }
+
+
+@each_image
+def test_its_environment_has_the_images_python(name: str) -> None:
+    image = load_image(name)
+    made = re.findall(r"uv venv --python (\S+) /opt/venv", image.dockerfile.read_text())
     assert made == ([] if image.parent else [image.python])
     assert f"python:{image.python}." in image.bottom.dockerfile.read_text()
 
 
-@each
-def test_it_has_the_labels_and_settings_of_the_others(dockerfile: Path) -> None:
+@each_image
+def test_it_has_the_labels_and_settings_of_the_others(name: str) -> None:
     """From the image at the bottom, or said by itself."""
-    bottom = load_image(dockerfile.parent.name).bottom.dockerfile.read_text()
+    bottom = load_image(name).bottom.dockerfile.read_text()
     shared = (IMAGES / "torch" / "Dockerfile").read_text()
     labels = re.compile(r"\b(org\.[\w.]+)=")
     settings = re.compile(r"^(?:ENV)? +([A-Z_]+)=", re.MULTILINE)
     of_torch = {"TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"}
-    own = dockerfile.read_text() + bottom
+    own = load_image(name).dockerfile.read_text() + bottom
     assert set(labels.findall(own)) == set(labels.findall(shared))
     assert {*settings.findall(own)} >= {*settings.findall(shared)} - of_torch
 
@@ -83,11 +96,21 @@ def test_it_installs_by_hash_only(dockerfile: Path) -> None:
     assert all("--require-hashes" in install for install in installs)
 
 
-@each
-def test_it_lists_its_hard_imports(dockerfile: Path) -> None:
-    name = dockerfile.parent.name
-    assert dockerfile.with_name("imports.txt").read_text().split()
-    assert f"COPY images/{name}/imports.txt /opt/image/imports/{name}.txt" in dockerfile.read_text()
+@each_image
+def test_it_lists_its_hard_imports(name: str) -> None:
+    image = load_image(name)
+    assert (image.folder / "imports.txt").read_text().split()
+    text = image.dockerfile.read_text().replace("${IMAGE}", name)
+    assert f"COPY images/{name}/imports.txt /opt/image/imports/{name}.txt" in text
+
+
+@each_image
+def test_its_check_imports_what_its_stages_record(name: str) -> None:
+    """Manifests name the packages that the list of imports names."""
+    image = load_image(name)
+    listed = {word.partition(".")[0] for word in (image.folder / "imports.txt").read_text().split()}
+    if "transformers" in image.packages("cpu"):
+        assert {"transformers", "tokenizers", "safetensors"} <= listed
 
 
 def test_only_what_images_are_made_of_goes_to_the_engine() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from espalier import venv
 from espalier.errors import EnvironmentFailure, InputError
+from espalier.host.images import venv
 from espalier.host.images.definition import Image, load_image
 from espalier.host.images.lock import run_uv
 
@@ -50,7 +50,7 @@ def test_a_python_is_found_or_not(tmp_path: Path) -> None:
     assert venv.find_python(load_image("wanda"))
     absent = Image("absent", tmp_path / "absent")
     absent.folder.mkdir()
-    absent.dockerfile.write_text("ARG BASE_IMAGE=python:3.99\n")
+    (absent.folder / "Dockerfile").write_text("ARG BASE_IMAGE=python:3.99\n")
     (absent.folder / ".python-version").write_text("3.99\n")
     assert venv.find_python(absent) is None
 

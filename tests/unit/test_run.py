@@ -4,12 +4,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.run import exit_code, images_with_tests, marked, narrowed, no_other
+from espalier.host.images import known_images
+from tests.run import (
+    WITHOUT_MODELS,
+    exit_code,
+    images_with_tests,
+    mark_of,
+    marked,
+    narrowed,
+    no_other,
+)
 
 
-def test_an_image_whose_name_is_a_marker_has_tests_of_its_own() -> None:
+def test_an_image_whose_mark_a_test_has_has_tests_of_its_own() -> None:
     assert images_with_tests() == ("export", "fsdp", "maxtext", "minitron")
-    assert no_other(("a", "b")) == "not a and not b"
+    assert no_other(("a", "b-c")) == "not a and not b_c"
+
+
+def test_tests_of_models_run_where_torch_and_transformers_are() -> None:
+    assert WITHOUT_MODELS == ("export", "maxtext")
+
+
+def test_each_image_is_a_marker(pytestconfig: pytest.Config) -> None:
+    markers = {line.partition(":")[0] for line in pytestconfig.getini("markers")}
+    assert {mark_of(image) for image in known_images()} <= markers
 
 
 @pytest.mark.parametrize(

@@ -101,13 +101,15 @@ def _base_of(image: Image, engine: Engine, accel: str) -> str:
 
 def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
     words = ["build", *engine.build_flags, "--tag", image.reference(accel)]
-    words += ["--file", str(image.folder / "Dockerfile")]
+    words += ["--file", str(image.dockerfile)]
     if engine.name == "docker":
         words.append("--progress=plain")
     if no_cache:
         words.append("--no-cache")
     if bundle := ca_bundle():
         words += ["--secret", f"id=ca,src={bundle}"]
+    for name, value in image.arguments.items():
+        words += ["--build-arg", f"{name}={value}"]
     if image.parent:
         words += ["--build-arg", f"PARENT={image.parent.reference(accel)}"]
     else:

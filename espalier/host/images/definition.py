@@ -1,11 +1,15 @@
-"""An image: a folder under images/ with a Dockerfile and hash-locked lists of packages."""
+"""An image: a folder under images/ with what must import in it and hash-locked lists of packages.
+
+Images that differ in their lists alone share images/Dockerfile; one that truly differs has a
+Dockerfile of its own. Nothing else names an image: its folder is all there is to add.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.contract.image import SHARED, digest, hash_locks
+from espalier.contract.image import IMPORTS, SHARED, digest, hash_locks, locked_names
 from espalier.contract.paths import PACKAGES, ROOT
 from espalier.errors import InputError
 
@@ -26,7 +30,33 @@ class Image:
 
     @property
     def dockerfile(self) -> Path:
-        return self.folder / "Dockerfile"
+        """The folder's own, or the one that images share."""
+        own = self.folder / "Dockerfile"
+        return own if own.is_file() else self.folder.parent / "Dockerfile"
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What fills in the shared Dockerfile; a Dockerfile of the image's own says all itself."""
+        if self.dockerfile.parent == self.folder:
+            return {}
+        return {"IMAGE": self.name, "DESCRIPTION": self.description, "APT": " ".join(self.apt)}
+
+    @property
+    def description(self) -> str:
+        """The first line of its list of packages, which says what the image is for."""
+        first = (self.folder / "requirements.in").read_text().partition("\n")[0]
+        return first.removeprefix("#").strip().removesuffix(".")
+
+    @property
+    def apt(self) -> list[str]:
+        """Debian's packages that the image has beside Python's: the words of `apt.txt`."""
+        listing = self.folder / "apt.txt"
+        lines = listing.read_text().splitlines() if listing.is_file() else []
+        return [word for line in lines for word in line.partition("#")[0].split()]
+
+    def packages(self, accel: str) -> frozenset[str]:
+        """The names of the Python packages that it holds."""
+        return frozenset(name for lock in self.lock_files(accel) for name in locked_names(lock))
 
     @property
     def parent(self) -> "Image | None":
@@ -82,7 +112,8 @@ class Image:
         copied = self._copied(accel)
         locks = hash_locks(path for path in copied if path.suffix == ".lock")
         files = [self.dockerfile, *(path for path in copied if path.suffix != ".lock")]
-        parts = [above.encode(), accel.encode(), locks.encode()]
+        arguments = [f"{key}={value}" for key, value in self.arguments.items()]
+        parts = [part.encode() for part in (above, accel, locks, *arguments)]
         return digest([*parts, *_contents(files, self.folder.parent)])
 
     def context_hash(self, accel: str, base: str) -> str:
@@ -101,14 +132,15 @@ class Image:
 
     def _copied(self, accel: str) -> list[Path]:
         """What the Dockerfile takes from under images/, in its order."""
-        text = self.dockerfile.read_text().replace("${ACCEL}", accel)
+        text = self.dockerfile.read_text()
+        text = text.replace("${ACCEL}", accel).replace("${IMAGE}", self.name)
         root = self.folder.parent.parent
         return [root / name for name in re.findall(r"^COPY (images/\S+) ", text, re.MULTILINE)]
 
 
 def known_images(images: Path = IMAGES) -> list[str]:
     """The names of the images that can be built, the shared one first."""
-    names = sorted(path.parent.name for path in images.glob("*/Dockerfile"))
+    names = sorted(path.parent.name for path in images.glob(f"*/{IMPORTS}"))
     return sorted(names, key=lambda name: name != SHARED)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espalier.contract.files import write_bytes
-from espalier.contract.image import SHARED, locked_lines
+from espalier.contract.image import SHARED, locked_lines, locked_names
 from espalier.contract.paths import ROOT
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.images.definition import IMAGES, Image, load_image
@@ -50,10 +50,6 @@ class Lock:
             for name in locked_names(self.shared):
                 command += ["--no-emit-package", name]
         return [*command, "--output-file", str(output), self.source.name]
-
-
-def locked_names(lock: Path) -> list[str]:
-    return [line.split("==")[0] for line in locked_lines(lock) if "==" in line]
 
 
 def known_locks(images: Path = IMAGES) -> list[str]:
