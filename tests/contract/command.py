@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 
 from espalier.contract.paths import ROOT
+from tests.warm.interpreters import warm_up, warmed
+
+THREADS = {"OMP_NUM_THREADS": "1"}
 
 
 def espalier(
-    store: Path, *words: str, environment: dict[str, str] | None = None
+    store: Path, *words: str, environment: dict[str, str] | None = None, cold: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """`python -m espalier WORDS RUNTIME=inside STORE=store`, its output captured."""
     return subprocess.run(
-        command(store, *words),
+        command(store, *words, cold=cold),
         cwd=ROOT,
         env=quiet_environment() | (environment or {}),
         capture_output=True,
@@ -23,15 +26,23 @@ def espalier(
     )
 
 
-def command(store: Path, *words: str) -> list[str]:
-    """The words of that command; a RUNTIME among them wins."""
+def command(store: Path, *words: str, cold: bool = False) -> list[str]:
+    """The words of that command; a RUNTIME among them wins.
+
+    A warm interpreter runs it, and the stages that it starts, unless `cold` asks for new ones, which
+    import everything again and hash in another order.
+    """
     runtime = () if any(word.startswith("RUNTIME=") for word in words) else ("RUNTIME=inside",)
-    return [sys.executable, "-m", "espalier", *words, *runtime, f"STORE={store}"]
+    words = ("-m", "espalier", *words, *runtime, f"STORE={store}")
+    if cold:
+        return [sys.executable, *words]
+    warm_up(**THREADS)
+    return warmed([sys.executable, *words])
 
 
 def quiet_environment() -> dict[str, str]:
     """The caller's environment, on one thread, since tests run in parallel."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return {**os.environ, **THREADS, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:
