@@ -8,17 +8,19 @@ from pathlib import Path
 from espalier.contract.files import file_sha256
 from espalier.contract.manifest import MANIFEST, METRICS, TRACKERS
 from espalier.contract.paths import ROOT
+from espalier.contract.threads import THREADS, thread_variables
+from tests.warm.interpreters import warm_up, warmed
 
 TIMES = (MANIFEST, METRICS)
 """Files in which equal runs differ."""
 
 
 def espalier(
-    store: Path, *words: str, environment: dict[str, str] | None = None
+    store: Path, *words: str, environment: dict[str, str] | None = None, cold: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """`python -m espalier WORDS RUNTIME=inside STORE=store`, its output captured."""
     return subprocess.run(
-        command(store, *words),
+        command(store, *words, cold=cold),
         cwd=ROOT,
         env=quiet_environment() | (environment or {}),
         capture_output=True,
@@ -28,10 +30,18 @@ def espalier(
     )
 
 
-def command(store: Path, *words: str) -> list[str]:
-    """The words of that command; a RUNTIME among them wins."""
+def command(store: Path, *words: str, cold: bool = False) -> list[str]:
+    """The words of that command; a RUNTIME among them wins.
+
+    A warm interpreter runs it, and the stages that it starts, unless `cold` asks for new ones, which
+    import everything again and hash in another order.
+    """
     runtime = () if any(word.startswith("RUNTIME=") for word in words) else ("RUNTIME=inside",)
-    return [sys.executable, "-m", "espalier", *words, *runtime, f"STORE={store}"]
+    words = ("-m", "espalier", *words, *runtime, f"STORE={store}")
+    if cold:
+        return [sys.executable, *words]
+    warm_up(**{THREADS: "1"}, **thread_variables(1))
+    return warmed([sys.executable, *words])
 
 
 def quiet_environment() -> dict[str, str]:

@@ -45,7 +45,7 @@ def test_the_same_again_is_skipped(made: Path) -> None:
 
 
 def test_equal_runs_have_equal_content(made: Path, tmp_path: Path) -> None:
-    assert espalier(tmp_path, "fetch-data").returncode == 0
+    assert espalier(tmp_path, "fetch-data", cold=True).returncode == 0
     one, other = (read_manifest(store / "data" / "pydoc") for store in (made, tmp_path))
     assert (one.fingerprint, one.content) == (other.fingerprint, other.content)
 
@@ -109,7 +109,9 @@ def test_two_runs_of_one_name(tmp_path: Path, made: Path) -> None:
     store = tmp_path / "store"
     subprocess.run(["cp", "-r", made, store], check=True)
     first = subprocess.Popen(
-        command(store, "grow", "STEPS=100000"), env=quiet_environment(), stderr=subprocess.DEVNULL
+        command(store, "grow", "STEPS=100000", cold=True),
+        env=quiet_environment(),
+        stderr=subprocess.DEVNULL,
     )
     try:
         wait_for(store, "models/sapling.partial-*/metrics.jsonl", first)
@@ -129,7 +131,9 @@ def test_the_host_dying_stops_the_stage(tmp_path: Path, made: Path) -> None:
     store = tmp_path / "store"
     subprocess.run(["cp", "-r", made, store], check=True)
     host = subprocess.Popen(
-        command(store, "grow", "STEPS=100000"), env=quiet_environment(), stderr=subprocess.DEVNULL
+        command(store, "grow", "STEPS=100000", cold=True),
+        env=quiet_environment(),
+        stderr=subprocess.DEVNULL,
     )
     wait_for(store, "models/sapling.partial-*/metrics.jsonl", host)
     host.kill()

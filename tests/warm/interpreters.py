@@ -1,0 +1,60 @@
+"""The warm interpreters of a test process: one a Python, started when it is first wanted."""
+
+import atexit
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from espalier.contract.paths import ROOT
+from espalier.host.runtimes.base import Launch
+from espalier.host.runtimes.base import quiet_environment as stage_environment
+
+HOST = "espalier"
+MODULES = (HOST, "espalier.run_stage", "training.gpu_fsdp.worker")
+"""What they run, each as `python -m` would."""
+FOLDER = "ESPALIER_TESTS_WARM"
+"""Names the folder of their sockets to whatever the tests start."""
+RELAY = Path(__file__).with_name("relay.py")
+
+
+def warmed(argv: Sequence[str]) -> list[str]:
+    """The command by which a warm interpreter runs `PYTHON -m MODULE …`; any other as it is."""
+    words = [argv] if isinstance(argv, str) else [os.fspath(word) for word in argv]
+    socket = socket_of(words[0])
+    if words[1:2] != ["-m"] or words[2] not in MODULES or not socket or not socket.exists():
+        return words
+    return [words[0], "-IS", str(RELAY), str(socket), *words[2:]]
+
+
+def socket_of(python: str) -> Path | None:
+    """Where that Python's warm interpreter is asked, whether or not there is one."""
+    folder = os.environ.get(FOLDER)
+    return Path(folder, hashlib.sha256(python.encode()).hexdigest()[:16]) if folder else None
+
+
+def warm_up(python: str = sys.executable, **variables: str) -> None:
+    """Have that Python imported what stages do, with the variables that they will have."""
+    if FOLDER not in os.environ:
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="warm-")
+        atexit.register(shutil.rmtree, os.environ[FOLDER], ignore_errors=True)
+    socket = socket_of(python)
+    if not socket or socket.exists():
+        return
+    launch = Launch("", "cpu", "", {}, ROOT)
+    given = {**os.environ, **stage_environment(launch), **variables, "PYTHONPATH": str(ROOT)}
+    with socket.with_suffix(".log").open("w") as log:
+        server = subprocess.Popen(
+            [python, "-m", "tests.warm.server", str(socket)],
+            cwd=ROOT, env=given, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    atexit.register(server.kill)
+    while not socket.exists():
+        assert server.poll() is None, socket.with_suffix(".log").read_text()
+        time.sleep(0.02)

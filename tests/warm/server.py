@@ -1,0 +1,172 @@
+"""A warm interpreter: `python -m tests.warm.server SOCKET` imports what stages do, once.
+
+For each command that `tests.warm.relay` asks for it forks, and the child runs the command as
+`python -m MODULE WORDS…` would: a process of its own with the caller's variables, folder and
+streams, which signals reach and which dies with its relay.
+"""
+
+import contextlib
+import fcntl
+import gc
+import importlib
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from espalier.contract import processes
+from espalier.contract.discovery import stages
+from espalier.contract.threads import THREADS
+from tests.warm.interpreters import HOST, warmed
+
+READ_AT_IMPORT = ("HF_", "JAX_", "TQDM_", "TRANSFORMERS_", THREADS)
+"""Beginnings of the names of variables that packages look at when they are imported.
+
+Those of other numeric libraries are not: a stage takes none of the caller's.
+"""
+AT_USE = ("matplotlib.pyplot", "safetensors.torch", "transformers.models.llama.modeling_llama")
+"""What the stages' modules import at use only."""
+SET_SIGNAL = 10
+"""fcntl's F_SETSIG."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A command, its caller's streams, and what is read to its end when its relay is gone."""
+
+    module: str
+    words: list[str]
+    cwd: str
+    variables: dict[str, str]
+    streams: list[int]
+    life: int
+
+    @classmethod
+    def read(cls, connection: socket.socket) -> "Asked":
+        _, (*streams, life), *_ = socket.recv_fds(connection, 1, 4)
+        with connection.makefile() as request:
+            return cls(**json.load(request), streams=streams, life=life)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the packages would be the same under the command's variables."""
+        return self.module == HOST or seen(self.variables) == seen(os.environ)
+
+    def close(self) -> None:
+        for number in (*self.streams, self.life):
+            os.close(number)
+
+
+def seen(variables: Any) -> dict[str, str]:
+    """Those that are looked at on import."""
+    return {name: value for name, value in variables.items() if name.startswith(READ_AT_IMPORT)}
+
+
+class Popen(subprocess.Popen):  # type: ignore[type-arg]
+    """Leaves to warm interpreters what they can run."""
+
+    def __init__(self, args: Any, *given: Any, **named: Any) -> None:
+        super().__init__(warmed(args), *given, **named)
+
+
+def main(path: Path) -> None:
+    """Serve until this process is ended."""
+    processes.end_with_parent(signal.SIGTERM)
+    subprocess.Popen = Popen  # type: ignore[misc] # before others import it by name
+    load()
+    gc.collect()
+    gc.freeze()
+    threads = os.listdir("/proc/self/task")
+    if len(threads) > 1:
+        sys.exit(f"{len(threads)} threads run, of which a fork would have one")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path.with_suffix(".bound")))
+        listener.listen(64)
+        path.with_suffix(".bound").rename(path)
+        asked = serve(listener)
+    run(asked)
+
+
+def load() -> None:
+    """Import the host's commands, and whatever stages this interpreter has the packages of."""
+    importlib.import_module("espalier.host.cli")
+    entries = {stage.entry.partition(":")[0] for stage in stages().values()}
+    for name in (*AT_USE, *sorted(entries)):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def serve(listener: socket.socket) -> Asked:
+    """Fork for each command; returns in the children alone."""
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(listener, selectors.EVENT_READ)
+        while True:
+            for key, _ in waiting.select():
+                if key.data:
+                    answer_end(*key.data)
+                    waiting.unregister(key.fd)
+                    os.close(key.fd)
+                    continue
+                connection, _ = listener.accept()
+                asked = Asked.read(connection)
+                pid = os.fork() if asked.fits else None
+                if pid == 0:
+                    for other in (
+                        connection,
+                        *(k.data[0] for k in waiting.get_map().values() if k.data),
+                    ):
+                        other.close()
+                    return asked
+                asked.close()
+                if pid is None:
+                    connection.close()
+                    continue
+                answer(connection, pid)
+                ended = os.pidfd_open(pid)
+                waiting.register(ended, selectors.EVENT_READ, (connection, pid))
+
+
+def answer_end(connection: socket.socket, pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    answer(connection, os.waitstatus_to_exitcode(status))
+    connection.close()
+
+
+def answer(connection: socket.socket, number: int) -> None:
+    with contextlib.suppress(OSError):  # a relay that was killed wants none
+        connection.sendall(b"%d\n" % number)
+
+
+def run(asked: Asked) -> None:
+    """Be the command, in the process that was forked for it."""
+    os.setsid()
+    for number, stream in enumerate(asked.streams):
+        os.dup2(stream, number)
+        os.close(stream)
+
+    def end_with_relay(number: int) -> None:
+        """As Linux ends a process with its parent: the relay stands between the two."""
+        fcntl.fcntl(asked.life, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(asked.life, SET_SIGNAL, number)
+        fcntl.fcntl(asked.life, fcntl.F_SETFL, os.O_ASYNC)
+
+    end_with_relay(signal.SIGKILL)
+    processes.end_with_parent(signal.SIGKILL)
+    processes.end_with_parent = end_with_relay
+    os.environ.clear()
+    os.environ.update(asked.variables)
+    os.chdir(asked.cwd)
+    sys.argv[1:] = asked.words
+    sys.modules.pop(asked.module, None)
+    runpy.run_module(asked.module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
