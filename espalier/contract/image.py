@@ -41,6 +41,16 @@ def hash_locks(locks: Iterable[Path]) -> str:
     return digest("\n".join(locked_lines(lock)).encode() for lock in locks)
 
 
+def in_an_image() -> bool:
+    """Whether this process runs inside an image at all."""
+    return BUILT_FROM.is_dir()
+
+
+def around_us(name: str) -> bool:
+    """Whether the image around this process is that one."""
+    return (BUILT_FROM / f"{name}.lock").is_file()
+
+
 def built_lock(name: str) -> str:
     """The hash of the locks that the image around this process was built from.
 
@@ -59,7 +69,7 @@ def require_built_from(image: ImageRecord) -> None:
     Raises:
         EnvironmentFailure: its packages are others.
     """
-    if BUILT_FROM.is_dir() and built_lock(image.name) != image.lock:
+    if in_an_image() and built_lock(image.name) != image.lock:
         where = image.reference or image.name
         raise EnvironmentFailure(f"{where} was built from other locks; make it again.")
 
@@ -69,7 +79,7 @@ def packages_of(image: str) -> dict[str, str]:
 
     The list lies in the image around this process, or in the project where there is none.
     """
-    if BUILT_FROM.is_dir():
+    if in_an_image():
         listings = sorted((BUILT_FROM.parent / "imports").glob("*.txt"))
     else:
         listings = [ROOT / "images" / name / IMPORTS for name in (SHARED, image)]

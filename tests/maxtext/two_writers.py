@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from espalier.contract.processes import Processes
-from training.tpu_maxtext import devices
+from training.maxtext_model import devices
 from training.tpu_maxtext.state import SavedStates
 
 ROUNDS = 24

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier import fingerprint
+from espalier.contract import fingerprint
 from espalier.contract.fingerprint import code_hash, identify
 from espalier.contract.manifest import Recipe
 from espalier.errors import InputError

@@ -104,17 +104,17 @@ def test_everything_decides_a_plan_and_its_name(tmp_path: Path) -> None:
 
 
 def test_shapes_are_taken_from_a_file_from_the_store_or_from_the_list(tmp_path: Path) -> None:
-    store, file = Store(tmp_path), tmp_path / "tiny.json"
+    stage, store, file = stage_named("plan-gpu"), Store(tmp_path), tmp_path / "tiny.json"
     file.write_text(json.dumps(CONFIG))
-    assert known(store, str(file)).name == "tiny"
+    assert known(stage, store, str(file)).name == "tiny"
     found = parse(tmp_path, f"ARCH={file}")
     assert (found.init, dict(found.config)) == ("random", CONFIG)
     pruned = tmp_path / "checkpoints" / "pruned"
     pruned.mkdir(parents=True)
     (pruned / "config.json").write_text(json.dumps(CONFIG))
     (pruned / MANIFEST).touch()
-    assert known(store, "pruned").directory == pruned
-    assert known(store, "llama2-7b").directory is None
+    assert known(stage, store, "pruned").directory == pruned
+    assert known(stage, store, "llama2-7b").directory is None
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,10 @@ def test_a_mask_is_planned_where_zeros_are_kept(tmp_path: Path) -> None:
     pruned.mkdir(parents=True)
     (pruned / "config.json").write_text(json.dumps(CONFIG))
     found = PlanTpuParameters(tpu="v4-8", config=CONFIG, masked=True)
-    assert found.keeps_zeros
-    assert not found.model_copy(update={"policy": "densify"}).keeps_zeros
+    assert found.zeros is not None
+    assert found.model_copy(update={"policy": "densify"}).zeros is None
+    padded = PlanTpuParameters(tpu="v4-8", config=CONFIG, padded=True, policy="densify")
+    assert padded.zeros is not None
 
 
 def test_it_runs_with_the_packages_of_tpus_on_a_processor(tmp_path: Path) -> None:

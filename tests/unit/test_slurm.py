@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract import image as images
 from espalier.contract.discovery import stage_named
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import Processes
@@ -18,7 +19,6 @@ from espalier.host.cli.steps import steps
 from espalier.host.execution import Executor, Request
 from espalier.host.images import load_image
 from espalier.host.images.definition import CODE
-from espalier.host.runtimes import local
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
 from espalier.host.runtimes.local import InsideRuntime
@@ -147,22 +147,22 @@ def test_an_image_of_other_locks_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = InsideRuntime().image("wanda", "cpu", build=False)
-    monkeypatch.setattr(local, "BUILT_FROM", tmp_path)
+    monkeypatch.setattr(images, "BUILT_FROM", tmp_path)
     (tmp_path / "torch.lock").write_text(
         Path(ROOT / "images/torch/requirements-cpu.lock").read_text()
     )
     own = tmp_path / "wanda.lock"
     own.write_text(Path(ROOT / "images/wanda/requirements.lock").read_text())
-    local.require_built_from(record)
+    images.require_built_from(record)
     own.write_text("torch==0.1\n")
     with pytest.raises(EnvironmentFailure, match="was built from other locks"):
-        local.require_built_from(record)
+        images.require_built_from(record)
 
 
 def test_an_image_without_torch_has_its_own_lock_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "BUILT_FROM", tmp_path)
+    monkeypatch.setattr(images, "BUILT_FROM", tmp_path)
     lock = Path(ROOT / "images/maxtext/requirements-tpu.lock").read_text()
     (tmp_path / "maxtext.lock").write_text(lock)
     assert InsideRuntime().image("maxtext", "tpu", build=False).lock == (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
-from espalier.pruning import masks
+from espalier.models import zeros
 from espalier.pruning.masked.statistics import SquaredNorms
 from methods.wanda.algorithm import Wanda, zero_by_row_share, zero_lowest
 from methods.wanda.spec import STAGE, WandaParameters
@@ -53,7 +53,7 @@ def test_each_row_loses_the_same_count(seed: int, sparsity: float) -> None:
 def test_blocks_of_rows_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, blocked = random(3, 9, 16), random(3, 9, 16)
     zero_lowest(whole, torch.ones(16), 0.4, Pattern())
-    monkeypatch.setattr(masks.row_blocks, "__defaults__", (32,))
+    monkeypatch.setattr(zeros.row_blocks, "__defaults__", (32,))
     zero_lowest(blocked, torch.ones(16), 0.4, Pattern())
     assert torch.equal(whole, blocked)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.cores import usable_cores
-from espalier.contract.image import BUILT_FROM, built_lock
+from espalier.contract.image import around_us, built_lock, in_an_image
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import COMPILED
@@ -86,12 +86,12 @@ class InsideRuntime(HostRuntime):
             EnvironmentFailure: this is another image.
         """
         reference = os.environ.get("ESPALIER_IMAGE")
-        if not BUILT_FROM.is_dir():  # not in an image at all, as in the project's own tests
+        if not in_an_image():  # as in the project's own tests
             return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
         return ImageRecord(name=name, lock=built_lock(name), reference=reference)
 
     def is_around(self, image: str) -> bool:
-        return not BUILT_FROM.is_dir() or (BUILT_FROM / f"{image}.lock").is_file()
+        return not in_an_image() or around_us(image)
 
     def python(self, launch: Launch) -> str:
         return sys.executable
