@@ -8,6 +8,7 @@ trap 'STOPPED=1; [[ -z $CHILD ]] || kill -TERM "$CHILD"' TERM
 
 "$@" &
 CHILD=$!
+[[ -z $STOPPED ]] || kill -TERM "$CHILD" # the signal came before the child had a number
 CODE=0
 wait "$CHILD" || CODE=$?
 while kill -0 "$CHILD" 2>/dev/null; do # a signal has ended the wait, not the command
