@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,10 @@ import pytest
 from espalier.contract.paths import ROOT
 from espalier.host.images import known_images
 from tests.run import mark_of
+from tests.slots import slot
+
+ASKED_FOR = {"containers": "ESPALIER_CONTAINER_TESTS", "exhaustive": "SLOW"}
+"""The marks of tests that run only where a variable is 1."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,14 +30,16 @@ def shared() -> Path:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Container tests run when asked for, and one at a time; so do those on the one cluster."""
-    asked = os.environ.get("ESPALIER_CONTAINER_TESTS") == "1"
-    for item in items:
-        if item.get_closest_marker("slurm"):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
-        if item.get_closest_marker("containers"):
-            item.add_marker(pytest.mark.xdist_group("containers"))
-            if not asked:
-                item.add_marker(pytest.mark.skip(reason="ESPALIER_CONTAINER_TESTS=1 is not set"))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for mark, variable in ASKED_FOR.items():
+        if os.environ.get(variable) != "1":
+            for item in items:
+                if item.get_closest_marker(mark):
+                    item.add_marker(pytest.mark.skip(reason=f"{variable}=1 is not set"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-timeout counts
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """A test waits for its slot before its own time begins."""
+    with slot():
+        return (yield)

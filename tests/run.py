@@ -4,16 +4,22 @@ An image's packages and the developers' tools for its Python lie in two virtual 
 their own; a third, empty one sees both, the image's first: what is tested is what the image holds.
 
 Tests run with the packages of `eval`, those marked `every_image` with the others' too where those
-hold models, and those marked with an image's name with that image's alone (conftest.py
-registers a marker for each folder under images/). An image whose Python
-this machine lacks is passed over, and said to be.
+hold models, and those marked with an image's name with that image's alone (conftest.py registers
+a marker for each folder under images/). An image whose Python this machine lacks is passed over,
+and said to be; so is one of whose tests CI remembers that they passed in this very state
+(green.py). Without words all run, side by side (sessions.py).
+
+    python -m tests.run [pytest's words | --bench … | --environments]
 """
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+from filelock import FileLock
 
 from espalier.contract.image import SHARED, digest, locked_lines
 from espalier.contract.paths import ROOT
@@ -22,6 +28,8 @@ from espalier.host.images.definition import IMAGES, Image, known_images, load_im
 from espalier.host.images.lock import HOST_PYTHON, find_uv, run_uv
 from espalier.host.images.venv import COMPLETE, ensure_venv, find_python
 from espalier.host.runtimes.local import ENVIRONMENTS
+from tests import green
+from tests.sessions import NOTHING_COLLECTED, PARALLEL, Session, exit_code, run_all
 
 MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
@@ -33,9 +41,8 @@ WITHOUT_MODELS = tuple(
     name for name in OTHERS if not {"torch", "transformers"} <= load_image(name).packages("cpu")
 )
 """The images without transformers or torch: only tests marked for them can be imported there."""
-PARALLEL = ("-n", "2", "--dist", "loadgroup")
-NOTHING_COLLECTED = 5
-"""Pytest's exit code."""
+UNREAD = (":!.ci", ":!benchmarks", ":!*.md", ":!images")
+"""What no image's tests read, but for those that run with the packages of `eval`."""
 
 
 def tools_venv(image: Image) -> Path:
@@ -44,15 +51,17 @@ def tools_venv(image: Image) -> Path:
     name = digest("\n".join(locked_lines(lock)).encode() for lock in [lock])[:12]
     suffix = "" if image.python == HOST_PYTHON else f"-python{image.python}"
     folder = ENVIRONMENTS.resolve() / f"dev-{name}{suffix}"  # one path for clones that share it
-    if not (folder / COMPLETE).is_file():
-        uv = find_uv()
-        failure = "the developers' tools cannot be installed"
-        _empty_venv(image, folder, failure)
-        python = str(folder / "bin" / "python")
-        sync = [uv, "pip", "sync", "-q", "--require-hashes", "--compile-bytecode"]
-        sync += ["--python", python, str(lock)]
-        run_uv(sync, failure)
-        (folder / COMPLETE).touch()
+    if (folder / COMPLETE).is_file():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / COMPLETE).is_file():  # another process may have made it meanwhile
+            failure = "the developers' tools cannot be installed"
+            _empty_venv(image, folder, failure)
+            python = str(folder / "bin" / "python")
+            sync = [find_uv(), "pip", "sync", "-q", "--require-hashes", "--compile-bytecode"]
+            run_uv([*sync, "--python", python, str(lock)], failure)
+            (folder / COMPLETE).touch()
     return folder
 
 
@@ -80,19 +89,55 @@ def main(words: list[str]) -> int:
         image, accel = BENCHED.get("".join(words[1:2]), METHODS)
         command = [overlay(image, accel), "-m", "benchmarks", *words[1:]]
         return subprocess.run(command, check=False).returncode
-    return exit_code(_given(words) if words else _everything())
+    if words == ["--environments"]:
+        for name in [name for name in known_images() if name != SHARED]:
+            if find_python(load_image(name)):
+                overlay(name)
+        return 0
+    return exit_code(_given(words)) if words else run_all(_everything())
 
 
-def _everything() -> Iterable[int]:
+def _everything() -> Iterable[Session]:
+    """The longest first, which the others then run beside."""
     own = images_with_tests()
+    containers = os.environ.get("ESPALIER_CONTAINER_TESTS") == "1"
+    yield _session(MAIN, MAIN, [], no_other([*own, "slurm", *["containers"] * containers]))
+    if containers:
+        yield _session("containers", MAIN, marked("containers", []), "containers")
     for image in OTHERS:
-        if image in WITHOUT_MODELS:
-            yield _pytest(image, [*marked(image, []), *PARALLEL], mark_of(image))
+        if not find_python(load_image(image)):
+            print(_passed_over(image), flush=True)
+        elif image in WITHOUT_MODELS:
+            yield _session(image, image, marked(image, []), mark_of(image))
         elif image in own:
-            yield _pytest(image, ["tests", *PARALLEL], f"every_image or {mark_of(image)}")
+            yield _session(image, image, ["tests"], f"every_image or {mark_of(image)}")
         else:
-            yield _pytest(image, ["tests/unit", *PARALLEL], "every_image")
-    yield _pytest(MAIN, PARALLEL, no_other(own))
+            yield _session(image, image, ["tests/unit"], "every_image")
+    # There is one cluster: its tests follow each other.
+    yield _session("slurm", MAIN, [*marked("slurm", []), "-n", "0"], "slurm")
+
+
+def _session(name: str, image: str, words: list[str], marks: str) -> Session:
+    """Those that run with other packages than most are remembered; most always run."""
+    state = _state(image) if image != MAIN else None
+    command = tuple(narrowed([*PARALLEL, *words], marks))
+    return Session(name, lambda: overlay(image), command, state)
+
+
+def _state(name: str) -> str | None:
+    """All that an image's tests may depend on: code, tests, its own pins and the shared folder."""
+    if not os.environ.get(green.VARIABLE):
+        return None
+    folders, image = [SHARED, "dev", "host"], load_image(name)
+    while image.parent:
+        folders.append(image.name)
+        image = image.parent
+    folders.append(image.name)
+    pins = [":(glob)images/*", *(f"images/{folder}" for folder in folders)]
+    files = green.tracked(*UNREAD) + green.tracked(*pins)
+    shared = Path(os.environ.get("ESPALIER_SHARED", ROOT.parent / "shared"))
+    held = sorted((str(path), path.stat().st_size) for path in shared.rglob("*") if path.is_file())
+    return green.state(files, repr(held), os.environ.get("SLOW", ""))
 
 
 def _given(words: list[str]) -> Iterable[int]:
@@ -134,12 +179,6 @@ def _path(word: str) -> Path:
     return ROOT / word.partition("::")[0]
 
 
-def exit_code(codes: Iterable[int]) -> int:
-    """The worst of the runs; one of them may well have found no test, but not all."""
-    found = set(codes)
-    return max(found - {NOTHING_COLLECTED} or found)
-
-
 def narrowed(words: Iterable[str], marks: str) -> list[str]:
     """Pytest's words with `marks` as their marker expression, or added to their own."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -150,13 +189,17 @@ def narrowed(words: Iterable[str], marks: str) -> list[str]:
 
 
 def _pytest(image: str, words: Iterable[str], marks: str) -> int:
-    python = load_image(image).python
     if not find_python(load_image(image)):
-        print(f"== image {image} is passed over: no Python {python} is on this machine", flush=True)
+        print(_passed_over(image), flush=True)
         return NOTHING_COLLECTED
     print(f"== with the packages of image {image}", flush=True)
     command = [overlay(image), "-m", "pytest", *narrowed(words, marks)]
     return subprocess.run(command, check=False).returncode
+
+
+def _passed_over(image: str) -> str:
+    python = load_image(image).python
+    return f"== image {image} is passed over: no Python {python} is on this machine"
 
 
 if __name__ == "__main__":

@@ -13,10 +13,10 @@ from espalier.host.cli.session import Assignments, print_rows
 from espalier.host.fit import free_disk, free_memory
 from espalier.host.images import build as build_image
 from espalier.host.images import (
+    build_all,
     compile_lock,
     ensure_built,
     find_engine,
-    images_for,
     known_images,
     known_locks,
     load_image,
@@ -41,8 +41,11 @@ def image(name: Name, assignments: Assignments = None) -> None:
     """Build an image for ACCEL, run its checks and record what is in it."""
     settings = _settings(assignments)
     engine = _engine(settings)
-    for each in images_for(settings.accel) if name == "all" else [name]:
-        built = build_image(each, engine, settings.accel)
+    if name == "all":
+        images = build_all(engine, settings.accel)
+    else:
+        images = iter([build_image(name, engine, settings.accel)])
+    for built in images:
         sys.stdout.write(f"{built.reference} {built.digest}\n")
 
 

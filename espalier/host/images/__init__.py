@@ -1,7 +1,7 @@
 """The images: what is in them, the engines that hold them, and building them."""
 
 from espalier.host.images.archive import save
-from espalier.host.images.building import build, ensure_built
+from espalier.host.images.building import build, build_all, ensure_built
 from espalier.host.images.definition import Image, images_for, known_images, load_image
 from espalier.host.images.engine import Engine, ImageReference, find_engine
 from espalier.host.images.lock import compile_lock, known_locks
@@ -11,6 +11,7 @@ __all__ = [
     "Image",
     "ImageReference",
     "build",
+    "build_all",
     "compile_lock",
     "ensure_built",
     "find_engine",

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from espalier.contract.files import write_text
 from espalier.contract.image import SHARED, digest
 from espalier.contract.paths import ROOT
 from espalier.errors import EnvironmentFailure
-from espalier.host.images.definition import Image, load_image
+from espalier.host.images.definition import Image, images_for, load_image
 from espalier.host.images.engine import (
     BASE_LABEL,
     CONTEXT_LABEL,
@@ -54,13 +55,26 @@ def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> I
     image = load_image(name)
     image.require(accel)  # before anything is started
     RECORDS.mkdir(parents=True, exist_ok=True)
-    if image.parent:
-        ensure_built(image.parent.name, engine, accel)
-    with FileLock(RECORDS / "build.lock"):
+    with FileLock(RECORDS / f"{name}-{accel}.lock"):
         fresh = not no_cache and _held_fresh(image, engine, accel)  # perhaps since a moment ago
         if not fresh and not _load_from_docker(image, engine, accel, no_cache):
+            if image.parent:
+                ensure_built(image.parent.name, engine, accel)
             _build(image, engine, accel, no_cache)
         return _check(image, engine, accel)
+
+
+def build_all(engine: Engine, accel: str) -> Iterator[ImageReference]:
+    """Build every image that there is for an accelerator, two at once.
+
+    One downloads and unpacks while the other compiles. Those that others are built on go first.
+
+    Raises:
+        EnvironmentFailure: a build or a check failed.
+    """
+    names = sorted(images_for(accel), key=lambda name: load_image(name).parent is not None)
+    with ThreadPoolExecutor(max_workers=2) as builders:
+        yield from builders.map(lambda name: build(name, engine, accel), names)
 
 
 def base_variable(image: Image) -> str:
@@ -188,7 +202,7 @@ def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> No
         errors="replace",
     ) as child:
         for line in child.stdout or ():
-            sys.stderr.write(line)
+            sys.stderr.write(f"{what}: {line}")  # builds may run side by side
             last.append(line)
     if child.returncode == 0:
         return
