@@ -104,7 +104,8 @@ locks lock-check: $(VENV)/.ready
 #: Development
 #:   setup            install the host tool into .venv (every target does it when needed)
 #:   doctor           say what this machine can run
-#:   test             run the tests (TESTS); container tests with ESPALIER_CONTAINER_TESTS=1
+#:   test             run the tests (TESTS); container tests with ESPALIER_CONTAINER_TESTS=1,
+#:                    those that only repeat others or measure with SLOW=1
 #:   lint             ruff, mypy, hadolint, shellcheck
 #:   bench            time and memory of the methods beside a plain implementation
 #:
