@@ -37,47 +37,62 @@ def engine(name: str) -> Engine:
     return found
 
 
-@pytest.fixture
-def parent(tmp_path: Path) -> Path:
-    return tiny_llama(tmp_path / "model", num_hidden_layers=24)
-
-
-@pytest.fixture
-def words(tmp_path: Path, parent: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A prune that takes a few seconds."""
-    tokens = token_rows(tmp_path / "ids.safetensors", rows=32, width=128)
-    return ["prune-sparsegpt", f"MODEL={parent}", f"CALIBRATION={tokens}", "SUITE=none"]
+    folder = tmp_path_factory.mktemp("deep")
+    model = tiny_llama(folder / "model", num_hidden_layers=24)
+    tokens = token_rows(folder / "ids.safetensors", rows=32, width=128)
+    return ["prune-sparsegpt", f"MODEL={model}", f"CALIBRATION={tokens}", "SUITE=none"]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> dict[str, str]:
+    """What that prune gives without a container."""
+    return pruned(tmp_path_factory.mktemp("local"), *words, "RUNTIME=local")
+
+
+def pruned(store: Path, *words: str) -> dict[str, str]:
+    done = espalier(store, *words)
+    assert done.returncode == 0, done.stderr
+    return weights(store)
 
 
 def weights(store: Path) -> dict[str, str]:
-    return without_times(tree(store / "checkpoints" / "model-sparsegpt-0.5"))
+    files = without_times(tree(store / "checkpoints" / "model-sparsegpt-0.5"))
+    assert files
+    return files
 
 
-@pytest.mark.parametrize("runtime", ["docker", "podman"])
+# What an engine does by itself is looked at in both: it runs, shuts in, limits and stops a stage.
+each_engine = pytest.mark.parametrize("runtime", ["docker", "podman"])
+# podman takes over docker's images: what a stage computes there is looked at once above.
+mostly_docker = pytest.mark.parametrize(
+    "runtime", ["docker", pytest.param("podman", marks=pytest.mark.exhaustive)]
+)
+
+
+@each_engine
 def test_a_container_gives_the_bytes_that_local_gives(
-    tmp_path: Path, words: list[str], runtime: str
+    tmp_path: Path, words: list[str], local: dict[str, str], runtime: str
 ) -> None:
     engine(runtime)
-    for name in ("local", runtime):
-        done = espalier(tmp_path / name, *words, f"RUNTIME={name}")
-        assert done.returncode == 0, done.stderr
-    assert not differing(weights(tmp_path / "local"), weights(tmp_path / runtime))
-    manifest = json.loads(
-        (tmp_path / runtime / "checkpoints/model-sparsegpt-0.5/manifest.json").read_text()
-    )
+    assert not differing(local, pruned(tmp_path, *words, f"RUNTIME={runtime}"))
+    manifest = json.loads((tmp_path / "checkpoints/model-sparsegpt-0.5/manifest.json").read_text())
     assert manifest["image"]["digest"].startswith("sha256:")
     assert manifest["environment"]["runtime"] == runtime
     # What one runtime has made, another takes as done.
-    again = espalier(tmp_path / runtime, *words, "RUNTIME=local")
+    again = espalier(tmp_path, *words, "RUNTIME=local")
     assert "is done already" in again.stderr
 
 
-@pytest.mark.parametrize("runtime", ["docker", "podman"])
-def test_scores_and_pictures_too(tmp_path: Path, parent: Path, runtime: str) -> None:
+@mostly_docker
+def test_scores_and_pictures_too(tmp_path: Path, runtime: str) -> None:
     engine(runtime)
+    parent = tiny_llama(tmp_path / "model", num_hidden_layers=6)
     tokens = token_rows(tmp_path / "ids.safetensors", rows=8, width=128)
     words = ["prune-minitron", f"MODEL={parent}", f"CALIBRATION={tokens}", "SUITE=none"]
-    words += ["LAYERS=20", "HIDDEN=24", "FFN=32", "HEADS=2"]
+    words += ["LAYERS=4", "HIDDEN=24", "FFN=32", "HEADS=2"]
     found = []
     for name in ("local", runtime):
         done = espalier(tmp_path / name, *words, f"RUNTIME={name}")
@@ -95,15 +110,15 @@ def test_the_same_recipe_on_two_stores_is_two_runs(tmp_path: Path, words: list[s
     assert (first.returncode, second.returncode) == (0, 0), stderr + second.stderr
 
 
-def running(docker: Engine, store: Path) -> list[dict[str, Any]]:
+def running(engine: Engine, store: Path) -> list[dict[str, Any]]:
     """What the engine says of the containers that run on a store."""
     found = subprocess.run(
-        docker.command("ps", "-q", "--filter", "label=org.espalier.managed=1"),
+        engine.command("ps", "-q", "--filter", "label=org.espalier.managed=1"),
         capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     if not found:
         return []
-    out = subprocess.run(docker.command("inspect", *found), capture_output=True, check=False)
+    out = subprocess.run(engine.command("inspect", *found), capture_output=True, check=False)
     seen: list[dict[str, Any]] = json.loads(out.stdout or "[]")
     return [
         container
@@ -112,10 +127,10 @@ def running(docker: Engine, store: Path) -> list[dict[str, Any]]:
     ]
 
 
-def start(store: Path, words: list[str], docker: Engine) -> subprocess.Popen[str]:
+def start(store: Path, words: list[str], engine: Engine) -> subprocess.Popen[str]:
     """Start the prune in a container and wait for its third layer."""
     process = subprocess.Popen(
-        command(store, *words, "RUNTIME=docker"),
+        command(store, *words, f"RUNTIME={engine.name}"),
         env=quiet_environment(),
         stderr=subprocess.PIPE,
         text=True,
@@ -124,48 +139,52 @@ def start(store: Path, words: list[str], docker: Engine) -> subprocess.Popen[str
     return process
 
 
+@each_engine
 def test_interrupted_in_a_container_the_same_command_goes_on(
-    tmp_path: Path, words: list[str]
+    tmp_path: Path, words: list[str], local: dict[str, str], runtime: str
 ) -> None:
-    docker = engine("docker")
-    assert espalier(tmp_path / "whole", *words, "RUNTIME=docker").returncode == 0
-    process = start(tmp_path / "stopped", words, docker)
+    found = engine(runtime)
+    process = start(tmp_path, words, found)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=90)
     assert process.returncode == 75, stderr
     assert "Traceback" not in stderr
-    wait_until(lambda: not running(docker, tmp_path))
-    done = espalier(tmp_path / "stopped", *words, "RUNTIME=docker")
-    assert done.returncode == 0, done.stderr
-    assert not differing(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
+    wait_until(lambda: not running(found, tmp_path))
+    assert not differing(local, pruned(tmp_path, *words, f"RUNTIME={runtime}"))
 
 
-def test_a_dead_hosts_container_is_replaced(tmp_path: Path, words: list[str]) -> None:
+def test_a_dead_hosts_container_is_replaced(
+    tmp_path: Path, words: list[str], local: dict[str, str]
+) -> None:
     docker = engine("docker")
-    assert espalier(tmp_path / "whole", *words, "RUNTIME=docker").returncode == 0
-    start(tmp_path / "dead", words, docker).kill()
-    done = espalier(tmp_path / "dead", *words, "RUNTIME=docker")
-    assert done.returncode == 0, done.stderr
-    assert not differing(weights(tmp_path / "whole"), weights(tmp_path / "dead"))
+    start(tmp_path, words, docker).kill()
+    assert not differing(local, pruned(tmp_path, *words, "RUNTIME=docker"))
     wait_until(lambda: not running(docker, tmp_path))
 
 
-def test_a_container_is_shut_in(tmp_path: Path, words: list[str]) -> None:
-    docker = engine("docker")
-    process = start(tmp_path / "store", [*words, "MEMORY=2g", "CPUS=1.5"], docker)
-    (seen,) = running(docker, tmp_path)
+@each_engine
+def test_a_container_is_shut_in(tmp_path: Path, words: list[str], runtime: str) -> None:
+    found = engine(runtime)
+    process = start(tmp_path, [*words, "MEMORY=2g", "CPUS=1.5"], found)
+    (seen,) = running(found, tmp_path)
     process.terminate()
     process.communicate(timeout=90)
     host = seen["HostConfig"]
     assert host["ReadonlyRootfs"]
-    assert host["CapDrop"] == ["ALL"]
+    assert not may_do_anything_as_root(seen)
     assert host["NetworkMode"] == "none"
     assert (host["Memory"], host["NanoCpus"]) == (2 << 30, 1_500_000_000)
-    assert "no-new-privileges" in host["SecurityOpt"]
+    assert any("no-new-privileges" in option for option in host["SecurityOpt"])
     assert seen["Config"]["User"] == f"{os.getuid()}:{os.getgid()}"
     writable = {mount["Destination"] for mount in seen["Mounts"] if mount["RW"]}
     assert writable == {"/out"}
     assert not any("HF_TOKEN" in variable for variable in seen["Config"]["Env"])
+
+
+def may_do_anything_as_root(seen: dict[str, Any]) -> bool:
+    """docker says what it was told, podman which capabilities are left."""
+    left = seen.get("EffectiveCaps") or seen.get("BoundingCaps") or []
+    return bool(left) or ("ALL" not in seen["HostConfig"]["CapDrop"] and "BoundingCaps" not in seen)
 
 
 @pytest.mark.parametrize(
@@ -174,19 +193,20 @@ def test_a_container_is_shut_in(tmp_path: Path, words: list[str]) -> None:
         ("wanda", {"PATTERN": "2:4"}, ["checkpoints/tiny-wanda-2of4"]),
         (
             "minitron",
-            {"LAYERS": "20", "FFN": "32"},
+            {"LAYERS": "2", "FFN": "32"},
             [
-                "checkpoints/tiny-minitron-20-f32",
-                "scores/tiny/minitron-depth-ids-ppl-20",
+                "checkpoints/tiny-minitron-2-f32",
+                "scores/tiny/minitron-depth-ids-ppl-2",
                 "scores/tiny/minitron-width-ids-l2-l2-128",
             ],
         ),
     ],
 )
 def test_compose_prunes_and_evaluates_as_the_caller(
-    tmp_path: Path, parent: Path, profile: str, variables: dict[str, str], results: list[str]
+    tmp_path: Path, profile: str, variables: dict[str, str], results: list[str]
 ) -> None:
     docker = engine("docker")
+    parent = tiny_llama(tmp_path / "model")
     compose = docker.command("compose", "--project-name", f"espalier-test-{os.getpid()}")
     if subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")

@@ -18,7 +18,7 @@ from tests.contract.command import (
     tree,
     without_times,
 )
-from tests.contract.test_containers import engine
+from tests.contract.test_containers import engine, mostly_docker
 from tests.contract.waiting import wait_for
 from tests.fsdp.tiny_runs import token_data
 from tests.tiny import tiny_llama, token_rows
@@ -48,7 +48,7 @@ def losses(store: Path) -> list[float]:
     return [json.loads(row)["loss"] for row in rows]
 
 
-@pytest.mark.parametrize("runtime", ["docker", "podman"])
+@mostly_docker
 def test_a_container_gives_the_bytes_that_local_gives(
     tmp_path: Path, words: list[str], runtime: str
 ) -> None:

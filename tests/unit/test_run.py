@@ -7,7 +7,6 @@ import pytest
 from espalier.host.images import known_images
 from tests.run import (
     WITHOUT_MODELS,
-    exit_code,
     images_with_tests,
     mark_of,
     marked,
@@ -54,10 +53,3 @@ def test_an_images_own_tests_are_found_by_its_mark(tmp_path: Path) -> None:
     assert marked(image, ["-k", image, str(other)]) == []
     assert marked(image, ["-n", "2"])  # of all tests
     assert marked("wanda", []) == []
-
-
-@pytest.mark.parametrize(
-    ("codes", "expected"), [([0, 5], 0), ([5, 5], 5), ([5, 1], 1), ([0, 2], 2), ([0], 0)]
-)
-def test_one_run_may_find_no_test(codes: list[int], expected: int) -> None:
-    assert exit_code(codes) == expected
