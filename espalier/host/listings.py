@@ -14,7 +14,8 @@ from espalier.contract.files import write_text
 from espalier.contract.paths import ROOT
 from espalier.contract.stage import Stage
 from espalier.errors import InputError
-from espalier.host.words import Command, doubled, passed_on
+from espalier.host.services import doubled, passed_on
+from espalier.host.words import Command
 
 WIDTH = 100
 EVERYWHERE = ("CKPT", "REVISION", "NAME")
@@ -129,8 +130,8 @@ def write_listings(root: Path = ROOT, *, check: bool = False) -> list[str]:
 
 def overview() -> str:
     """What `make` alone adds to its help: the methods, and the other stages."""
-    others = [name for name in stages() if name not in methods()]
-    lines = {"methods": methods(), "help-<name>, for": others}
+    others = sorted(stages().keys() - methods().keys())
+    lines = {"methods": sorted(methods()), "help-<name>, also for": others}
     return "".join(
         textwrap.fill(f"{title}: {' '.join(names)}", WIDTH, initial_indent=" ",
                       subsequent_indent="   ", break_on_hyphens=False) + "\n"

@@ -6,8 +6,8 @@ import typer
 
 from espalier.errors import EspalierError, Interrupted
 from espalier.host.cli import build, convert, describe, inspect, plan, run, tpu
+from espalier.host.services import with_environment
 from espalier.host.settings import load_dotenv
-from espalier.host.words import with_environment
 
 CTRL_C = 130
 """What typer returns of a command that KeyboardInterrupt has ended."""
