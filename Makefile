@@ -10,11 +10,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 VENV := .venv
 ESPALIER := $(VENV)/bin/python -m espalier
-STAGES := $(shell sed -n 's/^ *name="\([a-z0-9-]*\)",$$/\1/p' methods/*/spec.py)
-METHODS := $(sort $(filter-out score-%,$(STAGES)))
-SCORERS := $(sort $(filter score-%,$(STAGES)))
-IMAGES := $(notdir $(patsubst %/,%,$(dir $(wildcard images/*/Dockerfile))))
-LOCKS := $(notdir $(patsubst %/,%,$(dir $(wildcard images/*/requirements.in))))
+# What methods/ holds, as discovery finds it; listed again where a spec is newer.
+OVERVIEW := .espalier/overview
 
 # Every variable that was given on the command line, quoted, and no other: an unknown one is refused.
 quote = '$(subst ','\'',$(1))'
@@ -25,12 +22,16 @@ ARGUMENTS = $(filter-out 'PYTHON=%,$(given))
 #:
 #: Prune
 #:   prune-<method>   prune MODEL (default sapling), evaluate before and after, print the table
+#:   help-<method>    every variable that it takes: meaning, default, bounds; so for any stage (help-train-gpu)
 #:   pipeline         fetch MODEL, prune it with METHOD, train it (TRAIN=gpu TOKENS), evaluate it (SUITE)
-$(addprefix prune-,$(METHODS)): prune-%: $(VENV)/.ready
+prune-%: $(VENV)/.ready always
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:   score-<method>   only measure what shortgpt, minitron-depth or minitron-width go by (SCORES)
-$(SCORERS) pipeline: $(VENV)/.ready
+score-%: $(VENV)/.ready always
+	@$(ESPALIER) $@ $(ARGUMENTS)
+
+pipeline: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -85,20 +86,24 @@ list list-models show verify gc: $(VENV)/.ready
 #:   save-<name>      write an image as an archive for machines without a registry (TO)
 #:   lock-<name>      write a hash-locked package list again; locks: all of them
 #:   lock-check       fail when a lock is stale
+#:   listings         write compose's services and the README's table of methods again, from the specs
 images: $(VENV)/.ready
 	@$(ESPALIER) image all $(ARGUMENTS)
 
-$(addprefix image-,$(IMAGES)): image-%: $(VENV)/.ready
+image-%: $(VENV)/.ready always
 	@$(ESPALIER) image $* $(ARGUMENTS)
 
-$(addprefix save-,$(IMAGES)): save-%: $(VENV)/.ready
+save-%: $(VENV)/.ready always
 	@$(ESPALIER) save $* $(ARGUMENTS)
 
-$(addprefix lock-,$(LOCKS)): lock-%: $(VENV)/.ready
+lock-%: $(VENV)/.ready always
 	@$(ESPALIER) lock $*
 
 locks lock-check: $(VENV)/.ready
 	@$(ESPALIER) $(if $(filter locks,$@),lock all,$@)
+
+listings: $(VENV)/.ready
+	@$(ESPALIER) $@
 
 #:
 #: Development
@@ -129,9 +134,18 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.run --bench $(BENCH)
 
-help:
+help-%: $(VENV)/.ready always
+	@$(ESPALIER) help $*
+
+# Folders' names, until the tool is there that knows what is in them.
+help: $(if $(wildcard $(VENV)/.ready),$(OVERVIEW))
 	@awk '/^#:/ {print substr($$0, 4)}' $(MAKEFILE_LIST)
-	@printf '\n methods: %s\n' '$(METHODS)'
+	@echo
+	@cat $(OVERVIEW) 2>/dev/null || echo ' methods: $(notdir $(patsubst %/,%,$(dir $(wildcard methods/*/spec.py))))'
+
+$(OVERVIEW): methods $(wildcard */spec.py */*/spec.py)
+	@mkdir -p $(@D)
+	@$(ESPALIER) help >$@
 
 $(VENV)/.ready: images/host/requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -142,7 +156,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: help setup doctor test lint bench images locks lock-check pipeline prepare fetch fetch-data data export grow adopt eval train-gpu train-tpu to-maxtext to-hf publish plan-gpu plan-tpu \
-  tpu-up tpu-status tpu-logs tpu-down tpu-reap \
-  list list-models show verify gc $(SCORERS) $(addprefix prune-,$(METHODS)) $(addprefix image-,$(IMAGES)) \
-  $(addprefix save-,$(IMAGES)) $(addprefix lock-,$(LOCKS))
+.PHONY: always help setup doctor test lint bench images locks lock-check listings pipeline prepare fetch fetch-data data \
+  export grow adopt eval train-gpu train-tpu to-maxtext to-hf publish plan-gpu plan-tpu \
+  tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify gc

@@ -36,6 +36,14 @@ class Parameters(BaseModel):
     EXECUTION: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how to run, not what comes out: recorded, and not fingerprinted."""
 
+    FILLED: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the host fills in, of what it knows: nobody gives them."""
+
+    @classmethod
+    def words(cls) -> frozenset[str]:
+        """The names of what may be given, as they are assigned."""
+        return frozenset(name.upper() for name in cls.model_fields.keys() - cls.FILLED)
+
     def identity(self) -> dict[str, Any]:
         """What is fingerprinted of them."""
         return self.model_dump(mode="json", exclude=set(self.EXECUTION))

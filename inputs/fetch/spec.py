@@ -1,7 +1,7 @@
 """The stages that fetch: `fetch` a model, `fetch-data` a text data set."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ class FetchParameters(Parameters):
 
 class FetchDataParameters(Parameters):
     """Which text."""
+
+    FILLED: ClassVar[frozenset[str]] = frozenset(("revision",))
 
     data: Annotated[str, Field(description="a listed text, such as c4, or a Hugging Face id")]
     revision: Revision = None

@@ -12,7 +12,15 @@ from espalier.models.shapes import Shapes
 from espalier.pruning.depth.cuts import chunk_tokens, cuts_of, layer_runs
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
 from espalier.pruning.parameters import ScoreParameters, WindowParameters
-from espalier.pruning.structured.parameters import Axis, ShapeParameters, Size
+from espalier.pruning.structured.parameters import (
+    Axis,
+    Ffn,
+    Heads,
+    Hidden,
+    KvHeads,
+    Layers,
+    ShapeParameters,
+)
 from espalier.pruning.structured.target import check_layers
 from espalier.pruning.structured.unroll import unroll
 
@@ -83,7 +91,7 @@ class WidthScoreParameters(ScoreParameters):
 class DepthChoice(ShapeParameters):
     """How many layers are kept, and by which rule the others are chosen."""
 
-    layers: Size = None
+    layers: Layers = None
     contiguous: Annotated[
         bool, Field(description="remove one block; 0: the layers that each cost least alone")
     ] = True
@@ -101,10 +109,10 @@ class DepthChoice(ShapeParameters):
 class WidthSizes(ShapeParameters):
     """What is kept of each layer."""
 
-    hidden: Size = None
-    ffn: Size = None
-    heads: Size = None
-    kv_heads: Size = None
+    hidden: Hidden = None
+    ffn: Ffn = None
+    heads: Heads = None
+    kv_heads: KvHeads = None
 
     @property
     def cuts_width(self) -> bool:

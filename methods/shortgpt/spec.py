@@ -9,7 +9,7 @@ from espalier.contract.stage import Derived, Estimate, Stage
 from espalier.models.shapes import Shapes
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
 from espalier.pruning.parameters import ScoreParameters
-from espalier.pruning.structured.parameters import Axis, ShapeParameters, Size
+from espalier.pruning.structured.parameters import Axis, Layers, ShapeParameters
 from espalier.pruning.structured.unroll import unroll
 
 
@@ -19,7 +19,7 @@ class ShortGPTParameters(ShapeParameters):
     axes: ClassVar[tuple[Axis, ...]] = ("layers",)
     searched: ClassVar[tuple[Axis, ...]] = ("layers",)
 
-    layers: Size = None
+    layers: Layers = None
 
     @model_validator(mode="after")
     def _sized(self) -> "ShortGPTParameters":

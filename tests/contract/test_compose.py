@@ -12,6 +12,7 @@ from espalier.contract.discovery import methods, stage_named
 from espalier.contract.paths import ROOT
 from espalier.host.cli.run import EVALUATION
 from espalier.host.commands.pruning import known_names, roles_of
+from espalier.host.services import EVALUATED, FROM_ENVIRONMENT, with_environment
 from tests.contract.command import espalier
 from tests.tiny import tiny_llama
 
@@ -19,42 +20,93 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 TPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tpu.yml").read_text())
 GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
+DONE = {"condition": "service_completed_successfully"}
+SOURCES = {"calibration": "CALIBRATION", "tasks": "TASK_DATA"}
 
 
-def variables(service: dict[str, Any]) -> set[str]:
-    """Upper-case names that a service's command sets; each is taken from compose's own variable."""
-    words = service["command"][4:]
-    for word in words:
-        name, _, value = word.partition("=")
-        fixed = name in ("METHOD", "SUITE") and not value.startswith("$")
-        assert fixed or re.fullmatch(rf"\$\{{(TRAIN_)?{name}:-[a-z0-9-]*\}}", value), word
-    return {word.partition("=")[0] for word in words}
+def words(name: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, str]:
+    """What a service's command is given where the user has set `variables`."""
+    for variable in everything():  # of another service
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in SERVICES[name]["environment"].items():
+        if value is None:  # compose passes on what is set
+            given = variables.get(variable, "")
+        elif found := re.fullmatch(r"\$\{(\w+):-([\w-]*)\}", value):
+            given = variables.get(found[1]) or found[2]
+        else:
+            given = value
+        monkeypatch.setenv(variable, given)
+    said = [
+        re.sub(r"\$\{(\w+):-([\w-]*)\}", lambda v: variables.get(v[1]) or v[2], word)
+        for word in SERVICES[name]["command"]
+    ]
+    pairs = (word.split("=", 1) for word in with_environment(said)[1:])
+    return {key: value for key, value in pairs if value}
+
+
+def everything() -> dict[str, str]:
+    """Every variable that any service knows, set."""
+    names = {name for service in SERVICES.values() for name in service["environment"]}
+    names |= {"TRAIN_BATCH", "TRAIN_SEED", "TRAIN_SEQLEN", "TRAIN_DATA", "TRAIN_NAME"}
+    return {name: f"its-{name.lower()}" for name in names}
 
 
 @pytest.mark.parametrize("method", methods())
-def test_each_method_is_a_profile_that_prunes_and_then_evaluates(method: str) -> None:
+def test_each_method_is_a_profile_that_prunes_and_then_evaluates(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage, prune, evaluation = methods()[method], SERVICES[method], SERVICES[f"eval-{method}"]
     assert prune["image"] == f"espalier/{stage.image}:${{ACCEL:-cpu}}"
-    assert prune["command"][:4] == ["python", "-m", "espalier", f"prune-{method}"]
+    assert prune["command"] == [f"prune-{method}", "SUITE=none"]
     parameters, roles = known_names(stage), roles_of(stage)
-    sources = {"calibration": "CALIBRATION", "tasks": "TASK_DATA"}
-    given = {variable for role, variable in sources.items() if role in roles}
+    given = {variable for role, variable in SOURCES.items() if role in roles}
     given |= {"SCORES"} if stage.derived else set()
-    assert variables(prune) == parameters | given | {"MODEL", "NAME", "SUITE"}
-    assert "SUITE=none" in prune["command"]
+    found = words(method, monkeypatch, **everything())
+    assert found.keys() == parameters | given | {"MODEL", "NAME", "SUITE"}
+    assert found["SUITE"] == "none"
+    assert all(found[name] == f"its-{name.lower()}" for name in found.keys() - {"SUITE"})
 
     assert evaluation["image"] == f"espalier/{stage_named('eval').image}:${{ACCEL:-cpu}}"
-    assert evaluation["command"][3:5] == ["eval", f"METHOD={method}"]
-    needed = parameters | {"METHOD", "MODEL", "NAME", "SUITE", "DATA"}
-    assert variables(evaluation) == needed - (set(EVALUATION) - {"SUITE", "DATA"})
+    assert evaluation["command"] == ["eval", f"METHOD={method}"]
+    found = words(f"eval-{method}", monkeypatch, **everything())
+    assert found.keys() == parameters | {"METHOD", "MODEL", "NAME", *EVALUATED}
 
-    chain = {f"eval-{method}": method, method: "prepare"}
-    for later, earlier in chain.items():
-        assert SERVICES[later]["depends_on"] == {
-            earlier: {"condition": "service_completed_successfully"}
-        }
-    for name in (method, f"eval-{method}", "prepare"):
-        assert method in SERVICES[name]["profiles"]
+    assert prune["depends_on"] == {"prepare": DONE}
+    assert evaluation["depends_on"] == {method: DONE}
+    assert prune["profiles"] == evaluation["profiles"] == [method]
+    assert "profiles" not in SERVICES["prepare"]  # whatever the profile, it is prepared
+
+
+def test_what_is_not_set_is_left_to_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert words("wanda", monkeypatch) == {"SUITE": "none"}
+    assert words("wanda", monkeypatch, SAMPLES="") == {"SUITE": "none"}
+    trained = {"DATA": "pydoc-sapling", "NAME": "trained"}
+    assert words("train-gpu", monkeypatch) == trained
+
+
+def test_outside_of_a_service_the_environment_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A stray SEED, BATCH or NAME in a user's shell changes no run."""
+    monkeypatch.delenv(FROM_ENVIRONMENT, raising=False)
+    for name, value in everything().items():
+        if name not in ("STORE", "RUNTIME", "ACCEL", "GPUS", "THREADS", FROM_ENVIRONMENT):
+            monkeypatch.setenv(name, value)
+    assert with_environment(["prune-wanda", "SEED=3"]) == ["prune-wanda", "SEED=3"]
+    model = tiny_llama(tmp_path / "tiny")
+    shown = espalier(tmp_path / "store", "prune-magnitude", f"MODEL={model}", "DRY_RUN=1")
+    assert shown.stdout.splitlines()[-1].endswith("/tiny-magnitude-0.5"), shown.stderr
+
+
+def test_a_service_takes_its_words_from_its_environment(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "tiny")
+    environment = {FROM_ENVIRONMENT: "1", "MODEL": str(model), "PATTERN": "2:4", "VARIANT": "1"}
+    store = tmp_path / "store"
+    command = ("prune-magnitude", "SUITE=none", "DRY_RUN=1")
+    shown = espalier(store, *command, environment=environment)
+    assert shown.stdout.splitlines()[-1].endswith("/tiny-magnitude-2of4"), shown.stderr
+    given = espalier(store, *command, "PATTERN=4:8", environment=environment)
+    assert given.stdout.splitlines()[-1].endswith("/tiny-magnitude-4of8"), given.stderr
 
 
 def test_the_evaluation_takes_the_pruning_s_words_with_any_name(tmp_path: Path) -> None:
@@ -64,22 +116,39 @@ def test_the_evaluation_takes_the_pruning_s_words_with_any_name(tmp_path: Path) 
     assert shown.returncode == 0, shown.stderr
 
 
-def test_training_follows_whichever_method_runs() -> None:
+def test_what_is_handed_on_to_an_evaluation_is_what_a_pipeline_hands_on() -> None:
+    """But for the papers' harness, which is in another image."""
+    assert set(EVALUATED) == set(EVALUATION) - {"LEGACY"}
+
+
+def test_training_follows_whichever_method_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     service, stage = SERVICES["train-gpu"], stage_named("train-gpu")
     assert service["image"] == f"espalier/{stage.image}:${{ACCEL:-cpu}}"
     assert service["depends_on"].keys() == {"prepare", *methods()}
     assert all(not service["depends_on"][name]["required"] for name in methods())
-    words = [word.partition("=")[0] for word in service["command"][4:]]
-    sources = {"MODEL", "CKPT", "DATA", "TEACHER", "NAME", "GPUS"}
-    assert set(words) == {name.upper() for name in stage.parameters.model_fields} | sources
-    assert "CKPT=${NAME:-}" in service["command"]
-    evaluation = SERVICES["eval-train"]
-    assert "CKPT=${TRAIN_NAME:-trained}" in evaluation["command"]
-    assert "NAME=${TRAIN_NAME:-trained}" in service["command"]
+    found = words("train-gpu", monkeypatch, **everything())
+    parameters = {name.upper() for name in stage.parameters.model_fields}
+    assert found.keys() == parameters | {"MODEL", "CKPT", "DATA", "TEACHER", "NAME"}
+    assert "GPUS" in service["environment"]
+    assert (found["CKPT"], found["NAME"]) == ("its-name", "its-train_name")
+    evaluated = words("eval-train", monkeypatch, **everything())
+    assert evaluated == {"CKPT": "its-train_name", "SUITE": "its-suite", "DATA": "its-data"}
 
 
-def test_training_by_maxtext_is_four_services_in_a_row() -> None:
-    stage, name = stage_named("train-tpu"), "${TRAIN_NAME:-trained}"
+@pytest.mark.parametrize("trainer", ["train-gpu", "train-tpu"])
+def test_what_pruning_has_too_is_the_training_s_own(
+    trainer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BATCH is the pruning's, TRAIN_BATCH the training's, as in a pipeline."""
+    pruning = set().union(*(known_names(stage) for stage in methods().values()))
+    own = {name.upper() for name in stage_named(trainer).parameters.model_fields}
+    found = words(trainer, monkeypatch, **everything())
+    assert {name for name in own if found[name].startswith("its-train_")} == pruning & own
+    assert pruning & own == COMPOSE["x-training"].keys()
+
+
+def test_training_by_maxtext_is_four_services_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, name = stage_named("train-tpu"), "its-train_name"
     images = {
         "export-train-tpu": f"espalier/{stage_named('export').image}:cpu",
         "train-tpu": f"espalier/{stage.image}:cpu",
@@ -88,22 +157,30 @@ def test_training_by_maxtext_is_four_services_in_a_row() -> None:
     }
     assert {service: SERVICES[service]["image"] for service in images} == images
     for earlier, later in pairwise(images):
-        done = {earlier: {"condition": "service_completed_successfully"}}
-        assert SERVICES[later]["depends_on"] == done
-    first, second, third, last = (SERVICES[service] for service in images)
-    assert first["depends_on"] == SERVICES["train-gpu"]["depends_on"]
-    assert {"FORMAT=arrayrecord", "TARGETS=1", f"NAME={name}-rows"} <= set(first["command"])
-    assert {"CKPT=${NAME:-}", f"DATA={name}-rows", f"NAME={name}"} <= set(second["command"])
-    words = {word.partition("=")[0] for word in second["command"][4:]}
+        assert SERVICES[later]["depends_on"] == {earlier: DONE}
+    first, second, third, last = (words(each, monkeypatch, **everything()) for each in images)
+    assert SERVICES["export-train-tpu"]["depends_on"] == SERVICES["train-gpu"]["depends_on"]
+    assert first == {
+        "MODEL": "its-model", "CKPT": "its-name", "DATA": "its-train_data",
+        "FORMAT": "arrayrecord", "TARGETS": "1", "SEQLEN": "its-train_seqlen",
+        "NAME": f"{name}-rows",
+    }  # fmt: skip
     parameters = {field.upper() for field in stage.parameters.model_fields}
-    assert words == parameters | {"MODEL", "CKPT", "DATA", "NAME"}
-    assert third["command"][3:] == ["publish", f"NAME={name}"]
-    assert f"CKPT={name}" in last["command"]
+    assert second.keys() == parameters | {"MODEL", "CKPT", "DATA", "NAME"}
+    assert (second["CKPT"], second["DATA"]) == ("its-name", f"{name}-rows")
+    assert second["NAME"] == name
+    assert third == {"NAME": name}
+    assert last == {"CKPT": name, "SUITE": "its-suite", "DATA": "its-data"}
     assert all(SERVICES[service]["profiles"] == ["train-tpu"] for service in images)
     on_tpu = TPU["services"]["train-tpu"]
     assert TPU["services"].keys() == {"train-tpu"}
     assert on_tpu["image"] == f"espalier/{stage.image}:tpu"
     assert on_tpu["privileged"]
+
+
+def test_what_is_prepared_is_what_the_others_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = words("prepare", monkeypatch, **everything())
+    assert found.keys() == {"MODEL", "CALIBRATION", "SUITE", "DATA", "TRAIN"}
 
 
 def test_no_service_is_without_a_method() -> None:
@@ -118,14 +195,15 @@ def test_only_prepare_has_the_network_and_the_token() -> None:
     for name, service in SERVICES.items():
         assert service["read_only"]
         assert service["cap_drop"] == ["ALL"]
+        assert service["environment"][FROM_ENVIRONMENT] == "1"
         assert (service["network_mode"] == "none") is (name != "prepare")
         assert ("secrets" in service) is (name == "prepare")
 
 
 def test_the_makefile_has_a_target_for_each_command() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^([a-z][a-z -]*):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z][a-z% -]*):", makefile, re.MULTILINE))
     named = {name for line in targets for name in line.split()}
-    commands = {service["command"][3] for service in SERVICES.values()}
+    commands = {service["command"][0] for service in SERVICES.values()}
     assert {name for name in commands if not name.startswith("prune-")} <= named
-    assert "$(addprefix prune-,$(METHODS))" in makefile
+    assert "prune-%" in named

@@ -154,6 +154,24 @@ def test_what_it_does_not_take_leaves_its_context_as_it_is(alone: Image, path: s
     assert alone.context_hash("cpu", BASE) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "changes"),
+    [
+        ("apt.txt", "g++  # compiles\n", True),
+        ("apt.txt", "# nothing\n", False),
+        ("requirements.in", "# Another description.\n", True),
+        ("Dockerfile", "ARG PARENT=espalier/torch:cpu\n", True),
+        ("README.md", "", False),
+    ],
+)
+def test_what_fills_in_the_shared_dockerfile_is_part_of_the_context(
+    image: Image, name: str, text: str, changes: bool
+) -> None:
+    before = image.context_hash("cpu", BASE)
+    (image.folder / name).write_text(text)
+    assert (image.context_hash("cpu", BASE) != before) is changes
+
+
 def test_code_alone_leaves_the_environment_as_it_is(image: Image) -> None:
     before = image.environment_hash("cpu", BASE)
     (image.folder.parents[1] / "espalier" / "new.py").write_text("")

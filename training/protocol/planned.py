@@ -22,6 +22,7 @@ class PlannedParameters(ProtocolParameters):
     """A training run and the shape that it has: everything decides the plan."""
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset()
+    FILLED: ClassVar[frozenset[str]] = frozenset(("config", "masked", "teacher_config"))
 
     config: Annotated[Config, Field(description="the model's config.json")]
     masked: Annotated[bool, Field(description="the model was pruned by a pattern")] = False

@@ -5,14 +5,15 @@ import sys
 import typer
 
 from espalier.errors import EspalierError, Interrupted
-from espalier.host.cli import build, convert, inspect, plan, run, tpu
+from espalier.host.cli import build, convert, describe, inspect, plan, run, tpu
+from espalier.host.services import with_environment
 from espalier.host.settings import load_dotenv
 
 CTRL_C = 130
 """What typer returns of a command that KeyboardInterrupt has ended."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (run, convert, plan, inspect, build, tpu):
+for group in (run, convert, plan, inspect, build, tpu, describe):
     group.register(app)
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     """Run a command; a failure is one sentence and its exit code."""
     load_dotenv()
     try:
-        ended = app(standalone_mode=False)
+        ended = app(with_environment(sys.argv[1:]), standalone_mode=False)
     except EspalierError as error:
         if str(error):
             print(f"espalier: {error}", file=sys.stderr)  # noqa: T201

@@ -10,6 +10,11 @@ from espalier.models.shapes import Shapes
 from espalier.pruning.structured.target import target_shapes
 
 Size = Annotated[Annotated[int, Field(ge=1)] | None, Optional]
+Layers = Annotated[Size, Field(description="layers left; default all")]
+Hidden = Annotated[Size, Field(description="channels of the hidden state left; default all")]
+Ffn = Annotated[Size, Field(description="neurons of each layer's MLP left; default all")]
+Heads = Annotated[Size, Field(description="attention heads left; default all")]
+KvHeads = Annotated[Size, Field(description="heads of keys and values left; default all")]
 Axis = Literal["layers", "hidden", "ffn", "heads", "kv_heads"]
 FIELDS: dict[Axis, str] = {
     "layers": "layers", "hidden": "hidden", "ffn": "intermediate",
