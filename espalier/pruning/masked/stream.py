@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,8 @@ from espalier.contract.stage import StageContext
 from espalier.errors import InputError
 from espalier.models.adapter import Architecture, dtype_name
 from espalier.models.checkpoint.companions import copy_companions, copy_config
-from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.checkpoint.writer import Content, write_safetensors
+from espalier.models.checkpoint.writer import CheckpointWriter, Content
 from espalier.models.device import require_device
 from espalier.models.products import choose_products
 from espalier.models.zeros import count_zeros
@@ -79,16 +79,16 @@ class _Run:
             job.pattern.check_width(f"{name} of each layer", columns)
         self.dtype = self._common_dtype()
         self.kernel = choose_products(self.dtype, context.device)
-        names = [self.architecture.layer_tensor_names(i) for i in range(count)]
-        names.append(self.architecture.outer_tensor_names(self.reader))
         entries = self.reader.entries
-        self.files = plan_files([[entries[name] for name in unit] for unit in names])
+        names = [name for name in self.architecture.expected_shapes() if name in self.reader]
+        specs = [entries[name].spec for name in names]
+        self.writer = CheckpointWriter(context.output, specs, resume=True)
 
     def layers(self) -> list[dict[str, Any]]:
         """Prune every layer that an earlier run has not."""
         context, count = self.context, self.architecture.num_layers
         context.scratch.mkdir(parents=True, exist_ok=True)
-        state = ResumeState.load(context.scratch)
+        state = self._resumed()
         uses_activations = self.job.method.uses_activations
         passes: LayerPasses | None = None
         if uses_activations and state.next_layer < count:
@@ -124,13 +124,10 @@ class _Run:
     def rest(self) -> None:
         """Copy what is outside the layers, then the index and the small files."""
         output = self.context.output
-        for file in self.files[-1]:
-            if not (output / file.name).exists():
-                write_safetensors(
-                    output / file.name, {n: self.reader.entries[n] for n in file.tensors}
-                )
-        flat = [file for unit in self.files for file in unit]
-        write_index(output, flat, {n: e.nbytes for n, e in self.reader.entries.items()})
+        for name in self.architecture.outer_tensor_names(self.reader):
+            if name not in self.writer.written:
+                self.writer.write({name: self.reader.entries[name]})
+        self.writer.finish()
         copy_companions(self.parent, output)
         copy_config(self.parent, output, str(self.dtype).removeprefix("torch."))
 
@@ -152,6 +149,12 @@ class _Run:
             layers=tuple(MaskedLayer(**record) for record in records),
             products=self.kernel,
         )
+
+    def _resumed(self) -> ResumeState:
+        """Where a killed run stopped, if all that it says is done is on the disk."""
+        state = ResumeState.load(self.context.scratch)
+        done = (self.architecture.layer_tensor_names(i) for i in range(state.next_layer))
+        return state if self.writer.written.issuperset(chain.from_iterable(done)) else ResumeState()
 
     def _common_dtype(self) -> Any:
         stored = {
@@ -214,11 +217,10 @@ class _Run:
         return {"layer": layer, "sparsity": zeros / total, "zeros": zeros, **record}
 
     def _finish_layer(self, module: nn.Module, layer: int, state: ResumeState) -> None:
-        for file in self.files[layer]:
-            write_safetensors(self.context.output / file.name, self._contents(module, layer, file))
+        self.writer.write(self._contents(module, layer))
         state.save(self.context.scratch)
 
-    def _contents(self, module: nn.Module, layer: int, file: PlannedFile) -> dict[str, Content]:
+    def _contents(self, module: nn.Module, layer: int) -> dict[str, Content]:
         """Pruned matrices from memory, norms and biases byte for byte from the parent."""
         prefix = f"model.layers.{layer}."
         pruned = {f"{prefix}{name}.weight": name for name in self.architecture.shapes.matrices}
@@ -226,7 +228,7 @@ class _Run:
             name: module.get_submodule(pruned[name]).weight.data
             if name in pruned
             else self.reader.entries[name]
-            for name in file.tensors
+            for name in self.architecture.layer_tensor_names(layer)
         }
 
 
