@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from espalier import device
 from espalier.contract.pattern import Pattern
 from espalier.errors import EnvironmentFailure, InputError
+from espalier.models import device
 from espalier.models.gates import check_checkpoint
-from espalier.pruning import stream
 from espalier.pruning.layers.resume import ResumeState
+from espalier.pruning.masked import stream
 from espalier.pruning.masked.stream import Job, prune_checkpoint
 from methods.magnitude.algorithm import Magnitude
 from methods.sparsegpt.algorithm import SparseGPT
