@@ -190,11 +190,13 @@ def _gate(
     model, checks = None, {}
     is_model = stage.section in ("models", "checkpoints")
     if is_model:
+        from espalier.models.checkpoint.census import Census
         from espalier.models.gates import check_checkpoint, describe_model
 
-        checks = check_checkpoint(context.output, pruning=outcome.pruning)
-        parent = context.inputs.get("model")
-        model = describe_model(context.output, parent, outcome.pruning)
+        pruning, parent = outcome.pruning, context.inputs.get("model")
+        census = Census(context.output)
+        checks = check_checkpoint(context.output, pruning=pruning, census=census)
+        model = describe_model(context.output, parent, pruning, census=census)
     if (logits := context.scratch / LOGITS).is_file():
         from espalier.models.logits import check_logits
 
