@@ -6,6 +6,7 @@ gates are checked and the manifest is written last: then DIR is complete and the
 
 import errno
 import fcntl
+import gc
 import importlib
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 from espalier.contract.discovery import stage_named
 from espalier.contract.environment import describe_environment
 from espalier.contract.image import require_built_from
+from espalier.contract.imports import uncollected
 from espalier.contract.ledger import Entry
 from espalier.contract.lineage import account_of, measured_tokens
 from espalier.contract.made import Made
@@ -59,6 +61,8 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         fail(EnvironmentFailure(f"the store cannot be written: {os.strerror(error.errno)}."))
+    finally:
+        gc.freeze()  # looking through all that torch holds once more would take a second
 
 
 def fail(error: EspalierError) -> None:
@@ -159,7 +163,8 @@ def _context(spec: RunSpec, output: Path) -> StageContext:
 
 def _imported(place: str) -> Any:
     module, _, function = place.partition(":")
-    return getattr(importlib.import_module(module), function)
+    with uncollected():
+        return getattr(importlib.import_module(module), function)
 
 
 def _join(stage: Stage, spec: RunSpec, output: Path) -> None:
