@@ -50,9 +50,9 @@ def _plain_prune(spec: dict[str, Any]) -> None:
 
 def _depth(spec: dict[str, Any]) -> None:
     """Perplexities by first removed layer, the unpruned one first, to stdout."""
+    from espalier.models.decoder import Decoder
     from espalier.pruning.depth.cuts import cuts_of
     from espalier.pruning.depth.measure import Sample, measure
-    from espalier.pruning.layers.decoder import Decoder
 
     model, ids = Path(spec["model"]), load_file(spec["tokens"])["input_ids"]
     decoder = Decoder(model, "cpu")

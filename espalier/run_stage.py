@@ -6,6 +6,7 @@ gates are checked and the manifest is written last: then DIR is complete and the
 
 import errno
 import fcntl
+import gc
 import importlib
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 from espalier.contract.discovery import stage_named
 from espalier.contract.environment import describe_environment
 from espalier.contract.image import require_built_from
+from espalier.contract.imports import uncollected
 from espalier.contract.ledger import Entry
 from espalier.contract.lineage import account_of, measured_tokens
 from espalier.contract.made import Made
@@ -59,6 +61,8 @@ def main() -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         fail(EnvironmentFailure(f"the store cannot be written: {os.strerror(error.errno)}."))
+    finally:
+        gc.freeze()  # looking through all that torch holds once more would take a second
 
 
 def fail(error: EspalierError) -> None:
@@ -159,7 +163,8 @@ def _context(spec: RunSpec, output: Path) -> StageContext:
 
 def _imported(place: str) -> Any:
     module, _, function = place.partition(":")
-    return getattr(importlib.import_module(module), function)
+    with uncollected():
+        return getattr(importlib.import_module(module), function)
 
 
 def _join(stage: Stage, spec: RunSpec, output: Path) -> None:
@@ -190,11 +195,13 @@ def _gate(
     model, checks = None, {}
     is_model = stage.section in ("models", "checkpoints")
     if is_model:
+        from espalier.models.checkpoint.census import Census
         from espalier.models.gates import check_checkpoint, describe_model
 
-        checks = check_checkpoint(context.output, pruning=outcome.pruning)
-        parent = context.inputs.get("model")
-        model = describe_model(context.output, parent, outcome.pruning)
+        pruning, parent = outcome.pruning, context.inputs.get("model")
+        census = Census(context.output)
+        checks = check_checkpoint(context.output, pruning=pruning, census=census)
+        model = describe_model(context.output, parent, pruning, census=census)
     if (logits := context.scratch / LOGITS).is_file():
         from espalier.models.logits import check_logits
 

@@ -1,23 +1,26 @@
 """One adapter for Llama-like families: stock layers, filled a layer at a time.
 
 The stock model is built without memory (on torch's meta device) and gives names, shapes and layers;
-a layer becomes real when its weights are read into it. Works with transformers 4.46 to 5.
+a layer becomes real when its weights are read into it.
 
 Shapes: B samples, T tokens, H hidden, V vocabulary.
 """
 
 import copy
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import InputError
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
-from espalier.models.shapes import DTYPE_BYTES, INPUT_GROUPS, Shapes, read_config
+from espalier.models.shapes import DTYPE_BYTES, Shapes, read_config
+from espalier.models.stock import stock_config, stock_model
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -48,31 +51,28 @@ class Architecture:
         config: the stock configuration object.
         shapes: sizes.
         num_layers: decoder layers.
-        input_groups: a layer's matrices, grouped by shared input, in the order of use.
 
     Raises:
         InputError: an unsupported family or a config that the stock model refuses.
         EnvironmentFailure: the installed transformers does not know the family.
     """
 
-    input_groups = INPUT_GROUPS
-
     def __init__(self, raw: Mapping[str, Any]) -> None:
         self.shapes = Shapes.of(raw)
         self.num_layers = self.shapes.layers
-        self.config = _stock_config(raw)
+        self.config = stock_config(raw)
         small = _miniature_config(self.config, self.shapes)
         try:
             with torch.device("meta"):
-                self._skeleton = _stock_model(self.config).eval()
-            self._miniature = _stock_model(small).model.eval()
+                self._skeleton = stock_model(self.config).eval()
+            self._miniature = stock_model(small).model.eval()
         except Exception as error:  # noqa: BLE001 - a stock model checks its config by failing
             raise InputError(f"config.json is refused by transformers: {error}") from None
 
     @classmethod
     def of(cls, directory: Path) -> "Architecture":
-        """The architecture of a Hugging Face directory."""
-        return cls(read_config(directory))
+        """The architecture of a Hugging Face directory; made once for each config.json."""
+        return _made(json.dumps(read_config(directory)))
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor the stock model reads, tied ones included, with its shape."""
@@ -227,6 +227,11 @@ class Architecture:
         return layer >= int(getattr(self.config, "max_window_layers", 0))
 
 
+@lru_cache(maxsize=2)  # a parent's and its result's
+def _made(config: str) -> Architecture:
+    return Architecture(json.loads(config))
+
+
 def dtype_name(stored: str) -> str:
     """`BF16` as config.json writes it: `bfloat16`."""
     return str(TORCH_DTYPES[stored]).removeprefix("torch.")
@@ -234,45 +239,6 @@ def dtype_name(stored: str) -> str:
 
 def _prefix(layer: int) -> str:
     return f"model.layers.{layer}."
-
-
-def _stock_config(raw: Mapping[str, Any]) -> Any:
-    import transformers
-    from transformers import AutoConfig
-
-    major = int(transformers.__version__.split(".")[0])
-    settings = _rope_as_before_5(raw) if major < 5 else dict(raw)
-    family = settings.pop("model_type")
-    try:
-        return AutoConfig.for_model(family, **settings)
-    except ValueError as error:
-        if "model identifier" in str(error):
-            raise EnvironmentFailure(
-                f"transformers {transformers.__version__} does not know {family}; use an image "
-                "with a newer one."
-            ) from None
-        raise InputError(f"config.json is refused by transformers: {error}") from None
-    except Exception as error:  # noqa: BLE001 - validators raise classes of their own
-        raise InputError(f"config.json is refused by transformers: {error}") from None
-
-
-def _rope_as_before_5(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """`rope_parameters`, which transformers 5 writes, as the two keys that 4 reads."""
-    settings = dict(raw)
-    rope = dict(settings.pop("rope_parameters", None) or {})
-    if rope:
-        settings["rope_theta"] = rope.pop("rope_theta", 10000.0)
-        if rope.get("rope_type", "default") != "default":
-            settings["rope_scaling"] = rope
-    return settings
-
-
-def _stock_model(config: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(
-        config, attn_implementation="sdpa", trust_remote_code=False
-    )
 
 
 def _miniature_config(config: Any, shapes: Shapes) -> Any:

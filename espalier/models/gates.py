@@ -11,13 +11,13 @@ from espalier.contract.pattern import Pattern
 from espalier.contract.pruned import Foreign, Masked, Padded, Pruned, Sizes, Uniform
 from espalier.errors import InputError
 from espalier.models.adapter import EMBEDDING, HEAD, Architecture, dtype_name
+from espalier.models.checkpoint.census import Census
 from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.decoder import Decoder
 from espalier.models.foreign import check_foreign, describe_foreign
 from espalier.models.padding import paddings
-from espalier.models.products import choose_products, products
 from espalier.models.shapes import Shapes, read_config
 from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
-from espalier.models.zeros import count_zeros
 
 SPARSITY_TOLERANCE = 0.005
 PROBE_TOKENS = 16
@@ -30,18 +30,22 @@ def check_parent(directory: Path) -> None:
         InputError: unsupported family, no or damaged safetensors, tensors missing or of other
             shapes than config.json says, or a tokenizer that does not fit the embedding.
     """
-    architecture, _ = _opened(directory)
+    architecture = Architecture.of(directory)
+    architecture.check(CheckpointReader(directory))
     check_tokenizer(directory, architecture.shapes.vocabulary)
 
 
-def check_checkpoint(directory: Path, *, pruning: Pruned | None = None) -> dict[str, Any]:
+def check_checkpoint(
+    directory: Path, *, pruning: Pruned | None = None, census: Census | None = None
+) -> dict[str, Any]:
     """Check a finished directory, a tensor at a time; memory stays that of a layer.
 
     Index, names and shapes against the stock model; dtype against config.json; tokenizer against
     the embedding; every weight finite; a finite loss from the stock layers. Where it is said what
     was pruned: of what was masked, sparsity within half a point of what the method can attain at
     its target and N:M exact in every group; else every size that is left, and every entry of
-    padding exactly zero. Of a foreign form, only what needs no layers: see `check_foreign`.
+    padding exactly zero. Of a foreign form, only what needs no layers: see `check_foreign`. Unless
+    it is foreign, every tensor has been counted in the `census` afterwards.
 
     Returns:
         what was found, for the manifest's checks.
@@ -51,13 +55,15 @@ def check_checkpoint(directory: Path, *, pruning: Pruned | None = None) -> dict[
     """
     if isinstance(pruning, Foreign):
         return check_foreign(directory)
-    architecture, reader = _opened(directory)
+    census = census or Census(directory)
+    decoder = Decoder(directory, reader=census)
+    architecture = decoder.architecture
     check_tokenizer(directory, architecture.shapes.vocabulary)
-    _check_dtype(directory, reader)
+    _check_dtype(directory, census)
     pattern = pruning.mask_pattern if isinstance(pruning, Masked) else Pattern()
     with torch.inference_mode():
-        zeros, total, loss = _walk(architecture, reader, pattern)
-    achieved = zeros / total
+        loss = _probe(decoder, pattern)
+    achieved = _sparsity(architecture, census)
     match pruning:
         case Masked():
             _check_sparsity(directory, achieved, pruning)
@@ -65,7 +71,7 @@ def check_checkpoint(directory: Path, *, pruning: Pruned | None = None) -> dict[
             _check_sizes(directory, architecture.shapes, pruning.after)
         case Padded():
             _check_sizes(directory, architecture.shapes, pruning.after)
-            _check_padding(architecture, reader, pruning)
+            _check_padding(architecture, census, pruning)
     if not math.isfinite(loss):
         raise InputError(f"{directory} gives a loss of {loss}; nothing is published.")
     return {
@@ -80,16 +86,21 @@ def check_checkpoint(directory: Path, *, pruning: Pruned | None = None) -> dict[
 
 
 def describe_model(
-    directory: Path, parent: Path | None = None, pruning: Pruned | None = None
+    directory: Path,
+    parent: Path | None = None,
+    pruning: Pruned | None = None,
+    *,
+    census: Census | None = None,
 ) -> dict[str, Any]:
     """The manifest's model section: architecture, dtype, shapes, parameter counts, tokenizer.
 
     `parameters` are those stored; `padding`, where there is some, how many of them are no weights.
+    What the `census` of the directory has counted is not read again.
     """
     described = (
         describe_foreign(directory)
         if isinstance(pruning, Foreign)
-        else _describe(directory, pruning)
+        else _describe(directory, pruning, census or Census(directory))
     )
     if parent is not None:
         reader = CheckpointReader(parent)
@@ -99,13 +110,10 @@ def describe_model(
     return described
 
 
-def _describe(directory: Path, pruning: Pruned | None) -> dict[str, Any]:
-    config, reader = read_config(directory), CheckpointReader(directory)
-    architecture = Architecture.of(directory)
+def _describe(directory: Path, pruning: Pruned | None, reader: Census) -> dict[str, Any]:
+    config, architecture = read_config(directory), Architecture.of(directory)
     counted = _stored(architecture, reader)
-    zeros = sum(
-        int(torch.count_nonzero(block == 0)) for name in counted for block in reader.blocks(name)
-    )
+    zeros = sum(reader.zeros(name) for name in counted)
     parameters = sum(math.prod(reader.entries[name].shape) for name in counted)
     shapes = architecture.shapes
     described: dict[str, Any] = {
@@ -130,12 +138,6 @@ def _describe(directory: Path, pruning: Pruned | None) -> dict[str, Any]:
         found = paddings(pruning, architecture.expected_shapes(), shapes.head_dim)
         described["padding"] = sum(padding.entries for padding in found)
     return described
-
-
-def _opened(directory: Path) -> tuple[Architecture, CheckpointReader]:
-    architecture, reader = Architecture.of(directory), CheckpointReader(directory)
-    architecture.check(reader)
-    return architecture, reader
 
 
 def _stored(architecture: Architecture, reader: CheckpointReader) -> list[str]:
@@ -190,34 +192,33 @@ def _check_sizes(directory: Path, shapes: Shapes, target: Sizes) -> None:
             )
 
 
-def _walk(
-    architecture: Architecture, reader: CheckpointReader, pattern: Pattern
-) -> tuple[int, int, float]:
-    """Every tensor once: zeros and total of the layers' matrices, and the loss on a few tokens."""
-    dtype = architecture.dtype(reader)
-    count = min(PROBE_TOKENS, architecture.shapes.positions)
-    ids = (torch.arange(count) * 7 % architecture.shapes.vocabulary)[None]  # [1, T]
-    hidden = architecture.embed(reader, ids, dtype)
-    positions = architecture.positions(count, dtype)
-    zeros = total = 0
-    with products(choose_products(dtype, "cpu")):
-        for i in range(architecture.num_layers):
-            layer = architecture.load_layer(reader, i, dtype)
-            for group in architecture.input_groups:
-                for name in group:
-                    weight = layer.get_submodule(name).weight
-                    _check_groups(f"model.layers.{i}.{name}.weight", weight, pattern)
-                    zeros += count_zeros(weight)
-                    total += weight.numel()
-            hidden = architecture.run_layer(layer, i, hidden, positions)
-            del layer
-        normed = architecture.final_norm(reader, dtype)(hidden)
-        logits = architecture.logits(reader, normed)[0].float()  # [T, V]
-    if architecture.head_name(reader) == HEAD:
+def _probe(decoder: Decoder, pattern: Pattern) -> float:
+    """The loss on a few tokens; every tensor is read once, and so checked and counted."""
+    shapes, reader = decoder.architecture.shapes, decoder.reader
+    count = min(PROBE_TOKENS, shapes.positions)
+    ids = (torch.arange(count) * 7 % shapes.vocabulary)[None]  # [1, T]
+    hidden = decoder.embed(ids)
+    for layer in decoder.layers():
+        for name in shapes.matrices:
+            weight = layer.module.get_submodule(name).weight
+            _check_groups(f"model.layers.{layer.number}.{name}.weight", weight, pattern)
+        hidden = layer.run(hidden)
+    logits = decoder.logits(hidden)[0].float()  # [T, V]
+    if decoder.architecture.head_name(reader) == HEAD:
         for _ in reader.blocks(EMBEDDING):
             pass  # reading is checking
-    loss = nn.functional.cross_entropy(logits[:-1], ids[0, 1:])
-    return zeros, total, float(loss)
+    return float(nn.functional.cross_entropy(logits[:-1], ids[0, 1:]))
+
+
+def _sparsity(architecture: Architecture, census: Census) -> float:
+    """The share of zeros among the weights of the layers' matrices."""
+    names = [
+        f"model.layers.{layer}.{name}.weight"
+        for layer in range(architecture.num_layers)
+        for name in architecture.shapes.matrices
+    ]
+    total = sum(math.prod(census.entries[name].shape) for name in names)
+    return sum(census.zeros(name) for name in names) / total
 
 
 def _check_groups(name: str, weight: Tensor, pattern: Pattern) -> None:

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
 from espalier.errors import InputError
-from espalier.models.adapter import Architecture
-from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.decoder import Decoder
 
 MAX_DIFFERENCE, MAX_KL = 1e-3, 1e-5
 
@@ -47,14 +46,11 @@ def check_logits(directory: Path, file: Path) -> dict[str, Any]:
 
 def stock_logits(directory: Path, input_ids: Tensor, positions: Tensor) -> Tensor:
     """Logits float32 [B, T, V] of ids int64 [B, T] at positions int64 [T]; memory is a layer's."""
-    architecture, reader = Architecture.of(directory), CheckpointReader(directory)
-    hidden = architecture.embed(reader, input_ids, torch.float32)
-    placed = architecture.positions(len(positions), torch.float32, ids=positions[None])
-    for number in range(architecture.num_layers):
-        layer = architecture.load_layer(reader, number, torch.float32)
-        hidden = architecture.run_layer(layer, number, hidden, placed)
-    normed = architecture.final_norm(reader, torch.float32)(hidden)
-    return architecture.logits(reader, normed)
+    decoder = Decoder(directory, dtype=torch.float32, position_ids=positions)
+    hidden = decoder.embed(input_ids)
+    for layer in decoder.layers():
+        hidden = layer.run(hidden)
+    return decoder.logits(hidden)
 
 
 def _divergence(expected: Tensor, found: Tensor) -> Tensor:

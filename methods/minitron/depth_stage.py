@@ -11,11 +11,11 @@ from espalier.data.token_ids import Limits
 from espalier.data.windows import leading_windows
 from espalier.errors import InputError
 from espalier.figures import save
+from espalier.models.decoder import Decoder
 from espalier.models.gates import check_parent
 from espalier.models.tokenizer import load_tokenizer
 from espalier.pruning.depth.cuts import cuts_of
 from espalier.pruning.depth.measure import Answers, Sample, measure
-from espalier.pruning.layers.decoder import Decoder
 from espalier.pruning.scores import about_data, model_name, shortened, write_scores
 from methods.minitron.plots import draw_depth
 from methods.minitron.spec import PERPLEXITY, DepthScoreParameters

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espalier.pruning.layers.taps import Tap, inputs_of, outputs_of
 from methods.minitron.spec import Aggregation
 
 HIDDEN, INTERMEDIATE, HEADS = "hidden", "intermediate", "heads"
@@ -71,39 +72,30 @@ class WidthImportance:
         self._sizes, self._head_dim = sizes, head_dim
         self._batch, self._sequence = batch, sequence
         self._found: dict[str, OverSamples] = {}
-        self._hooks: list[Any] = []
 
-    def begin(self, module: nn.Module) -> None:
-        """Hook the layer."""
+    def begin(self, module: nn.Module) -> list[Tap]:
+        """Look at the two norms, the heads and the neurons."""
         self._found = {site: OverSamples(self._batch, n) for site, n in self._sizes.items()}
         norms = ("input_layernorm", "post_attention_layernorm")
-        self._hooks = [
-            module.get_submodule(name).register_forward_hook(self._output) for name in norms
+        return [
+            *(outputs_of(name, self._channels) for name in norms),
+            inputs_of("self_attn.o_proj", self._heads),
+            inputs_of("mlp.down_proj", self._neurons),
         ]
-        inputs = {"self_attn.o_proj": self._heads, "mlp.down_proj": self._neurons}
-        self._hooks += [
-            module.get_submodule(name).register_forward_pre_hook(hook)
-            for name, hook in inputs.items()
-        ]
-
-    def see(self, inputs: Tensor, outputs: Tensor) -> None:
-        """The hooks have seen all."""
 
     def end(self) -> dict[str, Any]:
         """The layer's importances; channels are those of its two norms together."""
-        for hook in self._hooks:
-            hook.remove()
         return {site: found.value.tolist() for site, found in self._found.items()}
 
-    def _output(self, module: nn.Module, arguments: Any, output: Tensor) -> None:
-        self._take(HIDDEN, output.float())
+    def _channels(self, outputs: Tensor) -> None:
+        self._take(HIDDEN, outputs.float())
 
-    def _neurons(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        self._take(INTERMEDIATE, arguments[0].float())
+    def _neurons(self, inputs: Tensor) -> None:
+        self._take(INTERMEDIATE, inputs.float())
 
-    def _heads(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        outputs = arguments[0].float()  # [B, T, heads * head_dim]
-        self._take(HEADS, outputs.unflatten(-1, (-1, self._head_dim)).norm(dim=-1))  # [B, T, heads]
+    def _heads(self, inputs: Tensor) -> None:
+        heads = inputs.float().unflatten(-1, (-1, self._head_dim))  # [B, T, heads, head_dim]
+        self._take(HEADS, heads.norm(dim=-1))
 
     def _take(self, site: str, activations: Tensor) -> None:
         self._found[site].add(over_tokens(activations, self._sequence))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from espalier.errors import InputError
+from espalier.pruning.layers.taps import Tap, across
 
 
 def block_influence(inputs: Tensor, outputs: Tensor) -> Tensor:
@@ -29,9 +30,10 @@ class BlockInfluence:
     def __init__(self) -> None:
         self._samples: list[float] = []
 
-    def begin(self, module: nn.Module) -> None:
-        """Nothing has been seen of this layer."""
+    def begin(self, module: nn.Module) -> list[Tap]:
+        """Look at the layer as a whole."""
         self._samples = []
+        return [across("", self.see)]
 
     def see(self, inputs: Tensor, outputs: Tensor) -> None:
         """Take in hidden states [B, T, H] before and after the layer."""

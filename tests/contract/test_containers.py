@@ -21,7 +21,7 @@ from tests.contract.command import (
     tree,
     without_times,
 )
-from tests.contract.waiting import wait_for, wait_until
+from tests.contract.waiting import wait_for_layer, wait_until
 from tests.tiny import tiny_llama, token_rows
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
@@ -135,7 +135,7 @@ def start(store: Path, words: list[str], engine: Engine) -> subprocess.Popen[str
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_for(store, "checkpoints/*.partial-*/model-00003-of-*.safetensors", process)
+    wait_for_layer(store, 2, process)
     return process
 
 

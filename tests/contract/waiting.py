@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from espalier.models.checkpoint.shards import JOURNAL
+
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Until `holds()`; fails after `seconds`."""
@@ -23,3 +25,20 @@ def wait_for(store: Path, pattern: str, process: subprocess.Popen[Any]) -> None:
         return any(store.glob(pattern))
 
     wait_until(made_it, 120)
+
+
+def wait_for_layer(store: Path, layer: int, process: subprocess.Popen[Any]) -> None:
+    """Until the process has put that layer of a checkpoint on the disk."""
+
+    def written() -> bool:
+        assert process.poll() is None, "the process ended early"
+        return layer in layers_written(store)
+
+    wait_until(written, 120)
+
+
+def layers_written(store: Path) -> set[int]:
+    """The layers of unfinished checkpoints that are on the disk."""
+    journals = store.glob(f"checkpoints/*.partial-*/{JOURNAL}")
+    lines = [line for journal in journals for line in journal.read_text().splitlines()]
+    return {int(name.split(".")[2]) for name in lines if name.startswith("model.layers.")}

@@ -11,7 +11,7 @@ import pytest
 
 from espalier.contract.paths import ROOT
 from tests.contract.command import espalier, refused
-from tests.contract.waiting import wait_until
+from tests.contract.waiting import layers_written, wait_until
 from tests.slurm.cluster import Cluster, lacking, running
 from tests.tiny import tiny_llama, token_rows
 
@@ -121,7 +121,7 @@ def deep(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def begun(store: Path) -> bool:
-    return any(store.glob("checkpoints/*.partial-*/model-00003-of-*.safetensors"))
+    return 2 in layers_written(store)
 
 
 def went_on(cluster: Cluster, store: Path, number: str) -> None:

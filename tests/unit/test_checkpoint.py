@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.models.checkpoint.companions import copy_config
-from espalier.models.checkpoint.layout import plan_files, write_index
 from espalier.models.checkpoint.locate import INDEX
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import write_safetensors
@@ -54,16 +53,6 @@ def test_copied_tensors_keep_their_bytes(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "again.safetensors", {n: TENSORS[n] for n in entries})
     copied = (tmp_path / "copy.safetensors").read_bytes()
     assert copied == (tmp_path / "again.safetensors").read_bytes()
-
-
-def test_units_never_share_a_file_and_files_stay_below_the_limit(tmp_path: Path) -> None:
-    save_file({str(i): torch.zeros(10) for i in range(5)}, tmp_path / "model.safetensors")
-    entries = CheckpointReader(tmp_path).entries
-    files = plan_files([[entries["0"], entries["1"], entries["2"]], [entries["3"]]], limit=80)
-    assert [[file.tensors for file in unit] for unit in files] == [[("0", "1"), ("2",)], [("3",)]]
-    assert files[1][0].name == "model-00003-of-00003.safetensors"
-    write_index(tmp_path, [f for unit in files for f in unit], {str(i): 40 for i in range(5)})
-    assert json.loads((tmp_path / INDEX).read_text())["metadata"]["total_size"] == 160
 
 
 def test_sharded_checkpoint(tmp_path: Path) -> None:

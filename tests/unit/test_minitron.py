@@ -8,13 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from espalier.errors import InputError
+from espalier.models.decoder import Decoder, Layer
 from espalier.pruning.depth.cuts import CHUNK_TOKENS, Cut, chunk_tokens, cuts_of, layer_runs
-from espalier.pruning.depth.depth_search import choose_block, order_of_removal, walk
+from espalier.pruning.depth.depth_search import choose_block, order_of_removal, with_and_without
 from espalier.pruning.depth.measure import Sample, measure
-from espalier.pruning.layers.decoder import Decoder
 from espalier.pruning.layers.one_pass import one_pass
 from methods.minitron.importance import (
     WidthImportance,
@@ -36,13 +36,13 @@ def test_the_walk_is_the_plain_loop(layers: int, counts: list[int]) -> None:
     cuts = cuts_of(layers, [count for count in counts if count <= layers])
     runs = 0
 
-    def advance(module: Any, layer: int, state: tuple[int, ...]) -> tuple[int, ...]:
+    def advance(layer: Layer, state: tuple[int, ...]) -> tuple[int, ...]:
         nonlocal runs
         runs += 1
-        return (*state, layer)
+        return (*state, layer.number)
 
-    modules: Any = ((layer, None) for layer in range(layers))
-    whole, without = walk(modules, (), cuts, advance)
+    modules = (Layer(n, nn.Identity(), lambda: None, lambda m, n, h: h) for n in range(layers))
+    whole, without = with_and_without(modules, (), cuts, advance)
     assert whole == tuple(range(layers))
     for cut in cuts:
         expected = [n for n in range(layers) if not cut.first <= n < cut.first + cut.count]

@@ -13,9 +13,10 @@ import torch
 
 from espalier.contract.pattern import Pattern
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.models import device
+from espalier.models.device import require_device
 from espalier.models.gates import check_checkpoint
 from espalier.pruning.layers.resume import ResumeState
+from espalier.pruning.layers.walk import Step
 from espalier.pruning.masked import stream
 from espalier.pruning.masked.stream import Job, prune_checkpoint
 from methods.magnitude.algorithm import Magnitude
@@ -139,16 +140,16 @@ def test_resumed_run_gives_the_same_bytes(
     make_checkpoint(tmp_path / "m", num_hidden_layers=3)
     whole = prune_checkpoint(make_context(tmp_path / "m", tmp_path / "a"), job(method))
 
-    prune_layer = stream._Run._prune_layer
+    visit = stream._Masking.visit
 
-    def failing(self: Any, module: Any, layer: int, *rest: Any) -> Any:
-        if layer == fail_at:
+    def failing(self: Any, step: Step) -> Any:
+        if step.number == fail_at:
             raise _KilledError
-        return prune_layer(self, module, layer, *rest)
+        return visit(self, step)
 
     context = make_context(tmp_path / "m", tmp_path / "b")
     with monkeypatch.context() as patch, pytest.raises(_KilledError):
-        patch.setattr(stream._Run, "_prune_layer", failing)
+        patch.setattr(stream._Masking, "visit", failing)
         prune_checkpoint(context, job(method))
     assert ResumeState.load(context.scratch).next_layer == fail_at
     again = prune_checkpoint(context, job(method))
@@ -234,4 +235,4 @@ def test_mixed_dtypes(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_cuda_without_a_gpu_stops() -> None:
     with pytest.raises(EnvironmentFailure, match="no GPU"):
-        device.require_device("cuda")
+        require_device("cuda")

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from espalier.contract.progress import Progress
 from espalier.errors import InputError
+from espalier.models.checkpoint.writer import CheckpointWriter
 from espalier.models.gates import check_checkpoint
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.structured.record import uniform
@@ -122,18 +123,34 @@ def test_hidden_channels_by_hand(tmp_path: Path) -> None:
     assert torch.isfinite(logits(model, make_ids())).all()
 
 
-def test_a_finished_file_is_kept(tmp_path: Path) -> None:
-    """What an interrupted run has written is not written again, and the result is the same."""
+def test_what_a_killed_run_wrote_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written twice, and the result is that of one run."""
     make_checkpoint(tmp_path / "parent", num_hidden_layers=3)
     cut(tmp_path / "parent", tmp_path / "once", Kept([0, 2]), layers=2)
     (tmp_path / "again").mkdir()
-    first = next(iter(sorted((tmp_path / "once").glob("*.safetensors"))))
-    copied = tmp_path / "again" / first.name
-    copied.write_bytes(first.read_bytes())
-    stamp = copied.stat().st_mtime_ns
     target = replace(Shapes.of(read_config(tmp_path / "parent")), layers=2)
-    restructure(tmp_path / "parent", tmp_path / "again", Kept([0, 2]), target, Progress())
-    assert copied.stat().st_mtime_ns == stamp
+    write, calls = CheckpointWriter.write, []
+
+    def killed(self: CheckpointWriter, contents: Any) -> None:
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        calls.append(sorted(contents))
+        write(self, contents)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CheckpointWriter, "write", killed)
+        restructure(tmp_path / "parent", tmp_path / "again", Kept([0, 2]), target, Progress())
+    assert not (tmp_path / "again" / "model.safetensors").exists()
+
+    def counted(self: CheckpointWriter, contents: Any) -> None:
+        calls.append(sorted(contents))
+        write(self, contents)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointWriter, "write", counted)
+        restructure(tmp_path / "parent", tmp_path / "again", Kept([0, 2]), target, Progress())
+    names = [name for call in calls for name in call]
+    assert len(names) == len(set(names)) == len(load_all(tmp_path / "once"))
     for file in sorted((tmp_path / "once").iterdir()):
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
 

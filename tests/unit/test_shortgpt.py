@@ -7,9 +7,10 @@ import torch
 from torch.nn.functional import cosine_similarity
 
 from espalier.errors import InputError
-from espalier.pruning.layers.decoder import Decoder
+from espalier.models.decoder import Decoder
 from espalier.pruning.layers.one_pass import one_pass
 from espalier.pruning.layers.resume import ResumeState
+from espalier.pruning.layers.taps import Tap
 from methods.shortgpt.algorithm import BlockInfluence, least_influential
 from tests.unit.tiny_checkpoints import make_checkpoint, make_context, make_ids
 
@@ -44,11 +45,11 @@ def test_a_killed_pass_goes_on_at_its_layer(
     observer, context = BlockInfluence(), make_context(tmp_path / "model", tmp_path / "killed")
     begin, layers = observer.begin, [0]
 
-    def failing(module: torch.nn.Module) -> None:
+    def failing(module: torch.nn.Module) -> list[Tap]:
         layers[0] += 1
         if layers[0] == 3:
             raise KeyboardInterrupt
-        begin(module)
+        return begin(module)
 
     monkeypatch.setattr(observer, "begin", failing)
     with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """From sharded weights to a Hugging Face directory, a tensor at a time."""
 
 import json
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -8,10 +9,9 @@ from torch import Tensor
 
 from espalier.contract.files import write_text
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
-from espalier.models.checkpoint.header import TensorEntry
-from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
+from espalier.models.checkpoint.header import TensorSpec
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.checkpoint.writer import NAMES, write_safetensors
+from espalier.models.checkpoint.writer import NAMES, CheckpointWriter
 from training.gpu_fsdp.model import LanguageModel
 from training.protocol.sparsity import is_masked
 
@@ -26,36 +26,24 @@ def export(
     """
     dtype = getattr(torch, str(config["torch_dtype"]))
     weights = model.named_weights()
-    entries = {
-        name: TensorEntry(
-            name, NAMES[dtype], tuple(weight.shape), target, 0, weight.numel() * dtype.itemsize
-        )
-        for name, weight in weights.items()
-    }
-    layers = [f".layers.{i}." for i in range(len(model.layers))]
-    units = [[e for name, e in entries.items() if place in name] for place in layers]
-    units.append([e for name, e in entries.items() if ".layers." not in name])
-    files = [file for unit in plan_files(units) for file in unit]
+    writer = None
     if rank == 0:
         target.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        whole = {name: _whole(weights[name]).to(dtype) for name in file.tensors}
-        if rank == 0:
-            write_safetensors(target / file.name, {n: t.cpu() for n, t in whole.items()})
-    if rank == 0:
-        _finish(target, files, entries, config, tokenizer)
+        specs = [TensorSpec(n, NAMES[dtype], tuple(w.shape)) for n, w in weights.items()]
+        writer = CheckpointWriter(target, specs)
+    for _, names in groupby(weights, key=_unit):
+        whole = {name: _whole(weights[name]).to(dtype) for name in names}
+        if writer is not None:
+            writer.write(whole)
+    if writer is not None:
+        writer.finish()
+        copy_companions(tokenizer, target)
+        write_text(target / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _finish(
-    target: Path,
-    files: list[PlannedFile],
-    entries: dict[str, TensorEntry],
-    config: dict[str, object],
-    tokenizer: Path,
-) -> None:
-    write_index(target, files, {name: entry.nbytes for name, entry in entries.items()})
-    copy_companions(tokenizer, target)
-    write_text(target / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+def _unit(name: str) -> list[str]:
+    """What is written at once: a layer, or a tensor outside the layers."""
+    return name.split(".")[:3]
 
 
 def _whole(tensor: Tensor) -> Tensor:

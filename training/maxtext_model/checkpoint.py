@@ -1,8 +1,7 @@
 """Hugging Face directories read into sharded arrays, and written from them, a layer at a time."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ from typing import Any
 import jax
 import ml_dtypes
 import numpy as np
-import safetensors
 
 from espalier.contract.files import write_text
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import InputError
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
-from espalier.models.checkpoint.header import TensorEntry
-from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
+from espalier.models.checkpoint.header import TensorSpec
 from espalier.models.checkpoint.locate import locate
+from espalier.models.checkpoint.shards import ShardWriter
 from espalier.models.shapes import Shapes
 from training.maxtext_model.names import STACKED_AXIS, Weight, weights
 from training.maxtext_model.shape import stored_dtype
@@ -26,7 +24,7 @@ from training.protocol.sparsity import is_masked
 NUMPY_DTYPES: dict[str, Any] = {
     "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
 }  # fmt: skip
-STORED = {"float32": ("F32", 4), "bfloat16": ("BF16", 2), "float16": ("F16", 2)}
+STORED = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 Arrays = dict[tuple[str, ...], jax.Array]
 
 
@@ -101,22 +99,20 @@ def write_checkpoint(
     Raises:
         EnvironmentFailure: the disk is full or cannot be written.
     """
-    dtype, item = STORED[stored_dtype(config)]
-    found = {weight.name: weight for weight in weights(Shapes.of(config), scanned=scanned)}
-    entries = {
-        name: TensorEntry(name, dtype, w.stored, target, 0, item * int(np.prod(w.stored)))
-        for name, w in found.items()
-    }
-    files = [file for unit in plan_files(list(_units(entries.values()))) for file in unit]
-    first = jax.process_index() == 0
-    if first:
+    dtype = STORED[stored_dtype(config)]
+    found = list(weights(Shapes.of(config), scanned=scanned))
+    writer = None
+    if jax.process_index() == 0:
         target.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        tensors = {name: _whole(arrays, found[name], NUMPY_DTYPES[dtype]) for name in file.tensors}
-        if first:
-            _write_file(target / file.name, tensors)
-    if first:
-        _finish(target, files, entries, config, tokenizer)
+        writer = ShardWriter(target, [TensorSpec(w.name, dtype, w.stored) for w in found])
+    for _, unit in groupby(found, key=lambda weight: weight.name.split(".")[:3]):
+        tensors = {w.name: _whole(arrays, w, NUMPY_DTYPES[dtype]) for w in unit}
+        if writer is not None:
+            writer.write_blocks({n: [tensor.view(np.uint8)] for n, tensor in tensors.items()})
+    if writer is not None:
+        writer.finish()
+        copy_companions(tokenizer, target)
+        write_text(target / CONFIG, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
 
 
 def sparsity_of(checkpoint: Path) -> float:
@@ -131,12 +127,6 @@ def sparsity_of(checkpoint: Path) -> float:
     return zeros / total
 
 
-def _units(entries: Iterable[TensorEntry]) -> Iterator[list[TensorEntry]]:
-    """A layer's tensors together, and what is before and after them."""
-    for _, unit in groupby(entries, key=lambda entry: entry.name.split(".")[:3]):
-        yield list(unit)
-
-
 def _whole(arrays: Arrays, weight: Weight, dtype: Any) -> np.ndarray[Any, Any]:
     """A tensor as Hugging Face has it, gathered from all processes."""
     array = arrays[weight.path]
@@ -147,38 +137,3 @@ def _whole(arrays: Arrays, weight: Weight, dtype: Any) -> np.ndarray[Any, Any]:
         array = jax.jit(lambda part: part, out_shardings=everywhere)(array)
     found = np.asarray(array.addressable_data(0) if array.is_fully_replicated else array)
     return np.ascontiguousarray(weight.to_hugging_face(found).astype(dtype))
-
-
-def _write_file(path: Path, tensors: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    contents = {  # addresses: `tensors` keeps the arrays alive until the file is written
-        name: safetensors.TensorSpec(
-            dtype=tensor.dtype.name,
-            shape=list(tensor.shape),
-            data_ptr=tensor.ctypes.data,
-            data_len=tensor.nbytes,
-        )
-        for name, tensor in tensors.items()
-    }
-    try:
-        safetensors.serialize_file(contents, str(partial), {"format": "pt"})
-        with partial.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise EnvironmentFailure(
-            f"{path} cannot be written: {error}; free the space or choose another store."
-        ) from None
-
-
-def _finish(
-    target: Path,
-    files: list[PlannedFile],
-    entries: Mapping[str, TensorEntry],
-    config: Mapping[str, Any],
-    tokenizer: Path,
-) -> None:
-    write_index(target, files, {name: entry.nbytes for name, entry in entries.items()})
-    copy_companions(tokenizer, target)
-    write_text(target / CONFIG, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")

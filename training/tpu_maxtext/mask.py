@@ -32,7 +32,7 @@ class KeptEntries(StoredWeights):
 
     def _tensor(self, weight: Weight) -> np.ndarray[Any, Any]:
         if self._zeros.padded is None:
-            return np.not_equal(super()._tensor(weight), 0)
+            return np.asarray(super()._tensor(weight) != 0)
         kept = np.ones(weight.stored, bool)
         if padding := self._padding.get(weight.name):
             for dimension, ranges in enumerate(padding.ranges):

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: which tensor lies where. Needs no torch.
+"""The header of a safetensors file: which tensor lies where, read and made. Needs no torch.
 
 Format: 8 bytes little-endian header length, that many bytes of JSON, then the tensors' bytes
 (https://huggingface.co/docs/safetensors, "Format").
@@ -6,6 +6,7 @@ Format: 8 bytes little-endian header length, that many bytes of JSON, then the t
 
 import json
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,25 @@ from typing import Any
 from espalier.errors import InputError
 
 LENGTH_BYTES = 8
+ALIGNMENT = 8
 MAX_HEADER_BYTES = 100_000_000
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor that is to be written; `dtype` as safetensors names it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,35 @@ class TensorEntry:
     file: Path
     offset: int
     nbytes: int
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.name, self.dtype, self.shape)
+
+
+def make_header(
+    tensors: Iterable[TensorSpec], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, int]]:
+    """A file's first bytes, and the byte of the file from which each tensor lies.
+
+    Tensors of wide dtypes come first, so that each is aligned to its item; else their order stays.
+    The dictionary has the order in which they lie.
+    """
+    ordered = sorted(tensors, key=lambda tensor: -ITEM_BYTES[tensor.dtype])
+    content: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    ends = [0]
+    for tensor in ordered:
+        ends.append(ends[-1] + tensor.nbytes)
+        content[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": ends[-2:],
+        }
+    encoded = json.dumps(content, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % ALIGNMENT)
+    start = LENGTH_BYTES + len(encoded)
+    offsets = {t.name: start + first for t, first in zip(ordered, ends[:-1], strict=True)}
+    return len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded, offsets
 
 
 def read_header(file: Path) -> dict[str, TensorEntry]:

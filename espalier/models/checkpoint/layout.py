@@ -1,61 +1,81 @@
-"""Which file of a sharded checkpoint holds which tensor, and the index that says so."""
+"""How a checkpoint is divided into files, as transformers divides it. Needs no torch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from espalier.contract.files import write_text
-from espalier.models.checkpoint.header import TensorEntry
-from espalier.models.checkpoint.locate import INDEX
+from espalier.models.checkpoint.header import TensorSpec, make_header
+from espalier.models.checkpoint.locate import INDEX, SINGLE
 
-MAX_FILE_BYTES = 5_000_000_000
+MAX_SHARD_BYTES = 5_000_000_000
+"""Of a file's tensors: what transformers writes as `max_shard_size="5GB"`."""
 
 
 @dataclass(frozen=True)
-class PlannedFile:
-    """One shard to be written: its name and its tensors' names."""
+class Shard:
+    """One file that is to be written: everything in it but the tensors' bytes is known.
+
+    Attributes:
+        name: of the file.
+        tensors: what it holds.
+    """
 
     name: str
-    tensors: tuple[str, ...]
+    tensors: tuple[TensorSpec, ...]
+
+    @cached_property
+    def _header(self) -> tuple[bytes, dict[str, int]]:
+        return make_header(self.tensors)
+
+    @property
+    def header(self) -> bytes:
+        """The file's first bytes."""
+        return self._header[0]
+
+    @property
+    def offsets(self) -> dict[str, int]:
+        """The byte of the file from which each tensor lies, in the order in which they lie."""
+        return self._header[1]
+
+    @property
+    def nbytes(self) -> int:
+        """The file's size."""
+        return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
 
 
-def plan_files(
-    units: Sequence[Sequence[TensorEntry]], limit: int = MAX_FILE_BYTES
-) -> list[list[PlannedFile]]:
-    """Give each unit (a decoder layer, or the rest) files of its own of at most `limit` bytes.
+def plan_shards(tensors: Iterable[TensorSpec], limit: int = MAX_SHARD_BYTES) -> list[Shard]:
+    """Files of at most `limit` bytes of tensors each, or of one tensor that is larger.
 
-    A unit that never shares a file is written, and resumed, without the others.
+    One file is called `model.safetensors`; several are numbered.
     """
-    parts = [_split(unit, limit) for unit in units]
-    total = sum(len(part) for part in parts)
-    files: list[list[PlannedFile]] = []
-    number = 0
-    for part in parts:
-        files.append([])
-        for names in part:
-            number += 1
-            files[-1].append(PlannedFile(f"model-{number:05}-of-{total:05}.safetensors", names))
-    return files
+    parts: list[list[TensorSpec]] = []
+    filled = limit
+    for tensor in tensors:
+        if not parts or filled + tensor.nbytes > limit:
+            parts.append([])
+            filled = 0
+        parts[-1].append(tensor)
+        filled += tensor.nbytes
+    if len(parts) == 1:
+        return [Shard(SINGLE, tuple(parts[0]))]
+    return [
+        Shard(f"model-{number:05}-of-{len(parts):05}.safetensors", tuple(part))
+        for number, part in enumerate(parts, start=1)
+    ]
 
 
-def write_index(directory: Path, files: Sequence[PlannedFile], nbytes: Mapping[str, int]) -> None:
-    """Write `model.safetensors.index.json` for the files planned."""
-    weight_map = {name: file.name for file in files for name in file.tensors}
+def write_index(directory: Path, shards: Sequence[Shard]) -> None:
+    """Write `model.safetensors.index.json`, which several files need; one has none."""
+    if len(shards) == 1:
+        (directory / INDEX).unlink(missing_ok=True)
+        return
+    weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
+    total = sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
     index = {
-        "metadata": {"total_size": sum(nbytes[name] for name in weight_map)},
+        "metadata": {"total_size": total},
         "weight_map": dict(sorted(weight_map.items())),
     }
     write_text(directory / INDEX, json.dumps(index, indent=2) + "\n")
-
-
-def _split(unit: Sequence[TensorEntry], limit: int) -> list[tuple[str, ...]]:
-    parts: list[list[str]] = [[]]
-    filled = 0
-    for entry in unit:
-        if parts[-1] and filled + entry.nbytes > limit:
-            parts.append([])
-            filled = 0
-        parts[-1].append(entry.name)
-        filled += entry.nbytes
-    return [tuple(part) for part in parts if part]

@@ -1,21 +1,19 @@
-"""Writing safetensors in a stream: each file under a temporary name, synced, then renamed."""
+"""Writing tensors in a stream: a single file, or a checkpoint's."""
 
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from espalier.errors import EnvironmentFailure
-from espalier.models.checkpoint.header import ITEM_BYTES, LENGTH_BYTES, TensorEntry
+from espalier.models.checkpoint.header import TensorEntry, TensorSpec, make_header
 from espalier.models.checkpoint.reader import TORCH_DTYPES, check_finite, read_blocks, read_entry
+from espalier.models.checkpoint.shards import ShardWriter
 
-ALIGNMENT = 8
 NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 
@@ -42,10 +40,6 @@ class Selected:
             for size, kept in zip(self.entry.shape, chosen, strict=True)
         )
 
-    @property
-    def nbytes(self) -> int:
-        return math.prod(self.shape) * ITEM_BYTES[self.entry.dtype]
-
     def blocks(self) -> Iterator[Tensor]:
         """The tensor in order: in pieces where all rows are kept, else at once.
 
@@ -66,6 +60,22 @@ Content: TypeAlias = "Tensor | TensorEntry | Selected"
 """A tensor in memory, the place of one that is copied in pieces and never held whole, or a part."""
 
 
+class CheckpointWriter(ShardWriter):
+    """Writes a checkpoint's tensors from memory and from other checkpoints."""
+
+    def write(self, contents: Mapping[str, Content]) -> None:
+        """Put tensors in their places; once this returns they survive a kill.
+
+        Raises:
+            EnvironmentFailure: the disk is full or cannot be written.
+            InputError: a copied tensor holds NaN or infinities.
+        """
+        for name, content in contents.items():
+            if spec_of(name, content) != self.specs[name]:
+                raise RuntimeError(f"{name} is {spec_of(name, content)}, not {self.specs[name]}")
+        self.write_blocks({name: _bytes(content) for name, content in contents.items()})
+
+
 def write_safetensors(
     path: Path, contents: Mapping[str, Content], metadata: Mapping[str, str] | None = None
 ) -> None:
@@ -75,22 +85,16 @@ def write_safetensors(
         EnvironmentFailure: the disk is full or cannot be written.
         InputError: a copied tensor holds NaN or infinities.
     """
-    # Wide dtypes first, so that every tensor is aligned to its item.
-    ordered = dict(sorted(contents.items(), key=lambda item: -ITEM_BYTES[_describe(item[1])[0]]))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
-    offset = 0
-    for name, content in ordered.items():
-        dtype, shape, nbytes = _describe(content)
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + nbytes]}
-        offset += nbytes
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % ALIGNMENT)
+    header, offsets = make_header(
+        (spec_of(name, content) for name, content in contents.items()), metadata
+    )
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as stream:
-            stream.write(len(encoded).to_bytes(LENGTH_BYTES, "little") + encoded)
-            for content in ordered.values():
-                _write(stream, content)
+            stream.write(header)
+            for name in offsets:
+                for block in _bytes(contents[name]):
+                    stream.write(block)
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
@@ -101,18 +105,19 @@ def write_safetensors(
         ) from None
 
 
-def _describe(content: Content) -> tuple[str, list[int], int]:
+def spec_of(name: str, content: Content) -> TensorSpec:
+    """What a content is when it is written as `name`."""
     if isinstance(content, TensorEntry):
-        return content.dtype, list(content.shape), content.nbytes
+        return TensorSpec(name, content.dtype, content.shape)
     if isinstance(content, Selected):
-        return content.entry.dtype, list(content.shape), content.nbytes
-    return NAMES[content.dtype], list(content.shape), content.numel() * content.element_size()
+        return TensorSpec(name, content.entry.dtype, content.shape)
+    return TensorSpec(name, NAMES[content.dtype], tuple(content.shape))
 
 
-def _write(stream: BinaryIO, content: Content) -> None:
+def _bytes(content: Content) -> Iterator[Any]:
     for block in _blocks(content):
         flat = block.detach().cpu().contiguous().reshape(-1)
-        stream.write(flat.view(torch.uint8).numpy())
+        yield flat.view(torch.uint8).numpy()
 
 
 def _blocks(content: Content) -> Iterator[Tensor]:

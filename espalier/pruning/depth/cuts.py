@@ -23,7 +23,7 @@ def cuts_of(layers: int, counts: Iterable[int]) -> list[Cut]:
 
 
 def layer_runs(layers: int, cuts: Sequence[Cut]) -> int:
-    """How often `walk` (depth_search) runs a layer."""
+    """How often `with_and_without` (depth_search) runs a layer."""
     return layers + sum(layers - cut.end for cut in cuts)
 
 

@@ -8,34 +8,32 @@ L + (L-k)(L-k+1).
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from torch import nn
-
+from espalier.models.decoder import Layer
 from espalier.pruning.depth.cuts import Cut
 
 State = TypeVar("State")
-Layers = Iterable[tuple[int, nn.Module]]
 
 
-def walk(
-    layers: Layers,
+def with_and_without(
+    layers: Iterable[Layer],
     start: State,
     cuts: Sequence[Cut],
-    advance: Callable[[nn.Module, int, State], State],
+    advance: Callable[[Layer, State], State],
 ) -> tuple[State, dict[Cut, State]]:
     """Final states of the whole model, and without each cut; each layer is read once.
 
     Args:
-        layers: number and module of each layer, in order.
+        layers: each layer in order.
         start: the state before the first layer.
         cuts: what is left out in turn.
         advance: a state through one layer, as a new state: the old one may be shared.
     """
     whole, without = start, dict[Cut, State]()
-    for layer, module in layers:
-        without |= {cut: whole for cut in cuts if cut.first == layer}
-        for cut in [cut for cut in without if cut.end <= layer]:
-            without[cut] = advance(module, layer, without[cut])
-        whole = advance(module, layer, whole)
+    for layer in layers:
+        without |= {cut: whole for cut in cuts if cut.first == layer.number}
+        for cut in [cut for cut in without if cut.end <= layer.number]:
+            without[cut] = advance(layer, without[cut])
+        whole = advance(layer, whole)
     return whole, without
 
 

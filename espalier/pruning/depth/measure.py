@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from espalier.contract.files import write_text
 from espalier.contract.stage import StageContext
+from espalier.models.decoder import Decoder, Layer
 from espalier.pruning.depth.cuts import Cut, chunk_tokens
-from espalier.pruning.depth.depth_search import walk
-from espalier.pruning.layers.decoder import Decoder
+from espalier.pruning.depth.depth_search import with_and_without
 from espalier.pruning.parameters import default_batch
 
 STATE = "chunks.json"
@@ -107,7 +107,6 @@ def measure(
     layers = decoder.num_layers
     with (
         torch.inference_mode(),
-        decoder.computing(),
         context.progress.steps("score", len(chunks) * layers, len(done) * layers) as steps,
     ):
         for chunk in chunks[len(done) :]:
@@ -130,16 +129,16 @@ def _measure_chunk(
     size = batch or default_batch(max(len(sample.tokens) for sample in samples))
     batches = [_Batch.of(samples[i : i + size]) for i in range(0, len(samples), size)]
 
-    def advance(module: nn.Module, layer: int, hidden: list[Tensor]) -> list[Tensor]:
-        return [decoder.run(module, layer, part).cpu() for part in hidden]
+    def advance(layer: Layer, hidden: list[Tensor]) -> list[Tensor]:
+        return [layer.run(part).cpu() for part in hidden]
 
-    def layers() -> Iterator[tuple[int, nn.Module]]:
-        for layer, module in decoder.layers():
-            yield layer, module
-            advanced(layer=layer)
+    def layers() -> Iterator[Layer]:
+        for layer in decoder.layers():
+            yield layer
+            advanced(layer=layer.number)
 
     start = [decoder.embed(part.inputs) for part in batches]
-    whole, without = walk(layers(), start, cuts, advance)
+    whole, without = with_and_without(layers(), start, cuts, advance)
 
     def scored(hidden: list[Tensor]) -> Tensor:
         """The normed states at the scored positions of all batches: [N, H]."""

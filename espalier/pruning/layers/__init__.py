@@ -1,1 +1,1 @@
-"""Scores of layers, channels, neurons and heads, published before anything is removed."""
+"""The walk through a model a layer at a time, what is observed on it, and how it is resumed."""

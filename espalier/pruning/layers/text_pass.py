@@ -6,9 +6,9 @@ from typing import Any
 
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.windows import leading_windows
+from espalier.models.decoder import Decoder
 from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes
-from espalier.pruning.layers.decoder import Decoder
 from espalier.pruning.layers.one_pass import Observer, one_pass
 from espalier.pruning.parameters import ScoreParameters
 from espalier.pruning.scores import model_name

@@ -6,7 +6,7 @@ so that the order of importance can be kept; the logits do not depend on it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from espalier.errors import InputError
 from espalier.models.adapter import Architecture
 from espalier.models.axes import LAYER_AXES, OUTER_AXES, Axis
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
-from espalier.models.checkpoint.layout import PlannedFile, plan_files, write_index
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.checkpoint.writer import Selected, write_safetensors
+from espalier.models.checkpoint.writer import CheckpointWriter, Selected, spec_of
 from espalier.models.shapes import Shapes, read_config
 
 
@@ -45,7 +44,7 @@ class Kept:
 
 
 def restructure(parent: Path, output: Path, kept: Kept, target: Shapes, progress: Progress) -> None:
-    """Write into `output` what `kept` leaves of `parent`; files already there are kept.
+    """Write into `output` what `kept` leaves of `parent`; what a killed run wrote is kept.
 
     Args:
         parent: a Hugging Face directory that has passed `check_parent`.
@@ -61,19 +60,16 @@ def restructure(parent: Path, output: Path, kept: Kept, target: Shapes, progress
     reader, architecture = CheckpointReader(parent), Architecture.of(parent)
     config = restructured_config(read_config(parent), kept.layers, target)
     units = _units(architecture, reader, kept)
-    _check_stock_shapes(config, {name: part.shape for unit in units for name, part in unit.items()})
-    entries = [
-        [replace(p.entry, name=n, shape=p.shape, nbytes=p.nbytes) for n, p in unit.items()]
-        for unit in units
-    ]
-    files = plan_files(entries)
+    parts = {name: part for unit in units for name, part in unit.items()}
+    stock = Architecture(config).expected_shapes()
+    _check_stock_shapes(config, stock, {name: part.shape for name, part in parts.items()})
+    specs = [spec_of(name, parts[name]) for name in stock if name in parts]
+    writer = CheckpointWriter(output, specs, resume=True)
     with progress.steps("write", len(units)) as steps:
-        for unit, planned in zip(units, files, strict=True):
-            for file in planned:
-                _write(output, file, unit)
+        for unit in units:
+            writer.write({n: part for n, part in unit.items() if n not in writer.written})
             steps.advance()
-    sizes = {entry.name: entry.nbytes for unit in entries for entry in unit}
-    write_index(output, [file for planned in files for file in planned], sizes)
+    writer.finish()
     copy_companions(parent, output)
     write_text(output / CONFIG, json.dumps(config, indent=2) + "\n")
 
@@ -152,9 +148,12 @@ def _select(
     return Selected(reader.entries[name], *(chosen.get(axis) for axis in axes))
 
 
-def _check_stock_shapes(config: dict[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _check_stock_shapes(
+    config: dict[str, Any],
+    stock: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> None:
     """Some versions take some families' head_dim from hidden / heads, whatever config.json says."""
-    stock = Architecture(config).expected_shapes()
     for name, shape in shapes.items():
         if stock.get(name) != shape:
             raise InputError(
@@ -162,8 +161,3 @@ def _check_stock_shapes(config: dict[str, Any], shapes: Mapping[str, tuple[int, 
                 f"{list(shape)} where it makes {list(stock.get(name, ()))}; keep hidden = heads x "
                 "head_dim."
             )
-
-
-def _write(output: Path, file: PlannedFile, unit: Mapping[str, Selected]) -> None:
-    if not (output / file.name).exists():
-        write_safetensors(output / file.name, {name: unit[name] for name in file.tensors})
