@@ -1,6 +1,9 @@
 """docker-compose.yml and the Makefile offer the same stages with the same variables."""
 
+import os
 import re
+import shutil
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ TPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tpu.yml").read_text
 GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 DONE = {"condition": "service_completed_successfully"}
+CLIENT = {name: os.environ[name] for name in ("DOCKER_CONFIG",) if name in os.environ}
 SOURCES = {"calibration": "CALIBRATION", "tasks": "TASK_DATA"}
 
 
@@ -82,6 +86,33 @@ def test_what_is_not_set_is_left_to_the_defaults(monkeypatch: pytest.MonkeyPatch
     assert words("wanda", monkeypatch, SAMPLES="") == {"SUITE": "none"}
     trained = {"DATA": "pydoc-sapling", "NAME": "trained"}
     assert words("train-gpu", monkeypatch) == trained
+
+
+def test_compose_itself_reads_it_so() -> None:
+    """Its merging of mappings is another program's than the one that these tests read with."""
+    compose = [os.environ.get("DOCKER", "docker"), "compose"]
+    if (
+        not shutil.which(compose[0])
+        or subprocess.run([*compose, "version"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("docker compose is not installed")
+    given = {"SAMPLES": "7", "BATCH": "2", "TRAIN_BATCH": "8", "NAME": "pruned", "ACCEL": "cuda"}
+    read = subprocess.run(
+        [*compose, "--profile", "wanda", "--profile", "train", "config"],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], **given, **CLIENT},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    services = yaml.safe_load(read.stdout)["services"]
+    found = {
+        name: {key: value for key, value in service["environment"].items() if key in given}
+        for name, service in services.items()
+    }
+    pruned = {"SAMPLES": "7", "BATCH": "2", "NAME": "pruned", "ACCEL": "cuda"}
+    assert found["wanda"] == found["eval-wanda"] == pruned
+    assert found["train-gpu"] == {**pruned, "BATCH": "8"}
+    assert found["eval-train"] == {"ACCEL": "cuda"}
+    assert services["train-gpu"]["command"][1] == "CKPT=pruned"
+    assert services["wanda"]["image"] == "espalier/wanda:cuda"
 
 
 def test_outside_of_a_service_the_environment_says_nothing(

@@ -8,6 +8,8 @@ from espalier.errors import EnvironmentFailure
 from espalier.host.images.building import ensure_built
 from espalier.host.images.engine import Engine
 
+REMEDY = "give another TO"
+
 
 def save(name: str, engine: Engine, accel: str, destination: Path) -> Path:
     """Write the image, built first when stale; the archive is complete or not there.
@@ -17,7 +19,7 @@ def save(name: str, engine: Engine, accel: str, destination: Path) -> Path:
     built = ensure_built(name, engine, accel)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(destination) as temporary:
+        with replacing(destination, REMEDY) as temporary:
             with temporary.open("wb") as archive:
                 command = engine.command("save", built.reference)
                 done = subprocess.run(command, check=False, stdout=archive, stderr=subprocess.PIPE)
@@ -28,6 +30,6 @@ def save(name: str, engine: Engine, accel: str, destination: Path) -> Path:
                 )
     except OSError as error:
         raise EnvironmentFailure(
-            f"The archive {destination} cannot be written: {error.strerror}; give another TO."
+            f"The archive {destination} cannot be written: {error.strerror}; {REMEDY}."
         ) from error
     return destination
