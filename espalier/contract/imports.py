@@ -7,12 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Import without looking for garbage again and again: what is imported stays to the end."""
+    """Import without looking for garbage again and again: what is imported stays."""
     collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
         if collecting:
             gc.enable()

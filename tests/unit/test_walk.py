@@ -153,6 +153,9 @@ def cut(layer: nn.Module) -> nn.Module:
             if name in columns:
                 made.bias.data.copy_(weight.sum(dim=1))
             setattr(block, name, made)
+    # transformers before 4.48 asks the attention, not the matrices, how many heads it has.
+    smaller.self_attn.num_heads = 2 * len(KEPT_KV)
+    smaller.self_attn.num_key_value_heads = len(KEPT_KV)
     return smaller
 
 
