@@ -158,8 +158,7 @@ def test_a_mask_is_planned_where_zeros_are_kept(tmp_path: Path) -> None:
         model = tmp_path / "checkpoints" / name
         model.mkdir(parents=True)
         (model / "config.json").write_text(json.dumps(CONFIG))
-        if account is not None:
-            mark_pruned(model, account)
+        mark_pruned(model, account)
         for policy in ("preserve", "densify"):
             if parse(tmp_path, f"CKPT={name}", "TPU=v4-8", f"POLICY={policy}").zeros:
                 kept.add((name, policy))
