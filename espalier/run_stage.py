@@ -143,7 +143,7 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
         model=model,
         pruning=outcome.pruning,
         training=outcome.training,
-        ledger=_ledger(spec, context, model, outcome),
+        ledger=_ledger(stage, spec, context, model, outcome),
         data=outcome.data,
         checks={**outcome.checks, **checks},
         notes=outcome.notes,
@@ -176,14 +176,20 @@ def _join(stage: Stage, spec: RunSpec, output: Path) -> None:
 
 
 def _ledger(
-    spec: RunSpec, context: StageContext, model: dict[str, Any] | None, outcome: Outcome
+    stage: Stage,
+    spec: RunSpec,
+    context: StageContext,
+    model: dict[str, Any] | None,
+    outcome: Outcome,
 ) -> list[Entry]:
     """What the model has cost so far: its parent's account, and this stage's line."""
     fresh = (outcome.training or {}).get("init") == "random"
     source = context.inputs.get("model") or context.inputs.get("maxtext")
     before = [] if fresh else account_of(source)
+    if stage.verb == "convert":
+        return before
     if model is None:
-        return before if spec.stage == "to-maxtext" else []
+        return []
     measured = measured_tokens(context.inputs.values())
     return [*before, *Entry.of(spec.stage, spec.name, model, outcome, measured)]
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from espalier.contract.files import write_text
-from espalier.contract.pruned import Foreign, KeptIndices, Padded, PaddedLayer, Pruned, Sizes
+from espalier.contract.pruned import Foreign, KeptIndices, Padded, PaddedLayer, Sizes
+from tests.manifests import mark_pruned
 from tests.tiny import SHAPE, tiny_llama
 from tests.unit.tiny_checkpoints import load_all, rewrite
 
@@ -96,16 +97,3 @@ def tiny_foreign(directory: Path) -> Path:
     write_text(directory / "config.json", json.dumps(config))
     mark_pruned(directory, FOREIGN)
     return directory
-
-
-def mark_pruned(model: Path, pruning: Pruned) -> None:
-    """Give a checkpoint a manifest that says how it was pruned."""
-    record = {"name": "image", "lock": "0"}
-    recipe = {"stage": "wanda", "code": "", "lock": "", "parameters": {}, "inputs": {}}
-    manifest = {
-        "stage": "wanda", "verb": "prune", "name": model.name, "parameters": {}, "seed": 0,
-        "inputs": {}, "parents": [], "image": record, "code": {"sha256": ""}, "command": [],
-        "fingerprint": "", "recipe": recipe, "content": "", "files": [],
-        "pruning": pruning.model_dump(),
-    }  # fmt: skip
-    write_text(model / "manifest.json", json.dumps(manifest))

@@ -34,7 +34,7 @@ class Entry(BaseModel):
     def of(
         cls, stage: str, name: str, model: dict[str, Any], outcome: Outcome, measured: int = 0
     ) -> list[Self]:
-        """The line of a stage that made a model; a conversion has none.
+        """The line of a stage that made a model.
 
         `measured` are tokens of scores that a pruning went by: one pass of the parent each, a depth
         search's further passes aside.

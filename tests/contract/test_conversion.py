@@ -69,7 +69,9 @@ def test_a_padded_model_goes_there_and_back_as_one(tmp_path: Path) -> None:
     """MaxText holds the padded form, which is a stock one; the account goes with it."""
     returns_bit_by_bit(tmp_path / "store", tiny_padded(tmp_path / "padded"))
     for place in ("maxtext/padded-there", "checkpoints/padded-back"):
-        assert read_manifest(tmp_path / "store" / place).pruning == PADDED
+        manifest = read_manifest(tmp_path / "store" / place)
+        assert manifest.pruning == PADDED
+        assert [entry.kind for entry in manifest.ledger] == ["pretraining"]  # converting costs none
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

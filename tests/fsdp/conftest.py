@@ -8,8 +8,8 @@ import torch
 from espalier.contract.pattern import Pattern
 from espalier.contract.pruned import Masked
 from tests.fsdp.tiny_runs import token_data
+from tests.manifests import mark_pruned
 from tests.tiny import tiny_llama
-from tests.tiny_pruned import mark_pruned
 from tests.unit.tiny_checkpoints import load_all, rewrite
 
 

@@ -180,6 +180,15 @@ def test_a_killed_process_loses_nothing_that_was_written(tmp_path: Path) -> None
     assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("limit", [LIMIT, 10**9])
+def test_a_layer_made_again_after_a_kill_is_passed_over(tmp_path: Path, limit: int) -> None:
+    """The kill came after its tensors and before the run's own state."""
+    begun(tmp_path, 6, limit)
+    writer = begun(tmp_path, 6, limit)
+    writer.finish()
+    assert all(same(load_all(tmp_path)[n], t) for n, t in layers().items())
+
+
 def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 

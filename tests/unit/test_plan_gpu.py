@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from espalier.contract.discovery import stage_named
-from espalier.contract.manifest import MANIFEST
+from espalier.contract.pruned import Masked
 from espalier.contract.store import Store
 from espalier.errors import InputError
 from espalier.hardware.gpus import GPUS
 from espalier.host.cli.plan import plan_gpu
 from espalier.host.commands.planning import PlanningCommand, alone, known
+from tests.manifests import mark_pruned
 from training.plan_gpu.advice import Peak, verdict
 from training.plan_gpu.spec import PlanParameters
 
@@ -112,7 +113,7 @@ def test_shapes_are_taken_from_a_file_from_the_store_or_from_the_list(tmp_path: 
     pruned = tmp_path / "checkpoints" / "pruned"
     pruned.mkdir(parents=True)
     (pruned / "config.json").write_text(json.dumps(CONFIG))
-    (pruned / MANIFEST).touch()
+    mark_pruned(pruned, Masked(pattern="2:4", target=0.5, achieved=0.5))
     assert known(stage, store, "pruned").directory == pruned
     assert known(stage, store, "llama2-7b").directory is None
 

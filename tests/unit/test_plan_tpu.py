@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.pruned import Masked, Padded, PaddedLayer, Sizes
 from espalier.contract.store import Store
 from espalier.errors import InputError
 from espalier.hardware.tpus import tpu_named
@@ -15,6 +16,7 @@ from espalier.host.commands.planning import PlanningCommand
 from espalier.host.execution import Executor, Request
 from espalier.host.runtimes.local import LocalRuntime
 from espalier.host.settings import Settings
+from tests.manifests import mark_pruned
 from tests.unit.test_plan_gpu import CONFIG
 from training.plan_tpu.estimate import estimated
 from training.plan_tpu.spec import PlanTpuParameters
@@ -23,6 +25,8 @@ from training.protocol.budget import Budget, training_flops
 from training.protocol.run import Run
 
 GIB = 1 << 30
+SIZES = Sizes(layers=1, hidden=8, intermediate=8, heads=2, kv_heads=1)
+WHOLE = PaddedLayer(heads=2, kv_heads=1, intermediate=8)
 
 
 def trial(total: float, micro: int = 4, *, recompute: bool = False, state: int = 4) -> Trial:
@@ -101,7 +105,7 @@ def test_time_and_price_follow_from_the_utilisation(tmp_path: Path) -> None:
     budget = Budget.of(
         tokens=parameters.tokens, epochs=None, batch=512, seqlen=8192, available=10**11
     )
-    run = Run(parameters, tmp_path, parameters.config, None, tmp_path, False, budget)
+    run = Run(parameters, tmp_path, parameters.config, None, tmp_path, None, budget)
     told = estimated(run, budget.tokens, tpu_named("v5litepod-256"), 0.4)
     work = training_flops(run.shapes, 8192)
     assert told["tokens_per_second"] == pytest.approx(0.4 * 197e12 * 256 / work)
@@ -120,7 +124,7 @@ def test_float32_takes_six_passes(tmp_path: Path) -> None:
     for precision in ("bf16", "float32"):
         parameters = parse(tmp_path, *words, f"PRECISION={precision}")
         budget = Budget.of(tokens=10**9, epochs=None, batch=8, seqlen=8192, available=10**10)
-        run = Run(parameters, tmp_path, parameters.config, None, tmp_path, False, budget)
+        run = Run(parameters, tmp_path, parameters.config, None, tmp_path, None, budget)
         speeds.append(estimated(run, None, tpu_named("v4-8"), 0.4)["tokens_per_second"])
     assert speeds[0] == pytest.approx(6 * speeds[1])
 
@@ -144,14 +148,21 @@ def test_everything_decides_a_plan_and_its_name(tmp_path: Path) -> None:
 
 
 def test_a_mask_is_planned_where_zeros_are_kept(tmp_path: Path) -> None:
-    pruned = tmp_path / "checkpoints" / "pruned"
-    pruned.mkdir(parents=True)
-    (pruned / "config.json").write_text(json.dumps(CONFIG))
-    found = PlanTpuParameters(tpu="v4-8", config=CONFIG, masked=True)
-    assert found.zeros is not None
-    assert found.model_copy(update={"policy": "densify"}).zeros is None
-    padded = PlanTpuParameters(tpu="v4-8", config=CONFIG, padded=True, policy="densify")
-    assert padded.zeros is not None
+    accounts = {
+        "dense": None,
+        "masked": Masked(pattern="2:4", target=0.5, achieved=0.5),
+        "padded": Padded(before=SIZES, after=SIZES, achieved=0.1, layers=(WHOLE,)),
+    }
+    kept = set()
+    for name, account in accounts.items():
+        model = tmp_path / "checkpoints" / name
+        model.mkdir(parents=True)
+        (model / "config.json").write_text(json.dumps(CONFIG))
+        mark_pruned(model, account)
+        for policy in ("preserve", "densify"):
+            if parse(tmp_path, f"CKPT={name}", "TPU=v4-8", f"POLICY={policy}").zeros:
+                kept.add((name, policy))
+    assert kept == {("masked", "preserve"), ("padded", "preserve"), ("padded", "densify")}
 
 
 def test_it_runs_with_the_packages_of_tpus_on_a_processor(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from espalier.contract.progress import Progress
 from espalier.errors import InputError
-from espalier.models.checkpoint.writer import CheckpointWriter
+from espalier.models.checkpoint.shards import ShardWriter
 from espalier.models.gates import check_checkpoint
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.structured.record import uniform
@@ -129,27 +129,26 @@ def test_what_a_killed_run_wrote_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
     cut(tmp_path / "parent", tmp_path / "once", Kept([0, 2]), layers=2)
     (tmp_path / "again").mkdir()
     target = replace(Shapes.of(read_config(tmp_path / "parent")), layers=2)
-    write, calls = CheckpointWriter.write, []
+    put, names = ShardWriter._put, []
 
-    def killed(self: CheckpointWriter, contents: Any) -> None:
-        if len(calls) == 1:
+    def killed(self: ShardWriter, descriptor: int, shard: Any, name: str, blocks: Any) -> None:
+        if len(names) == 12:  # in the second layer
             raise KeyboardInterrupt
-        calls.append(sorted(contents))
-        write(self, contents)
+        names.append(name)
+        put(self, descriptor, shard, name, blocks)
+
+    def counted(self: ShardWriter, descriptor: int, shard: Any, name: str, blocks: Any) -> None:
+        names.append(name)
+        put(self, descriptor, shard, name, blocks)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(CheckpointWriter, "write", killed)
+        patch.setattr(ShardWriter, "_put", killed)
         restructure(tmp_path / "parent", tmp_path / "again", Kept([0, 2]), target, Progress())
     assert not (tmp_path / "again" / "model.safetensors").exists()
-
-    def counted(self: CheckpointWriter, contents: Any) -> None:
-        calls.append(sorted(contents))
-        write(self, contents)
-
+    names = [name for name in names if ".layers.0." in name]
     with monkeypatch.context() as patch:
-        patch.setattr(CheckpointWriter, "write", counted)
+        patch.setattr(ShardWriter, "_put", counted)
         restructure(tmp_path / "parent", tmp_path / "again", Kept([0, 2]), target, Progress())
-    names = [name for call in calls for name in call]
     assert len(names) == len(set(names)) == len(load_all(tmp_path / "once"))
     for file in sorted((tmp_path / "once").iterdir()):
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()

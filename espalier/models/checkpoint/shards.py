@@ -66,23 +66,24 @@ class ShardWriter:
     def write_blocks(self, contents: Mapping[str, Blocks]) -> None:
         """Put tensors in their places; once this returns they survive a kill.
 
+        Those that are written already are passed over: a run that goes on makes the same again.
+
         Raises:
             EnvironmentFailure: the disk is full or cannot be written.
         """
+        names = [name for name in contents if name not in self.written]
+        touched = {shard.name: shard for shard in map(self._shard_of.__getitem__, names)}
         with _said(self._output):
-            by_shard: dict[str, list[str]] = {}
-            for name in contents:
-                by_shard.setdefault(self._shard_of[name].name, []).append(name)
-            for shard in self._shards:
-                if names := by_shard.get(shard.name):
-                    with _opened(self._partial(shard)) as descriptor:
-                        for name in names:
+            for shard in touched.values():
+                with _opened(self._partial(shard)) as descriptor:
+                    for name in names:
+                        if self._shard_of[name] is shard:
                             self._put(descriptor, shard, name, contents[name])
-                        os.fdatasync(descriptor)
-            self._note(contents)
-            for shard in self._shards:
-                if shard.name in by_shard:
-                    self._name_if_whole(shard)
+                    os.fdatasync(descriptor)
+            self._note(names)
+            for shard in touched.values():
+                if self._is_written(shard):
+                    self._partial(shard).replace(self._output / shard.name)
 
     def finish(self) -> None:
         """Write the index; remove the journal, and weights that are no part of this checkpoint.
@@ -170,10 +171,6 @@ class ShardWriter:
             os.write(descriptor, "".join(f"{name}\n" for name in names).encode())
             os.fdatasync(descriptor)
         self.written.update(names)
-
-    def _name_if_whole(self, shard: Shard) -> None:
-        if self._is_written(shard):
-            self._partial(shard).replace(self._output / shard.name)
 
     def _is_written(self, shard: Shard) -> bool:
         return all(spec.name in self.written for spec in shard.tensors)

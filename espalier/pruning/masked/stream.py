@@ -85,8 +85,7 @@ def prune_checkpoint(context: StageContext, job: Job) -> Masked:
         shown=("sparsity",),
     )
     for name in decoder.architecture.outer_tensor_names(reader):
-        if name not in output.written:
-            output.write({name: reader.entries[name]})
+        output.write({name: reader.entries[name]})
     output.finish()
     copy_companions(parent, context.output)
     copy_config(parent, context.output, str(decoder.dtype).removeprefix("torch."))

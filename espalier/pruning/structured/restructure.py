@@ -67,7 +67,7 @@ def restructure(parent: Path, output: Path, kept: Kept, target: Shapes, progress
     writer = CheckpointWriter(output, specs, resume=True)
     with progress.steps("write", len(units)) as steps:
         for unit in units:
-            writer.write({n: part for n, part in unit.items() if n not in writer.written})
+            writer.write(unit)
             steps.advance()
     writer.finish()
     copy_companions(parent, output)
