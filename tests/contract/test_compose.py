@@ -10,7 +10,7 @@ import yaml
 
 from espalier.contract.discovery import methods, stage_named
 from espalier.contract.paths import ROOT
-from espalier.host.cli.run import EVALUATION
+from espalier.host.commands.evaluation import EVALUATION
 from espalier.host.commands.pruning import known_names, roles_of
 from tests.contract.command import espalier
 from tests.tiny import tiny_llama
