@@ -59,12 +59,13 @@ class Draft:
         result's config.json, where the stage does not leave its model's as it is.
 
         Raises:
-            InputError: a parameter or an input does not hold, or the draft makes something else there.
+            InputError: a parameter or an input does not hold, or something else is made there.
         """
         if not isinstance(parameters, Parameters):
             parameters = stage.parameters.from_assignments(dict(parameters))
         require_usable(stage, inputs)
-        before = self._shape(inputs) or shape or {}
+        file = _config_file(inputs)
+        before = (shape or {}) if file is None else self._shape(file)
         target = self.store.path(stage.section, name)
         request = Request(stage, parameters, inputs, name, before)
         if self.requests.setdefault(target, request) != request:
@@ -145,12 +146,16 @@ class Draft:
             return request.stage.name == stage or any(self.descends(m, stage) for m in mothers)
         return descends_from(path, stage)
 
-    def _shape(self, inputs: Mapping[str, Path]) -> Mapping[str, Any]:
-        """What is known of the config.json that a request starts from."""
-        file = inputs["model"] / CONFIG if "model" in inputs else inputs.get("architecture")
-        if file and self.maker(file):
+    def _shape(self, file: Path) -> Mapping[str, Any]:
+        """What is known of a config.json."""
+        if self.maker(file) and file.parent not in self.settled:
             return self.shapes.get(file.parent, {})
-        return config_file(file) if file and file.is_file() else {}
+        return config_file(file) if file.is_file() else {}
+
+
+def _config_file(inputs: Mapping[str, Path]) -> Path | None:
+    """The config.json that a request starts from."""
+    return inputs["model"] / CONFIG if "model" in inputs else inputs.get("architecture")
 
 
 def _difference(one: Request, other: Request) -> str:
