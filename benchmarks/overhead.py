@@ -14,7 +14,8 @@ from rich.table import Table
 from espalier.contract.discovery import stage_named
 from espalier.contract.store import Store
 from espalier.errors import EspalierError
-from espalier.host.execution import Executor, Request
+from espalier.host.execution import Executor
+from espalier.host.plan import Request
 from espalier.host.runtimes.base import Runtime
 from espalier.host.runtimes.choice import choose_runtime
 from espalier.host.settings import Settings

@@ -40,11 +40,13 @@ class Unrolled:
 
     Attributes:
         steps: the parameters of each.
+        configs: what each leaves of the parent's config.json; none where that is not at hand.
         table: a rich renderable for the user: what was chosen among what.
     """
 
     steps: tuple[Parameters, ...]
     table: Any = None
+    configs: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

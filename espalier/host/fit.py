@@ -60,7 +60,7 @@ def check_fits(estimate: Estimate, store: Path, limit: int | None) -> None:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Fit:
     """A stage's estimate, where it makes one and its model is at hand."""
 
     estimate: Estimate | None
@@ -71,11 +71,11 @@ class Plan:
         stage: Stage,
         parameters: Parameters,
         inputs: Mapping[str, Path],
-        listed: Mapping[str, Any],
-    ) -> "Plan":
-        """Estimate from the model's config.json, or from what models.toml lists of its shape."""
-        path = inputs["model"] / "config.json" if "model" in inputs else None
-        config = json.loads(path.read_bytes()) if path and path.is_file() else listed
+        known: Mapping[str, Any],
+    ) -> "Fit":
+        """Estimate from the model's config.json, or from what is known of it before it is there."""
+        path = inputs["model"] / "config.json" if "model" in inputs else inputs.get("architecture")
+        config = json.loads(path.read_bytes()) if path and path.is_file() else known
         if stage.estimate is None or (path and not config):
             return cls(None)
         return cls(stage.estimate(parameters, config))

@@ -13,7 +13,7 @@ import yaml
 
 from espalier.contract.discovery import methods, stage_named
 from espalier.contract.paths import ROOT
-from espalier.host.cli.run import EVALUATION
+from espalier.host.commands.evaluation import EVALUATION
 from espalier.host.commands.pruning import known_names, roles_of
 from espalier.host.services import EVALUATED, FROM_ENVIRONMENT, with_environment
 from tests.contract.command import espalier

@@ -12,7 +12,8 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import read_manifest
 from espalier.contract.store import Store
 from espalier.errors import InputError
-from espalier.host.execution import Executor, Request
+from espalier.host.execution import Executor
+from espalier.host.plan import Request
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.local import LocalRuntime
 from espalier.host.settings import Settings

@@ -33,8 +33,9 @@ def test_a_dry_run_prints_the_scripts(tmp_path: Path, prune: tuple[str, ...]) ->
         assert f"#SBATCH --job-name={title}\n" in script
         assert "#SBATCH --partition=gpu\n#SBATCH --time=4:00:00\n" in script
         assert "#SBATCH --nodes=1\n" in script
-    assert "SUITE=none" in scripts[0]
-    assert "SUITE=quick" in scripts[1]
+    assert " STEP=prune-magnitude " in scripts[0]
+    assert " STEP=eval " in scripts[1]
+    assert "SUITE=quick" in done.stdout
     assert "--dependency=afterok:<prune-magnitude>" in done.stdout
     assert "magnitude (would run)" in done.stdout
     assert "hf_secret" not in done.stdout

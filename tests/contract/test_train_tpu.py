@@ -13,7 +13,8 @@ import torch
 from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import read_manifest
 from espalier.contract.store import Store
-from espalier.host.execution import Executor, Request
+from espalier.host.execution import Executor
+from espalier.host.plan import Request
 from espalier.host.settings import Settings
 from espalier.host.stage_exit import StageFailed
 from tests.contract.command import command, espalier, quiet_environment, refused

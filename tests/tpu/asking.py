@@ -6,8 +6,8 @@ from pathlib import Path
 from espalier.contract.discovery import stage_named
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
-from espalier.host.chain import Chain
 from espalier.host.execution import Executor
+from espalier.host.plan import Request
 from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.host.settings import Settings
 from tests.tpu.conftest import IMAGE, QUICK
@@ -39,7 +39,8 @@ def on_tpus(name: str) -> Stage:
 
 
 def make_text(asked: Settings, name: str = "pydoc") -> Path:
-    return Chain(executor(asked), asked).make(on_tpus("corpus"), {}, {}, name)
+    stage = on_tpus("corpus")
+    return executor(asked).execute(Request(stage, stage.parameters(), {}, name))
 
 
 def words(tmp_path: Path, *words: str) -> list[str]:

@@ -14,12 +14,13 @@ from espalier.contract.made import Made
 from espalier.contract.stage import Outcome
 from espalier.contract.store import Store
 from espalier.errors import InputError, Interrupted
-from espalier.host.chain import Chain
-from espalier.host.cli.plan import plan_first
-from espalier.host.cli.session import Session
-from espalier.host.commands.planning import PlanningCommand
-from espalier.host.commands.training import TrainingCommand
-from espalier.host.execution import Executor, Request
+from espalier.host.commands.pipeline import Pipeline
+from espalier.host.draft import Draft, draw_up
+from espalier.host.execution import Executor
+from espalier.host.plan import Plan, Request
+from espalier.host.runners import run
+from espalier.host.runners.run import Run
+from espalier.host.runners.show import Show
 from espalier.host.runtimes.tpu_vm import upload
 from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
@@ -168,7 +169,7 @@ def test_what_another_image_checks_comes_back_with_what_it_needs(
     hosts.command = f'cp -r {folder}/. "$1/.run"; echo text >"$1/train.jsonl"'
     asked = settings(tmp_path)
     stage = replace(on_tpus("corpus"), checked_in="eval")
-    published = Chain(executor(asked), asked).make(stage, {}, {}, "pydoc")
+    published = executor(asked).execute(Request(stage, stage.parameters(), {}, "pydoc"))
     manifest = json.loads((published / "manifest.json").read_text())
     assert manifest["notes"] == {"from": "a TPU"}
     assert manifest["environment"] == {"device": "tpu"}
@@ -181,9 +182,9 @@ def test_what_another_image_checks_comes_back_with_what_it_needs(
 @pytest.mark.usefixtures("lock")
 def test_a_dry_run_of_a_stage_shows_request_and_script(server: FakeServer, tmp_path: Path) -> None:
     asked = settings(tmp_path, dry_run=True, spot=True)
-    chain = Chain(executor(asked), asked)
-    chain.make(on_tpus("corpus"), {}, {}, "pydoc")
-    (rows,) = chain.previews.values()
+    draft = Draft(Store(asked.store))
+    target = draft.make(on_tpus("corpus"), {}, {}, "pydoc")
+    rows = Show(executor(asked)).rows(draft.plan(target), target)
     assert rows["image"] == IMAGE
     assert rows["TPU"].startswith("v5litepod-8 spot in us-west4-a: 8 chips")
     assert '"accelerator_type": "v5litepod-8"' in rows["request"]
@@ -191,13 +192,14 @@ def test_a_dry_run_of_a_stage_shows_request_and_script(server: FakeServer, tmp_p
     assert server.calls == []
 
 
+@pytest.mark.usefixtures("lock")
 def test_no_secret_goes_to_a_tpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     asked = settings(tmp_path)
     runtime = TpuVmRuntime(asked)
     stage = on_tpus("corpus")
     request = Request(stage, stage.parameters.from_assignments({}), {}, "pydoc")
-    launch = Executor(Store(asked.store), runtime, asked).launch(request, tmp_path / "partial")
+    launch = Executor(Store(asked.store), runtime, asked).resolve(request).launch
     wanted = Wanted.of(asked)
     order = runtime.order(launch, wanted, RunFolder(wanted.place.bucket.below("runs/r")), {})
     assert "hf_secret" not in order.text(1)
@@ -234,31 +236,53 @@ def test_a_pipeline_plans_before_it_pays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool, force: bool
 ) -> None:
     """Its training's words, on the checkpoint that it has pruned, for the TPU asked for."""
-    planned: list[PlanningCommand] = []
+    made: list[Request] = []
 
-    def run(command: PlanningCommand, chain: Chain) -> Path:
-        planned.append(command)
-        told = {"tried": [{"fits": fits}], "verdict": "does not fit."}
-        (tmp_path / "plan.json").write_text(json.dumps(told))
-        return tmp_path
+    def execute(request: Request) -> Path:
+        made.append(request)
+        target = asked.store / request.stage.section / request.name
+        if request.stage.verb == "prune":
+            tiny_llama(target)
+        if request.stage.verb == "plan":
+            target.mkdir(parents=True)
+            told = {"tried": [{"fits": fits}], "verdict": "does not fit."}
+            (target / "plan.json").write_text(json.dumps(told))
+        return target
 
-    monkeypatch.setattr(PlanningCommand, "run", run)
-    monkeypatch.setattr("espalier.host.cli.plan.report", lambda *given: None)
+    monkeypatch.setattr(run, "print_report", lambda *given: None)
     asked = settings(tmp_path, force=force)
-    session = Session(asked, Chain(executor(asked), asked), {})
-    rest = {"TRAIN": "tpu", "TOKENS": "1M", "TRAIN_BATCH": "8", "TRAIN_SEQLEN": "32", "BATCH": "2"}
-    rest["TRAIN_NAME"] = "run"  # of the run, not of its plan
-    training = TrainingCommand.of_pipeline(rest, {"BATCH"})
-    assert training is not None
-    pruned = tiny_llama(tmp_path / "pruned")
+    fake = executor(asked)
+    monkeypatch.setattr(Executor, "execute", lambda self, request: execute(request))
+    parent, rows = tiny_llama(tmp_path / "parent"), tmp_path / "rows"
+    rows.mkdir()
+    (rows / "tokens.json").touch()
+    words = {"MODEL": str(parent), "SUITE": "none", "TRAIN": "tpu", "TOKENS": "1M"}
+    training = {"TRAIN_DATA": str(rows), "TRAIN_BATCH": "8", "TRAIN_SEQLEN": "32"}
+    # The name is of the run, not of its plan.
+    command = Pipeline.parse("magnitude", words | training | {"TRAIN_NAME": "run"})
+
+    def build(draft: Draft) -> Path:
+        return command.add(draft, lambda: "v5litepod-8")
+
+    runner = Run(fake)
+    plan, _ = draw_up(build, fake.store, runner.settle)
+    assert [request.stage.name for request in made] == ["magnitude"]
     refusal = pytest.raises(InputError, match=r"does not fit\. PLAN=0")
     with nullcontext() if fits or force else refusal:
-        plan_first(session, training, pruned)
-    [plan] = planned
-    assert "NAME" not in plan.training.sources
-    assert plan.model.directory == pruned
-    parameters = plan.training.parameters.model_dump()
+        runner.finish(plan)
+    names = [request.stage.name for request in made]
+    paid = ["export", "train-tpu"] if fits or force else []
+    assert names == ["magnitude", "plan-tpu", *paid]
+    planned = made[1]
+    assert planned.name != "run"
+    parameters = planned.parameters.model_dump()
+    pruned = asked.store / "checkpoints" / "parent-magnitude-0.5"
+    assert parameters["config"] == json.loads((pruned / "config.json").read_text())
     told = {name: parameters[name] for name in ("tokens", "batch", "seqlen", "tpu")}
     assert told == {"tokens": 1_000_000, "batch": 8, "seqlen": 32, "tpu": "v5litepod-8"}
-    plan_first(session, training, tmp_path / "not made yet")
-    assert len(planned) == 1
+
+    def nothing(plan: Plan, path: Path) -> None:
+        """As where the plan is only shown."""
+
+    shown, _ = draw_up(build, Store(tmp_path / "empty"), nothing)
+    assert [step.title for step in shown.steps] == ["prune-magnitude", "train-tpu"]

@@ -13,7 +13,8 @@ from espalier.errors import InputError
 from espalier.hardware.tpus import tpu_named
 from espalier.host.cli.plan import plan_tpu
 from espalier.host.commands.planning import PlanningCommand
-from espalier.host.execution import Executor, Request
+from espalier.host.execution import Executor
+from espalier.host.plan import Request
 from espalier.host.runtimes.local import LocalRuntime
 from espalier.host.settings import Settings
 from tests.manifests import mark_pruned
@@ -170,7 +171,7 @@ def test_it_runs_with_the_packages_of_tpus_on_a_processor(tmp_path: Path) -> Non
     executor = Executor(Store(tmp_path), runtime, Settings(store=tmp_path))
     stage = stage_named("plan-tpu")
     request = Request(stage, parse(tmp_path, "TPU=v4-8"), {}, "plan")
-    assert executor.launch(request, tmp_path / "partial").device == "tpu"
+    assert executor.resolve(request).launch.device == "tpu"
     assert stage_named("train-tpu").packages is None
 
 

@@ -15,14 +15,14 @@ from espalier.contract.paths import ROOT
 from espalier.contract.processes import Processes
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.host.cli.steps import steps
-from espalier.host.execution import Executor, Request
+from espalier.host.execution import Executor
 from espalier.host.images import load_image
 from espalier.host.images.definition import CODE
+from espalier.host.plan import Request
+from espalier.host.resolution import launch_to
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
 from espalier.host.runtimes.local import InsideRuntime
-from espalier.host.runtimes.slurm.command import Command
 from espalier.host.runtimes.slurm.job import BODY, Job
 from espalier.host.runtimes.slurm.places import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
 from espalier.host.runtimes.slurm.step import SlurmRuntime
@@ -111,11 +111,11 @@ def test_training_has_a_task_on_each_node(launch: Launch) -> None:
 
 def test_only_a_stage_with_a_part_for_other_machines_gets_them(tmp_path: Path) -> None:
     settings = Settings(store=tmp_path, nodes=4, gpus=8)
-    executor = Executor(Store(tmp_path), InsideRuntime(), settings)
     wanda = stage_named("wanda")
     for stage, nodes in ((wanda, 1), (replace(wanda, join="some:function"), 4)):
         request = Request(stage, stage.parameters.from_assignments({}), {}, "name")
-        assert executor.launch(request, tmp_path).processes.nodes == nodes
+        launch = launch_to(tmp_path, request, InsideRuntime(), Store(tmp_path), settings)
+        assert launch.processes.nodes == nodes
 
 
 def test_more_nodes_than_the_job_has(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,49 +188,9 @@ def test_what_fetches_where_jobs_are_submitted(launch: Launch, tmp_path: Path) -
     assert inside.argv(launch)[0] == sys.executable
 
 
-@pytest.mark.parametrize(
-    ("given", "missing", "titles"),
-    [
-        ({}, {"prune", "eval"}, ["prune-wanda", "eval"]),
-        ({}, {"grow", "prune", "eval"}, ["prune-wanda", "eval"]),
-        ({"SUITE": "none"}, {"prune"}, ["prune-wanda"]),
-        ({}, {"eval"}, ["eval"]),
-    ],
-)
-def test_a_pipeline_in_steps(given: dict[str, str], missing: set[str], titles: list[str]) -> None:
-    for name in ("pipeline", "prune-wanda"):
-        found = steps(Command(name, given), missing)
-        assert [step.title for step in found] == titles
-        assert all(step.name == name for step in found)
-        assert [step.given.get("SUITE") for step in found if step.title != "eval"] == ["none"] * (
-            titles != ["eval"]
-        )
-
-
-def test_only_the_middle_of_three_jobs_trains() -> None:
-    given = {"TRAIN": "gpu", "TOKENS": "1B", "TRAIN_DATA": "c4", "SPARSITY": "0.6", "NAME": "x"}
-    for suite in ({}, {"SUITE": "quick"}):
-        command = Command("prune-wanda", {**given, **suite}, trains=True)
-        first, second, third = steps(command, {"prune", "train", "eval"})
-        assert dict(first.given) == {"SPARSITY": "0.6", "NAME": "x", "SUITE": "none"}
-        assert dict(second.given) == {**given, "SUITE": "none"}
-        assert dict(third.given) == {**given, **suite}
-        assert [step.trains for step in (first, second, third)] == [False, True, False]
-        assert [step.title for step in (first, second, third)] == [
-            *("prune-wanda", "train-gpu", "eval")
-        ]
-    assert [step.title for step in steps(command, {"train"})] == ["train-gpu"]
-
-
-def test_any_other_command_is_one_job() -> None:
-    (only,) = steps(Command("train-gpu", {"TOKENS": "1B"}, trains=True), {"train"})
-    assert (only.title, only.trains, only.given) == ("train-gpu", True, {"TOKENS": "1B"})
-
-
 def job(tmp_path: Path, trains: bool = False, **given: object) -> Job:
     settings = Settings.model_validate({"STORE": tmp_path / "a store", "RUNTIME": "slurm", **given})
-    command = Command("prune-wanda", {"MODEL": "it's", "SUITE": "none"}, trains, "prune-wanda")
-    return Job(command, settings)
+    return Job("prune-wanda", tmp_path / "it's", settings, trains)
 
 
 def test_a_jobs_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,10 +208,10 @@ def test_a_jobs_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "--requeue",
     ]
     assert "hf_secret" not in script
-    assert (
-        f"-m espalier prune-wanda 'MODEL=it'\"'\"'s' SUITE=none 'STORE={tmp_path}/a store'"
-        in script
+    words = (
+        f"-m espalier run 'PLAN={tmp_path}/it'\"'\"'s' STEP=prune-wanda 'STORE={tmp_path}/a store'"
     )
+    assert words in script
     assert " NODES=1" in script
     assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
@@ -273,7 +233,7 @@ def test_a_jobs_words_give_its_settings_again(tmp_path: Path) -> None:
     made = job(tmp_path, FORCE="1", WAIT="0", MEMORY="1.5g", THREADS="4", CONTAINER="inside")
     settings, rest = read_settings(split_assignments(made.words[4:]))
     assert settings == made.settings
-    assert rest == {"MODEL": "it's", "SUITE": "none"}
+    assert rest == {"PLAN": f"{tmp_path}/it's", "STEP": "prune-wanda"}
 
 
 @pytest.mark.parametrize("time", ["30", "90:00", "04:00:00", "2-0", "2-12:30", "1-00:00:00"])

@@ -9,7 +9,7 @@ import typer
 
 from espalier.contract.measure import show_size
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
-from espalier.host.cli.session import Assignments, print_rows
+from espalier.host.cli.session import Assignments
 from espalier.host.fit import free_disk, free_memory
 from espalier.host.images import build as build_image
 from espalier.host.images import (
@@ -24,6 +24,7 @@ from espalier.host.images import (
 )
 from espalier.host.images.engine import Engine
 from espalier.host.images.venv import find_python
+from espalier.host.runners.show import print_rows
 from espalier.host.runtimes.choice import ENGINES, choose_runtime
 from espalier.host.settings import Settings, read_settings, split_assignments
 

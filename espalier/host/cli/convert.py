@@ -1,13 +1,16 @@
 """Commands for MaxText: train-tpu, to-maxtext, to-hf, publish."""
 
+from pathlib import Path
+
 import typer
 
 from espalier.contract.discovery import stage_named
 from espalier.errors import InputError
-from espalier.host.chain import default_name
-from espalier.host.cli.plan import plan_first
 from espalier.host.cli.session import Assignments, Session
+from espalier.host.commands.planning import planned_before
+from espalier.host.commands.sources import default_name, model_named
 from espalier.host.commands.training import TRAINERS, TrainingCommand
+from espalier.host.draft import Draft
 
 
 def register(app: typer.Typer) -> None:
@@ -22,8 +25,17 @@ def train_tpu(assignments: Assignments = None) -> None:
     """Train CKPT, or ARCH from scratch, by MaxText on the token data DATA for TOKENS."""
     session = Session.of(assignments)
     command = TrainingCommand.parse(stage_named(TRAINERS["tpu"]), session.rest)
-    plan_first(session, command)
-    session.finish(command.run(session.chain))
+    tpu = session.paid_tpu
+
+    def build(draft: Draft) -> Path:
+        trained = command.add(draft)
+        model = None if "ARCH" in command.given else command.model(draft)
+        if tpu and (planned := planned_before(draft, command, trained, model, tpu)):
+            draft.step("plan-tpu", [planned], tables=[(planned,)])
+        draft.step("train-tpu", [trained])
+        return trained
+
+    session.carry_out("train-tpu", build)
 
 
 def publish(assignments: Assignments = None) -> None:
@@ -32,8 +44,8 @@ def publish(assignments: Assignments = None) -> None:
     name = session.rest.pop("NAME", "")
     if not name or session.rest:
         raise InputError("give NAME=<what train-tpu has made>, and nothing else.")
-    executor = session.chain.executor
-    session.finish(executor.publish_made(executor.store.path("checkpoints", name)))
+    executor = session.executor
+    session.finish(str(executor.publish_made(executor.store.path("checkpoints", name))))
 
 
 def to_maxtext(assignments: Assignments = None) -> None:
@@ -41,12 +53,15 @@ def to_maxtext(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     rest, stage = session.rest, stage_named("to-maxtext")
     named = rest.pop("CKPT", "") or rest.pop("MODEL", "sapling")
-    source = session.chain.model(named, rest.pop("REVISION", ""))
-    given = rest.pop("NAME", "")
+    revision, given = rest.pop("REVISION", ""), rest.pop("NAME", "")
     parameters = stage.parameters.from_assignments(rest)
-    label = parameters.label()
-    name = given or "-".join(filter(None, (source.resolve().name, label)))
-    session.finish(session.chain.run(stage, parameters, {"model": source}, name))
+
+    def build(draft: Draft) -> Path:
+        source = model_named(draft, named, revision)
+        name = given or "-".join(filter(None, (source.resolve().name, parameters.label())))
+        return draft.make(stage, parameters, {"model": source}, name)
+
+    session.carry_out("to-maxtext", build)
 
 
 def to_hf(assignments: Assignments = None) -> None:
@@ -54,13 +69,16 @@ def to_hf(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     rest, stage = session.rest, stage_named("to-hf")
     named, given = rest.pop("CKPT", ""), rest.pop("NAME", "")
-    store = session.chain.executor.store
-    found = store.find(named, ("maxtext",)) if named else None
-    if found is None:
-        raise InputError(
-            f"CKPT={named} is no MaxText checkpoint on the store; make one with make to-maxtext "
-            "CKPT=<model>."
-        )
     parameters = stage.parameters.from_assignments(rest)
-    name = given or default_name(found, stage, parameters)
-    session.finish(session.chain.run(stage, parameters, {"maxtext": found}, name))
+
+    def build(draft: Draft) -> Path:
+        found = draft.find(named, ("maxtext",)) if named else None
+        if found is None:
+            raise InputError(
+                f"CKPT={named} is no MaxText checkpoint on the store; make one with make "
+                "to-maxtext CKPT=<model>."
+            )
+        name = given or default_name(found, stage, parameters)
+        return draft.make(stage, parameters, {"maxtext": found}, name)
+
+    session.carry_out("to-hf", build)

@@ -1,4 +1,4 @@
-"""Commands that run stages: prune-<method>, pipeline, eval, fetch, grow."""
+"""Commands that run stages: prune-<method>, pipeline, eval, fetch, grow, and a saved plan."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,19 +7,23 @@ import typer
 
 from espalier.contract.discovery import method_named, methods, scorers, stage_named
 from espalier.contract.stage import Stage
-from espalier.errors import EnvironmentFailure, EspalierError, InputError
-from espalier.host.chain import GROWN_TEXT, default_name
-from espalier.host.cli.plan import plan_first
-from espalier.host.cli.session import Assignments, Session, console, report
-from espalier.host.cli.steps import DEFAULT_METHOD, EVALUATION, names_before_training
-from espalier.host.commands.pruning import TASK_DATA, PruningCommand, known_names, score
-from espalier.host.commands.training import (
-    TRAINERS,
-    TrainingCommand,
+from espalier.errors import InputError
+from espalier.host.cli.session import Assignments, Session
+from espalier.host.commands.evaluation import EVALUATION, evaluate
+from espalier.host.commands.pipeline import DEFAULT_METHOD, Pipeline
+from espalier.host.commands.pruning import PruningCommand, known_names, score
+from espalier.host.commands.sources import (
+    GROWN_TEXT,
+    default_name,
+    default_text,
     grown_token_data,
-    row_length,
+    model_named,
+    text_named,
     token_data_named,
 )
+from espalier.host.commands.training import TRAINERS, TrainingCommand, row_length
+from espalier.host.draft import CONFIG, Draft
+from espalier.host.saved_plan import read_plan
 
 
 def register(app: typer.Typer) -> None:
@@ -29,11 +33,11 @@ def register(app: typer.Typer) -> None:
     for name, stage in scorers().items():
         app.command(name, help=stage.summary)(_score_command(stage))
     commands = (
-        *(pipeline, evaluate, prepare, fetch, fetch_data, data, export),
-        *(train_gpu, corpus, grow, adopt),
+        *(pipeline, evaluation, prepare, fetch, fetch_data, data, export),
+        *(train_gpu, corpus, grow, adopt, run),
     )
     for command in commands:
-        name = {"evaluate": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
+        name = {"evaluation": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
 
 
@@ -47,7 +51,7 @@ def _prune_command(method: str) -> Callable[[Assignments], None]:
 def _score_command(stage: Stage) -> Callable[[Assignments], None]:
     def scored(assignments: Assignments = None) -> None:
         session = Session.of(assignments)
-        session.finish(score(session.chain, stage, session.rest))
+        session.carry_out(stage.name, lambda draft: score(draft, stage, session.rest))
 
     return scored
 
@@ -55,83 +59,62 @@ def _score_command(stage: Stage) -> Callable[[Assignments], None]:
 def pipeline(assignments: Assignments = None) -> None:
     """Fetch or grow MODEL, prune it with METHOD, train it (TRAIN, TOKENS), evaluate all (SUITE)."""
     session = Session.of(assignments)
-    method = session.rest.pop("METHOD", DEFAULT_METHOD)
-    method_named(method)
-    _pipeline(method, session)
+    _pipeline(session.rest.pop("METHOD", DEFAULT_METHOD), session)
 
 
 def _pipeline(method: str, session: Session) -> None:
-    chain, rest = session.chain, dict(session.rest)
-    training = TrainingCommand.of_pipeline(rest, names_before_training(method))
-    evaluation = {key: rest.pop(key) for key in EVALUATION if key in rest}
-    asked = "SUITE" in evaluation
-    # The rows that the result is evaluated on are also those that layers are scored by.
-    rows = {key: value for key, value in evaluation.items() if key == TASK_DATA}
-    command = PruningCommand.parse(method, rest | rows)
-    evaluated = evaluation.get("SUITE") != "none"
-    if evaluated and "DATA" in evaluation:
-        chain.text(evaluation["DATA"])  # a text that is not to be had is best known before pruning
-    parent, pruned = command.run(chain, console.print)
-    results = [pruned]
-    if training:
-        plan_first(session, training, pruned)
-        results.append(training.continued(chain, pruned, parent))
-    if not evaluated:
-        session.finish(results[-1])
-        return
-    try:
-        before, *after = [chain.evaluate(model, evaluation) for model in (parent, *results)]
-    except EspalierError as error:
-        # The checkpoint is there; its text may not be, where there is no network.
-        if asked or error.exit_code != EnvironmentFailure.exit_code:
-            raise
-        name = results[-1].name
-        console.print(f"Not evaluated. {error} Try make eval CKPT={name} DATA=<a text>.")
-    else:
-        for result in () if session.settings.dry_run else after:
-            report(stage_named("eval"), before, result)
-    session.finish(results[-1])
+    command = Pipeline.parse(method, session.rest)
+    session.carry_out("pipeline", lambda draft: command.add(draft, session.paid_tpu))
 
 
-def evaluate(assignments: Assignments = None) -> None:
+def evaluation(assignments: Assignments = None) -> None:
     """Evaluate CKPT (a name on the store, a path or a model) with SUITE on DATA."""
     session = Session.of(assignments)
-    chain, rest = session.chain, session.rest
-    parent = chain.model(
-        rest.pop("CKPT", "") or rest.pop("MODEL", "sapling"), rest.pop("REVISION", "")
-    )
-    checkpoint = parent
-    if method := rest.pop("METHOD", None):
-        default = _pruned_name(rest, method, parent)
-        checkpoint = chain.model(rest.pop("NAME", "") or default)
-    before = after = chain.evaluate(parent, rest)
-    if checkpoint != parent:
-        after = chain.evaluate(checkpoint, rest)
-    if not session.settings.dry_run:
-        report(stage_named("eval"), before, after)
-    session.finish(after)
+    rest = session.rest
+    named, revision = rest.pop("CKPT", "") or rest.pop("MODEL", "sapling"), rest.pop("REVISION", "")
+    method = rest.pop("METHOD", None)
+    pruning = _pruning(rest, method) if method else None
+    name = rest.pop("NAME", "") if pruning else ""
+
+    def build(draft: Draft) -> Path:
+        parent = checkpoint = model_named(draft, named, revision)
+        if pruning:
+            default = default_name(parent, pruning.stage, pruning.parameters)
+            checkpoint = model_named(draft, name or default)
+        before, after = (evaluate(draft, model, rest) for model in (parent, checkpoint))
+        draft.step("eval", [before, after], tables=[(before, after)])
+        return after
+
+    session.carry_out("eval", build)
+
+
+def _pruning(rest: dict[str, str], method: str) -> PruningCommand:
+    """METHOD with its assignments, which are taken from `rest`."""
+    names = known_names(method_named(method)) - set(EVALUATION)
+    return PruningCommand.parse(method, {key: rest.pop(key) for key in list(rest) if key in names})
 
 
 def prepare(assignments: Assignments = None) -> None:
     """Put on the store all that pruning and evaluating MODEL needs, for a run without network."""
     session = Session.of(assignments)
-    chain, rest = session.chain, session.rest
-    model = chain.model(rest.pop("MODEL", "sapling"), rest.pop("REVISION", ""))
-    chain.text(rest.pop("CALIBRATION", "") or chain.default_text(model, prune=True))
-    if rest.pop("SUITE", "quick") != "none":
-        chain.text(rest.pop("DATA", "") or chain.default_text(model, prune=False))
-    if rest.pop("TRAIN", ""):
-        grown_token_data(chain, model)
+    rest = session.rest
+    named, revision = rest.pop("MODEL", "sapling"), rest.pop("REVISION", "")
+    calibration, suite = rest.pop("CALIBRATION", ""), rest.pop("SUITE", "quick")
+    text, train = rest.pop("DATA", ""), rest.pop("TRAIN", "")
     _refuse(rest, "MODEL, REVISION, CALIBRATION, SUITE, DATA, TRAIN")
-    session.finish(model)
 
+    def build(draft: Draft) -> Path:
+        model = model_named(draft, named, revision)
+        needed = [model]
+        needed.append(text_named(draft, calibration or default_text(draft, model, prune=True)))
+        if suite != "none":
+            needed.append(text_named(draft, text or default_text(draft, model, prune=False)))
+        if train and (packed := grown_token_data(draft, model)):
+            needed.append(packed)
+        draft.step("prepare", needed)
+        return model
 
-def _pruned_name(rest: dict[str, str], method: str, parent: Path) -> str:
-    """The default name of METHOD's result; takes the method's assignments from `rest`."""
-    names = known_names(method_named(method)) - set(EVALUATION)
-    given = {key: rest.pop(key) for key in list(rest) if key in names}
-    command = PruningCommand.parse(method, given)
-    return default_name(parent, command.stage, command.parameters)
+    session.carry_out("prepare", build)
 
 
 def fetch(assignments: Assignments = None) -> None:
@@ -139,7 +122,7 @@ def fetch(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     model, revision = session.rest.pop("MODEL", "sapling"), session.rest.pop("REVISION", "")
     _refuse(session.rest, "MODEL, REVISION")
-    session.finish(session.chain.model(model, revision))
+    session.carry_out("fetch", lambda draft: model_named(draft, model, revision))
 
 
 def fetch_data(assignments: Assignments = None) -> None:
@@ -147,64 +130,79 @@ def fetch_data(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     data, files = session.rest.pop("DATA", GROWN_TEXT), session.rest.pop("FILES", "")
     _refuse(session.rest, "DATA, FILES")
-    session.finish(session.chain.text(data, files))
+    session.carry_out("fetch-data", lambda draft: text_named(draft, data, files))
 
 
 def data(assignments: Assignments = None) -> None:
     """Tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA."""
     session = Session.of(assignments)
-    chain, rest = session.chain, session.rest
+    rest, stage = session.rest, stage_named("data")
     source, tokenizer = rest.pop("SOURCE", GROWN_TEXT), rest.pop("TOKENIZER", "sapling")
-    name, files = rest.pop("DATA", ""), rest.pop("FILES", "")
-    if name == source:
-        raise InputError(f"DATA={name} is the text's name already; give the result another.")
-    stage = stage_named("data")
+    given, files = rest.pop("DATA", ""), rest.pop("FILES", "")
+    if given == source:
+        raise InputError(f"DATA={given} is the text's name already; give the result another.")
     parameters = stage.parameters.from_assignments(rest)
-    inputs = {"text": chain.text(source, files), "tokenizer": chain.model(tokenizer)}
-    name = name or "-".join(path.resolve().name for path in inputs.values())
-    session.finish(chain.run(stage, parameters, inputs, name))
+
+    def build(draft: Draft) -> Path:
+        text = text_named(draft, source, files)
+        inputs = {"text": text, "tokenizer": model_named(draft, tokenizer)}
+        name = given or "-".join(path.resolve().name for path in inputs.values())
+        return draft.make(stage, parameters, inputs, name)
+
+    session.carry_out("data", build)
 
 
 def export(assignments: Assignments = None) -> None:
     """Write the token data DATA as FORMAT for other trainers; rows as long as CKPT's, or SEQLEN."""
     session = Session.of(assignments)
-    chain, rest = session.chain, session.rest
-    name, given = rest.pop("DATA", ""), rest.pop("NAME", "")
-    found = token_data_named(chain, name) if name else None
-    if found is None:
-        raise InputError(f"DATA={name} is not on the store; make it with make data DATA=<name>.")
+    rest, stage = session.rest, stage_named("export")
+    named, given = rest.pop("DATA", ""), rest.pop("NAME", "")
     model = rest.pop("MODEL", "")
-    if trained := rest.pop("CKPT", "") or model:
-        config = chain.config(chain.model(trained))
-        rest.setdefault(
-            "SEQLEN", str(row_length(stage_named(TRAINERS["tpu"]).parameters(), config))
-        )
-    stage = stage_named("export")
-    parameters = stage.parameters.from_assignments(rest)
-    target = given or f"{found.name}-{parameters.label()}"
-    session.finish(chain.run(stage, parameters, {"data": found}, target))
+    trained = rest.pop("CKPT", "") or model
+
+    def build(draft: Draft) -> Path:
+        found = token_data_named(draft, named) if named else None
+        if found is None:
+            raise InputError(
+                f"DATA={named} is not on the store; make it with make data DATA=<name>."
+            )
+        words = dict(rest)
+        if trained:
+            config = draft.config(model_named(draft, trained))
+            length = row_length(stage_named(TRAINERS["tpu"]).parameters(), config)
+            words.setdefault("SEQLEN", str(length))
+        parameters = stage.parameters.from_assignments(words)
+        name = given or f"{found.name}-{parameters.label()}"
+        return draft.make(stage, parameters, {"data": found}, name)
+
+    session.carry_out("export", build)
 
 
 def train_gpu(assignments: Assignments = None) -> None:
     """Train CKPT, or ARCH from scratch, on the token data DATA for TOKENS."""
     session = Session.of(assignments)
     command = TrainingCommand.parse(stage_named(TRAINERS["gpu"]), session.rest)
-    session.finish(command.run(session.chain))
+    session.carry_out("train-gpu", command.add)
 
 
 def corpus(assignments: Assignments = None) -> None:
     """Write CPython's documentation as the text `pydoc`."""
     session = Session.of(assignments)
-    name = session.rest.pop("NAME", GROWN_TEXT)
-    session.finish(session.chain.make(stage_named("corpus"), session.rest, {}, name))
+    name, stage = session.rest.pop("NAME", GROWN_TEXT), stage_named("corpus")
+    session.carry_out("corpus", lambda draft: draft.make(stage, session.rest, {}, name))
 
 
 def grow(assignments: Assignments = None) -> None:
     """Grow `sapling`, the small model that needs no download."""
     session = Session.of(assignments)
-    name = session.rest.pop("NAME", "sapling")
-    text = session.chain.text(session.rest.pop("DATA", GROWN_TEXT))
-    session.finish(session.chain.make(stage_named("grow"), session.rest, {"data": text}, name))
+    rest, stage = session.rest, stage_named("grow")
+    name, source = rest.pop("NAME", "sapling"), rest.pop("DATA", GROWN_TEXT)
+    parameters = stage.parameters.from_assignments(rest)
+
+    def build(draft: Draft) -> Path:
+        return draft.make(stage, parameters, {"data": text_named(draft, source)}, name)
+
+    session.carry_out("grow", build)
 
 
 def adopt(assignments: Assignments = None) -> None:
@@ -214,10 +212,21 @@ def adopt(assignments: Assignments = None) -> None:
     _refuse(session.rest, "FROM, NAME")
     if not source or not name:
         raise InputError("give FROM=<Hugging Face directory> and NAME=<name on the store>.")
-    path = Path(source).expanduser()
-    if not (path / "config.json").is_file():
+    path, stage = Path(source).expanduser(), stage_named("adopt")
+    if not (path / CONFIG).is_file():
         raise InputError(f"FROM={source} holds no config.json; give a Hugging Face directory.")
-    session.finish(session.chain.make(stage_named("adopt"), {}, {"source": path}, name))
+    session.carry_out("adopt", lambda draft: draft.make(stage, {}, {"source": path}, name))
+
+
+def run(assignments: Assignments = None) -> None:
+    """Carry out the saved plan PLAN, or its step STEP with all that it needs."""
+    session = Session.of(assignments)
+    file, step = session.rest.pop("PLAN", ""), session.rest.pop("STEP", "")
+    _refuse(session.rest, "PLAN, STEP")
+    if not file:
+        raise InputError("give PLAN=<a saved plan>.")
+    plan = read_plan(Path(file).expanduser(), session.executor.store)
+    session.carry_out_plan(plan.only(step) if step else plan)
 
 
 def _refuse(rest: dict[str, str], known: str) -> None:

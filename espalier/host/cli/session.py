@@ -1,83 +1,82 @@
-"""From a command's words to settings, a chain on a store, and what is printed in the end."""
+"""From a command's words to settings and a plan, and to what is done with the plan."""
 
-import importlib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from espalier.contract.stage import Stage
 from espalier.contract.store import Store
-from espalier.host.chain import Chain
-from espalier.host.cli.slurm import Submission
+from espalier.host.draft import Draft, draw_up
 from espalier.host.execution import Executor
-from espalier.host.runtimes.choice import choose_runtime
+from espalier.host.plan import Plan
+from espalier.host.runners import Runner
+from espalier.host.runners.run import Run, console
+from espalier.host.runners.show import Show
+from espalier.host.runners.submit import Submit
+from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
+from espalier.host.runtimes.slurm import in_job
+from espalier.host.runtimes.slurm.submission import require_sbatch
+from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.host.settings import Settings, read_settings, split_assignments
 
 Assignments = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME=value]...", help="settings and parameters")
 ]
 
-console = Console(stderr=True, highlight=False)
 
-
-@dataclass
+@dataclass(frozen=True)
 class Session:
-    """One command's settings, chain and remaining assignments."""
+    """One command's settings, what it runs requests with, and its remaining assignments."""
 
     settings: Settings
-    chain: Chain
+    executor: Executor
     rest: dict[str, str]
-    submission: Submission | None = None
 
     @classmethod
     def of(cls, words: list[str] | None) -> "Session":
-        """Read the words; no runtime is prepared yet."""
+        """Read the words; nothing is prepared yet."""
         settings, rest = read_settings(split_assignments(words or []))
-        if submission := Submission.of(settings, rest):
-            # Walked through as if it were only shown: what runs here, the rehearsal knows.
-            shown = settings.model_copy(update={"dry_run": True})
-            return cls(shown, submission.rehearsal, rest, submission)
-        executor = Executor(Store(settings.store), choose_runtime(settings), settings)
-        return cls(settings, Chain(executor, settings), rest)
+        submits = settings.runtime == "slurm" and not in_job()
+        if submits and not settings.dry_run:
+            require_sbatch()
+        fetching = fetching_runtime(settings) if submits else None
+        runtime = choose_runtime(settings)
+        executor = Executor(Store(settings.store), runtime, settings, fetching)
+        return cls(settings, executor, rest)
+
+    def carry_out(self, title: str, build: Callable[[Draft], Path]) -> None:
+        """Draw up the plan that `build` states, and run, print or submit it.
+
+        What is published is the last line on stdout; of what is submitted, the jobs' ids.
+        """
+        runner = self._runner()
+        plan, notes = draw_up(build, self.executor.store, runner.settle, title)
+        for note in notes:
+            console.print(note)
+        self.finish(runner.finish(plan))
+
+    def carry_out_plan(self, plan: Plan) -> None:
+        """Run, print or submit a plan that is drawn up already."""
+        self.finish(self._runner().finish(plan))
 
     @property
-    def dry_run(self) -> bool:
-        """Whether the user has asked to be shown what would run."""
-        return self.submission.settings.dry_run if self.submission else self.settings.dry_run
+    def paid_tpu(self) -> Callable[[], str] | None:
+        """What asks for the type of TPU that a training pays for, where RUNTIME makes one."""
+        runtime = self.executor.runtime
+        return (lambda: runtime.wanted().tpu.type) if isinstance(runtime, TpuVmRuntime) else None
 
-    def finish(self, published: Path) -> None:
-        """Print the published path as the last line on stdout, or what would have run.
+    def finish(self, last: str) -> None:
+        """Print the last line on stdout."""
+        sys.stdout.write(f"{last}\n")
 
-        A command that becomes jobs prints their ids instead, or their scripts.
-        """
-        if self.dry_run:
-            for preview in self.chain.previews.values():
-                print_rows(preview)
-        sys.stdout.write(f"{self.submission.finish(published) if self.submission else published}\n")
-
-
-def print_rows(rows: dict[str, str]) -> None:
-    """Two columns on stdout."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in rows.items():
-        table.add_row(key, Text(value))  # a script has brackets
-    Console(highlight=False, soft_wrap=False).print(table)
-
-
-def report(stage: Stage, *results: Path) -> None:
-    """Print the stage's own table of its results to stderr."""
-    if stage.report:
-        module, _, function = stage.report.partition(":")
-        table: Any = getattr(importlib.import_module(module), function)(*results)
-        console.print(table)
+    def _runner(self) -> Runner:
+        run = Run(self.executor)
+        if self.executor.fetching:
+            return Submit(self.executor, run)
+        return Show(self.executor) if self.settings.dry_run else run
 
 
 def store_of(words: list[str] | None) -> tuple[Store, dict[str, str]]:

@@ -5,24 +5,24 @@ nothing is fetched and no weights are read.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import pruning_of
 from espalier.contract.pruned import Masked, Padded, Pruned
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.contract.usable import require_kind
 from espalier.errors import InputError
-from espalier.host.chain import Chain, default_name
-from espalier.host.commands.training import TrainingCommand, token_data_named
+from espalier.host.commands.sources import default_name, token_data_named
+from espalier.host.commands.training import TrainingCommand
+from espalier.host.draft import CONFIG, Draft
 from espalier.host.settings import read_settings, split_assignments
 from espalier.models.aliases import model_aliases
 from espalier.models.shapes import Shapes, config_file, read_config
-
-CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -82,18 +82,46 @@ class PlanningCommand:
     def stage(self) -> Stage:
         return self.training.stage
 
-    def run(self, chain: Chain) -> Path:
-        """The published plan."""
+    def add(self, draft: Draft) -> Path:
+        """The plan."""
         sources, parameters = self.training.sources, self.training.parameters
         named = Path(self.model.name)
         name = sources.get("NAME") or default_name(named, self.stage, parameters)
-        return chain.run(self.stage, parameters, self._data(chain), name)
+        return draft.make(self.stage, parameters, self._data(draft), name)
 
-    def _data(self, chain: Chain) -> dict[str, Path]:
+    def _data(self, draft: Draft) -> dict[str, Path]:
         """The token data that are counted; what is not made yet is told by TOKENS alone."""
         name = self.training.sources.get("DATA")
-        found = None if name is None else token_data_named(chain, name)
+        found = None if name is None else token_data_named(draft, name)
         return {} if found is None else {"data": found}
+
+
+def planned_before(
+    draft: Draft,
+    training: TrainingCommand,
+    trained: Path,
+    model: Path | None,
+    tpu: Callable[[], str],
+) -> Path | None:
+    """The plan of `trained` on the TPU that it will get, which is to fit before that is paid for.
+
+    `model` is what is trained; nothing where that is an architecture. None where the words ask for
+    no plan, and where the model will not be there, since it is only shown.
+
+    Raises:
+        NotMadeYet: the model, whose shape is compiled.
+    """
+    if not (training.stage.tpu and getattr(training.parameters, "plan", False)):
+        return None
+    given = {name: value for name, value in training.given.items() if name != "NAME"}
+    if model:
+        if not draft.require(model):
+            return None
+        given["CKPT"] = str(model)
+    words = [f"{name}={value}" for name, value in {**given, "TPU": tpu()}.items()]
+    planned = PlanningCommand.parse(stage_named("plan-tpu"), words, draft.store).add(draft)
+    draft.wait(trained, planned)
+    return planned
 
 
 def alone(words: Sequence[str] | None) -> list[str]:

@@ -1,20 +1,19 @@
-"""`make prune-<method>` and `make score-<method>`: the words of a command and what they chain."""
+"""`make prune-<method>` and `make score-<method>`: the words of a command, and their requests."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from espalier.contract.discovery import method_named, stage_named
+from espalier.contract.fingerprint import identify
 from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.parameters import Parameters
-from espalier.contract.stage import Stage
+from espalier.contract.stage import Stage, Unrolled
 from espalier.contract.usable import require_usable
 from espalier.errors import InputError
-from espalier.host.chain import Chain, default_name
-
-TASK_DATA = "TASK_DATA"
-Show = Callable[[Any], None]
+from espalier.host.commands.evaluation import TASK_DATA
+from espalier.host.commands.sources import default_name, default_text, model_named, text_named
+from espalier.host.draft import Draft
 
 
 @dataclass(frozen=True)
@@ -84,46 +83,51 @@ class PruningCommand:
         command._check_uses()
         return command
 
-    def run(self, chain: Chain, show: Show) -> tuple[Path, Path]:
+    def add(self, draft: Draft) -> tuple[Path, Path]:
         """The parent and the pruned checkpoint."""
         if self.sources.name:
-            chain.executor.store.path(self.stage.section, self.sources.name)
-        parent = chain.model(self.sources.model, self.sources.revision)
+            draft.store.path(self.stage.section, self.sources.name)
+        parent = model_named(draft, self.sources.model, self.sources.revision)
         require_usable(self.stage, {"model": parent})
         name = self.sources.name or default_name(parent, self.stage, self.parameters)
-        steps = [self.parameters]
-        if self.stage.unroll:
-            unrolled = self.stage.unroll(self.parameters, chain.config(parent))
-            steps = list(unrolled.steps)
-            if unrolled.table is not None:
-                show(unrolled.table)
-        current = parent
-        for number, parameters in enumerate(steps, 1):
-            last = number == len(steps)
-            step_name = name if last else f"{name}-step{number}of{len(steps)}"
-            inputs = {
-                "model": current,
-                **texts(chain, self.sources, self.stage, parameters, parent),
-            }
+        unrolled = self._unrolled(draft, parent)
+        if unrolled.table is not None:
+            draft.notes.append(unrolled.table)
+        current, count = parent, len(unrolled.steps)
+        for number, parameters in enumerate(unrolled.steps, 1):
+            inputs = {"model": current, **self._texts(draft, self.stage, parameters, parent)}
             for role in self.stage.derived:
                 if role not in parameters.unused():
-                    inputs[role] = self._scores(chain, role, parameters, current, parent)
-            current = chain.run(self.stage, parameters, inputs, step_name)
+                    inputs[role] = self._scores(draft, role, parameters, current, parent)
+            step_name = name if number == count else f"{name}-step{number}of{count}"
+            shape = unrolled.configs[number - 1] if unrolled.configs else None
+            current = draft.make(self.stage, parameters, inputs, step_name, shape)
         return parent, current
 
+    def _unrolled(self, draft: Draft, parent: Path) -> Unrolled:
+        """The prunings that the command stands for."""
+        if self.stage.unroll is None:
+            return Unrolled((self.parameters,))
+        return self.stage.unroll(self.parameters, draft.config(parent))
+
     def _scores(
-        self, chain: Chain, role: str, parameters: Parameters, model: Path, parent: Path
+        self, draft: Draft, role: str, parameters: Parameters, model: Path, parent: Path
     ) -> Path:
         """Scores that were given, or those that the scoring stage measures of `model`."""
         derived = self.stage.derived[role]
         if self.sources.scores:
-            return given_scores(chain, self.sources.scores, derived.stage, model)
+            return given_scores(draft, self.sources.scores, derived.stage, model)
         scorer = stage_named(derived.stage)
         asked = {**self.scoring[role], **derived.asked(parameters)}
         validated = scorer.parameters.from_assignments(asked)
-        found = texts(chain, self.sources, scorer, validated, parent)
+        found = self._texts(draft, scorer, validated, parent)
         name = scores_name(model, scorer, validated, found)
-        return chain.run(scorer, validated, {"model": model, **found}, name)
+        return draft.make(scorer, validated, {"model": model, **found}, name)
+
+    def _texts(
+        self, draft: Draft, stage: Stage, parameters: Parameters, parent: Path
+    ) -> dict[str, Path]:
+        return texts(draft, self.sources, stage, parameters, parent)
 
     def _check_uses(self) -> None:
         """Refuse what would be silently ignored."""
@@ -161,32 +165,32 @@ def _names(stage: Stage) -> set[str]:
     return {name.upper() for name in stage.parameters.model_fields}
 
 
-def score(chain: Chain, stage: Stage, given: Mapping[str, str]) -> Path:
-    """`make score-<method>`: the published scores of MODEL."""
+def score(draft: Draft, stage: Stage, given: Mapping[str, str]) -> Path:
+    """`make score-<method>`: the scores of MODEL."""
     rest = dict(given)
     sources = Sources.taken_from(rest)
     if sources.scores:
         raise InputError(f"{stage.name} measures scores; leave SCORES out.")
     parameters = stage.parameters.from_assignments(rest)
-    model = chain.model(sources.model, sources.revision)
-    found = texts(chain, sources, stage, parameters, model)
+    model = model_named(draft, sources.model, sources.revision)
+    found = texts(draft, sources, stage, parameters, model)
     name = scores_name(model, stage, parameters, found)
     if sources.name:
         name = f"{model.resolve().name}/{sources.name}"
-    return chain.run(stage, parameters, {"model": model, **found}, name)
+    return draft.make(stage, parameters, {"model": model, **found}, name)
 
 
 def texts(
-    chain: Chain, sources: Sources, stage: Stage, parameters: Parameters, model: Path
+    draft: Draft, sources: Sources, stage: Stage, parameters: Parameters, model: Path
 ) -> dict[str, Path]:
     """The stage's inputs beside the model: its calibration, and rows of tasks where given."""
     found = {}
     wanted = stage.inputs.keys() - parameters.unused()
     if "calibration" in wanted:
-        text = sources.calibration or chain.default_text(model, prune=True)
-        found["calibration"] = chain.text(text)
+        text = sources.calibration or default_text(draft, model, prune=True)
+        found["calibration"] = text_named(draft, text)
     if "tasks" in wanted and sources.tasks:
-        found["tasks"] = chain.text(sources.tasks)
+        found["tasks"] = text_named(draft, sources.tasks)
     return found
 
 
@@ -200,16 +204,16 @@ def scores_name(
     return f"{model.resolve().name}/{label}"
 
 
-def given_scores(chain: Chain, names: Sequence[str], stage: str, model: Path) -> Path:
-    """Those of SCORES that `stage` has made, of this very model.
+def given_scores(draft: Draft, names: Sequence[str], stage: str, model: Path) -> Path:
+    """Those of SCORES that `stage` makes, of this very model.
 
     Raises:
         InputError: none of them are.
     """
     for name in names:
-        scores = find_scores(chain, name)
-        if read_manifest(scores).stage == stage:
-            require_scores_of(chain, scores, model)
+        scores = find_scores(draft, name)
+        if draft.stage_of(scores) == stage:
+            require_scores_of(draft, scores, model)
             return scores
     raise InputError(
         f"SCORES={','.join(names)} holds none made by {stage}; make them (make {stage}), or leave "
@@ -217,31 +221,39 @@ def given_scores(chain: Chain, names: Sequence[str], stage: str, model: Path) ->
     )
 
 
-def find_scores(chain: Chain, name: str) -> Path:
+def find_scores(draft: Draft, name: str) -> Path:
     """The directory that SCORES=name means.
 
     Raises:
         InputError: there is none.
     """
     path = Path(name).expanduser()
-    if "/" in name and (path / MANIFEST).is_file():
+    if "/" in name and (path in draft.requests or (path / MANIFEST).is_file()):
         return path
-    if found := chain.executor.store.find(name.removeprefix("scores/"), ("scores",)):
+    if found := draft.find(name.removeprefix("scores/"), ("scores",)):
         return found
     raise InputError(
         f"SCORES={name} is not on the store; give a name that make list shows, or a path."
     )
 
 
-def require_scores_of(chain: Chain, scores: Path, model: Path) -> None:
+def require_scores_of(draft: Draft, scores: Path, model: Path) -> None:
     """Refuse scores that were measured on another model.
 
     Raises:
         InputError: they were.
+        NotMadeYet: the model, that it may be compared.
     """
-    measured = read_manifest(scores).inputs["model"]
-    if model.exists() and chain.executor.identity(model).content != measured.content:
+    if request := draft.maker(scores):
+        same, measured = request.inputs["model"] == model, request.inputs["model"].name
+    else:
+        record = read_manifest(scores).inputs["model"]
+        measured, same = record.name, True
+        if draft.require(model):
+            cache = draft.store.root / "cache" / "hashes"
+            same = identify(model.name, model, cache).content == record.content
+    if not same:
         raise InputError(
-            f"{scores} was measured on {measured.name}, another model than {model.name}; leave "
+            f"{scores} was measured on {measured}, another model than {model.name}; leave "
             "SCORES out to measure it."
         )

@@ -1,4 +1,4 @@
-"""`make train-gpu`, and TRAIN= of a pipeline: the words, and what they chain."""
+"""`make train-gpu`, and TRAIN= of a pipeline: the words, and their requests."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from espalier.contract.discovery import stage_named
-from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
 from espalier.contract.usable import require_usable
-from espalier.data.tokens import INDEX
 from espalier.errors import InputError
-from espalier.host.chain import GROWN_TEXT, Chain, default_name
+from espalier.host.commands.sources import (
+    default_name,
+    grown_token_data,
+    model_named,
+    token_data_named,
+)
+from espalier.host.draft import CONFIG, Draft
 from espalier.models.shapes import Shapes, config_file
 
 TRAINERS = {"gpu": "train-gpu", "tpu": "train-tpu"}
@@ -87,62 +91,67 @@ class TrainingCommand:
             )
         return cls.parse(stage, words)
 
-    def run(self, chain: Chain) -> Path:
+    def add(self, draft: Draft) -> Path:
         """The trained checkpoint."""
-        inputs, parent = self._start(chain)
-        return self._run(chain, inputs, parent, inputs.get("tokenizer") or inputs["model"])
+        inputs, parent = self._start(draft)
+        return self._made(draft, inputs, parent, inputs.get("tokenizer") or inputs["model"])
 
-    def continued(self, chain: Chain, pruned: Path, parent: Path) -> Path:
+    def continued(self, draft: Draft, pruned: Path, parent: Path) -> Path:
         """The trained checkpoint of a pipeline's pruned one."""
-        return self._run(chain, {"model": pruned}, pruned, parent)
+        return self._made(draft, {"model": pruned}, pruned, parent)
 
-    def model(self, chain: Chain) -> Path:
+    def model(self, draft: Draft) -> Path:
         """The model that CKPT or MODEL says."""
         named = self.sources.get("CKPT") or self.sources.get("MODEL") or "sapling"
-        return chain.model(named, self.sources.get("REVISION", ""))
+        return model_named(draft, named, self.sources.get("REVISION", ""))
 
-    def _run(self, chain: Chain, inputs: dict[str, Path], named: Path, tokenizer: Path) -> Path:
+    def _made(self, draft: Draft, inputs: dict[str, Path], named: Path, tokenizer: Path) -> Path:
         if teacher := self.sources.get("TEACHER"):
-            inputs["teacher"] = chain.model(teacher)
+            inputs["teacher"] = model_named(draft, teacher)
         require_usable(self.stage, inputs)
-        inputs["data"] = self._data(chain, tokenizer)
-        if self.stage.tpu and not _is_export(inputs["data"]):
-            inputs["data"] = self._exported(chain, inputs)
+        inputs["data"] = self._data(draft, tokenizer)
+        # Compose's services hand rows on that are exported already.
+        if self.stage.tpu and draft.stage_of(inputs["data"]) != "export":
+            inputs["data"] = self._exported(draft, inputs)
         name = self.sources.get("NAME") or default_name(named, self.stage, self.parameters)
-        return chain.run(self.stage, self.parameters, inputs, name)
+        return draft.make(self.stage, self.parameters, inputs, name)
 
-    def _exported(self, chain: Chain, inputs: Mapping[str, Path]) -> Path:
+    def _exported(self, draft: Draft, inputs: Mapping[str, Path]) -> Path:
         """The token data in rows of the length that the run has."""
-        file, model = inputs.get("architecture"), inputs.get("model")
-        config = config_file(file) if file else chain.config(model) if model else {}
-        length = row_length(self.parameters, config)
+        length = row_length(self.parameters, self._config(draft, inputs))
         export = stage_named("export")
         parameters = export.parameters.from_assignments({**RECORDS, "SEQLEN": str(length)})
         name = f"{inputs['data'].name}-{parameters.label()}"
-        return chain.run(export, parameters, {"data": inputs["data"]}, name)
+        return draft.make(export, parameters, {"data": inputs["data"]}, name)
 
-    def _start(self, chain: Chain) -> tuple[dict[str, Path], Path]:
+    def _config(self, draft: Draft, inputs: Mapping[str, Path]) -> Mapping[str, Any]:
+        """The config.json of what is trained: given by itself, or a model's."""
+        if (file := inputs.get("architecture")) is None:
+            return draft.config(inputs["model"])
+        return draft.config(file.parent) if draft.maker(file) else config_file(file)
+
+    def _start(self, draft: Draft) -> tuple[dict[str, Path], Path]:
         """The inputs that say what is trained, and what the result is named after."""
         if (architecture := self.sources.get("ARCH")) is None:
-            found = self.model(chain)
+            found = self.model(draft)
             return {"model": found}, found
         path = Path(architecture).expanduser()
-        file = path if path.is_file() else chain.model(architecture) / "config.json"
+        file = path if path.is_file() else model_named(draft, architecture) / CONFIG
         tokenizer = self.sources.get("TOKENIZER")
         if tokenizer is None and path.is_file():
             raise InputError(f"ARCH={architecture} has no tokenizer; give TOKENIZER=<model>.")
-        owner = chain.model(tokenizer) if tokenizer else file.parent
+        owner = model_named(draft, tokenizer) if tokenizer else file.parent
         named_after = path.with_suffix("") if path.is_file() else file.parent
         return {"architecture": file, "tokenizer": owner}, named_after
 
-    def _data(self, chain: Chain, tokenizer: Path) -> Path:
+    def _data(self, draft: Draft, tokenizer: Path) -> Path:
         """Token data by its name, or `pydoc` packed for a model that was grown on it."""
         name = self.sources.get("DATA")
         if name is None:
-            if found := grown_token_data(chain, tokenizer):
+            if found := grown_token_data(draft, tokenizer):
                 return found
             raise InputError("give DATA=<token data>; make data makes them.")
-        if found := token_data_named(chain, name):
+        if found := token_data_named(draft, name):
             return found
         raise InputError(
             f"DATA={name} is no token data on the store; make them with make data DATA={name} "
@@ -151,29 +160,14 @@ class TrainingCommand:
 
 
 def row_length(parameters: Parameters, config: Mapping[str, Any]) -> int:
-    """Tokens a row, where a model of that config.json is trained with such parameters."""
+    """Tokens a row, where a model of that config.json is trained with such parameters.
+
+    Raises:
+        InputError: the config.json is not at hand.
+    """
+    if not config:
+        raise InputError(
+            "the length of rows needs the model's config.json; fetch it first (make fetch)."
+        )
     assert isinstance(parameters, Sized)  # noqa: S101
     return parameters.sequence_length(Shapes.of(config).positions)
-
-
-def token_data_named(chain: Chain, name: str) -> Path | None:
-    """The token data that DATA=name means, a path or a name on the store, where they are there."""
-    path = Path(name).expanduser()
-    if "/" in name and (path / INDEX).is_file():
-        return path
-    return chain.executor.store.find(name, ("data",))
-
-
-def _is_export(data: Path) -> bool:
-    """Whether they are rows already, as compose's services hand them on."""
-    return (data / MANIFEST).is_file() and read_manifest(data).stage == "export"
-
-
-def grown_token_data(chain: Chain, model: Path) -> Path | None:
-    """`pydoc` packed for a model that was grown on it; None for any other model."""
-    if chain.default_text(model, prune=False) != GROWN_TEXT:
-        return None
-    packed = stage_named("data")
-    inputs = {"text": chain.text(GROWN_TEXT), "tokenizer": chain.model("sapling")}
-    parameters = packed.parameters.from_assignments({})
-    return chain.run(packed, parameters, inputs, f"{GROWN_TEXT}-sapling")

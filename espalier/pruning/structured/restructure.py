@@ -22,6 +22,7 @@ from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import CheckpointWriter, Selected, spec_of
 from espalier.models.shapes import Shapes, read_config
+from espalier.pruning.structured.target import sized
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,7 @@ def restructured_config(
     config: Mapping[str, Any], layers: Sequence[int], target: Shapes
 ) -> dict[str, Any]:
     """The parent's config.json with the sizes of `target`; head_dim is stated, not implied."""
-    changed: dict[str, Any] = dict(config) | {
-        "num_hidden_layers": target.layers,
-        "hidden_size": target.hidden,
-        "intermediate_size": target.intermediate,
-        "num_attention_heads": target.heads,
-        "num_key_value_heads": target.kv_heads,
-        "head_dim": target.head_dim,
-    }
+    changed = sized(config, target)
     if config.get("layer_types"):
         changed["layer_types"] = [config["layer_types"][layer] for layer in layers]
     if config.get("max_window_layers") is not None:

@@ -1,6 +1,8 @@
 """From what is asked to the shapes that are left, or the sentence that says why not."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
@@ -47,6 +49,18 @@ def target_shapes(
     if target == parent:
         raise InputError("nothing would be removed; give a size below the parent's.")
     return target
+
+
+def sized(config: Mapping[str, Any], target: Shapes) -> dict[str, Any]:
+    """A config.json with the sizes of `target`; head_dim is stated, not implied."""
+    return dict(config) | {
+        "num_hidden_layers": target.layers,
+        "hidden_size": target.hidden,
+        "intermediate_size": target.intermediate,
+        "num_attention_heads": target.heads,
+        "num_key_value_heads": target.kv_heads,
+        "head_dim": target.head_dim,
+    }
 
 
 def check_layers(left: int, layers: int) -> int:

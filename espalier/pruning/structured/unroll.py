@@ -9,7 +9,7 @@ from espalier.errors import InputError
 from espalier.models.shapes import Shapes
 from espalier.pruning.structured.candidates import candidates, candidates_table
 from espalier.pruning.structured.parameters import FIELDS, Axis, ShapeParameters
-from espalier.pruning.structured.target import target_shapes
+from espalier.pruning.structured.target import sized, target_shapes
 
 
 def unroll(parameters: ShapeParameters, config: Mapping[str, Any]) -> Unrolled:
@@ -33,7 +33,7 @@ def unroll(parameters: ShapeParameters, config: Mapping[str, Any]) -> Unrolled:
         target = parameters.target(parent)
     shapes = between(parent, target, parameters.steps)
     steps = tuple(parameters.with_sizes(_sizes(parameters, parent, shape)) for shape in shapes)
-    return Unrolled(steps, table)
+    return Unrolled(steps, table, tuple(sized(config, shape) for shape in shapes))
 
 
 def between(parent: Shapes, target: Shapes, steps: int) -> list[Shapes]:

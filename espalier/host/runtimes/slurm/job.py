@@ -1,4 +1,4 @@
-"""A job's script: what Slurm is asked for, and the command that it runs."""
+"""A job's script: what Slurm is asked for, and the step of a plan that it carries out."""
 
 import math
 import os
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.paths import ROOT
-from espalier.host.runtimes.slurm.command import Command
 from espalier.host.runtimes.slurm.places import tuning
 from espalier.host.settings import Settings
 
@@ -20,30 +19,40 @@ EXPORTED = ("PATH", "HOME", "USER", "LANG", "LD_LIBRARY_PATH")
 
 @dataclass(frozen=True)
 class Job:
-    """One command of the tool in one job."""
+    """One step of a saved plan.
 
-    command: Command
+    Attributes:
+        step: its title, which is the job's name.
+        plan: where the plan is saved.
+        trains: whether it is one that NODES and GPUS are for.
+        after: titles of the steps whose jobs have to end well before.
+    """
+
+    step: str
+    plan: Path
     settings: Settings
+    trains: bool = False
+    after: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
-        """Where scripts and logs are kept."""
-        return self.settings.store.absolute() / "slurm"
+        """Where plans, scripts and logs are kept."""
+        return folder_of(self.settings)
 
     def file(self, number: str, suffix: str) -> Path:
         """The job's script (`sh`) or log."""
-        return self.folder / f"{self.command.title}-{number}.{suffix}"
+        return self.folder / f"{self.step}-{number}.{suffix}"
 
     @property
     def words(self) -> list[str]:
-        """The command as the job runs it: the same words, and the settings spelt out."""
-        alone = {} if self.command.trains else {"nodes": 1, "gpus": 1}
+        """The command that the job runs, the settings spelt out."""
+        alone = {} if self.trains else {"nodes": 1, "gpus": 1}
         settings = self.settings.model_copy(
             update={"store": self.settings.store.absolute(), **alone}
         )
-        given = {**self.command.given, **settings.assignments()}
+        given = {"PLAN": str(self.plan), "STEP": self.step, **settings.assignments()}
         assignments = [f"{name}={value}" for name, value in given.items()]
-        return [sys.executable, "-m", "espalier", self.command.name, *assignments]
+        return [sys.executable, "-m", "espalier", "run", *assignments]
 
     def script(self) -> str:
         """The whole script: options, command, and the body that waits and requeues."""
@@ -57,10 +66,10 @@ class Job:
 
     def _options(self) -> list[str]:
         asked = self.settings
-        nodes, gpus = (asked.nodes, asked.gpus) if self.command.trains else (1, 1)
+        nodes, gpus = (asked.nodes, asked.gpus) if self.trains else (1, 1)
         exported = [*EXPORTED, *sorted(tuning(os.environ))]
         options = {
-            "job-name": self.command.title,
+            "job-name": self.step,
             "nodes": nodes,
             "ntasks-per-node": 1,
             "cpus-per-task": math.ceil(asked.cpus) if asked.cpus else None,
@@ -78,3 +87,8 @@ class Job:
         }
         lines = [f"--{k}={shlex.quote(str(v))}" for k, v in options.items() if v is not None]
         return [*lines, "--requeue", *filter(None, [asked.sbatch_flags])]
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where a store's plans, scripts and logs are kept."""
+    return settings.store.absolute() / "slurm"

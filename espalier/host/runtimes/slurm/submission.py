@@ -1,4 +1,4 @@
-"""Hands jobs to sbatch, each after the one before it."""
+"""Hands jobs to sbatch, each after those whose results it needs."""
 
 import re
 import shutil
@@ -31,31 +31,31 @@ def submit(jobs: Sequence[Job]) -> list[str]:
         InputError: Slurm refuses one.
         EnvironmentFailure: Slurm does not answer.
     """
-    ids: list[str] = []
+    ids: dict[str, str] = {}
     for job in jobs:
         try:
-            ids.append(_submit(job, after=ids[-1] if ids else None))
+            ids[job.step] = _submit(job, [ids[step] for step in job.after])
         except EspalierError:
             if ids:
-                subprocess.run(["scancel", *ids], check=False, capture_output=True)
+                subprocess.run(["scancel", *ids.values()], check=False, capture_output=True)
             raise
-        _say(f"{job.command.title}: job {ids[-1]}, log {job.file(ids[-1], 'log')}")
-    return ids
+        _say(f"{job.step}: job {ids[job.step]}, log {job.file(ids[job.step], 'log')}")
+    return list(ids.values())
 
 
-def dependency(after: str | None) -> list[str]:
-    """Start only where the job before has ended well; otherwise never."""
-    return [f"--dependency=afterok:{after}", "--kill-on-invalid-dep=yes"] if after else []
+def dependency(after: Sequence[str]) -> list[str]:
+    """Start only where the jobs before have ended well; otherwise never."""
+    return [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
 
 
-def _submit(job: Job, after: str | None) -> str:
+def _submit(job: Job, after: Sequence[str]) -> str:
     words = ["sbatch", "--parsable", *dependency(after)]
     done = subprocess.run(words, input=job.script(), check=False, capture_output=True, text=True)
     if done.returncode:
         reason = _reason(done.stderr)
         if NO_ANSWER.search(reason):
             raise EnvironmentFailure(f"Slurm does not answer: {reason}.")
-        raise InputError(f"Slurm refuses the job {job.command.title}: {reason}.")
+        raise InputError(f"Slurm refuses the job {job.step}: {reason}.")
     number = done.stdout.strip().partition(";")[0]
     job.file(number, "sh").write_text(job.script())
     return number

@@ -1,0 +1,110 @@
+"""What MODEL=, CALIBRATION= and DATA= mean: a path, a name, or what has to be made or fetched."""
+
+import re
+from pathlib import Path
+
+from espalier.contract.discovery import stage_named
+from espalier.contract.parameters import Parameters
+from espalier.contract.stage import Stage
+from espalier.data.tokens import INDEX
+from espalier.errors import InputError
+from espalier.host.draft import CONFIG, Draft
+from espalier.models.aliases import model_aliases, resolve_model
+
+GROWN_TEXT = "pydoc"
+"""The text that CPython ships: what `sapling` grows on, is calibrated with and is tested on."""
+PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
+FILES = (".txt", ".jsonl", ".gz", ".parquet", ".safetensors")
+"""What a file of text or token ids may end in."""
+PACKED = ("data", "export")
+"""Stages whose results are token ids already."""
+
+
+def model_named(draft: Draft, name: str, revision: str = "") -> Path:
+    """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.
+
+    Raises:
+        InputError: none of these.
+    """
+    if path := _given_path(draft, name, want=CONFIG):
+        return path
+    if name.startswith((".", "/", "~")):
+        raise InputError(
+            f"MODEL={name} holds no config.json; give a Hugging Face directory, a name on the "
+            f"store, a hub id or one of {', '.join(model_aliases())}."
+        )
+    if found := draft.find(name, ("models", "checkpoints")):
+        return found
+    source = resolve_model(name, revision or None)
+    if source.grown:
+        text = {"data": text_named(draft, GROWN_TEXT)}
+        return draft.make(stage_named("grow"), {}, text, source.name, source.shape)
+    wanted = {"MODEL": name, "REVISION": source.revision}
+    return draft.make(stage_named("fetch"), wanted, {}, source.name, source.shape)
+
+
+def text_named(draft: Draft, name: str, files: str = "") -> Path:
+    """The file or data set that CALIBRATION= or DATA= means; FILES= of it, where it is fetched.
+
+    Raises:
+        InputError: no such file, set or name.
+    """
+    if path := _given_path(draft, name):
+        return path
+    stored = name.replace("/", "--")
+    if not files and (found := draft.find(stored, ("data",))):
+        if (found / INDEX).is_file() or draft.stage_of(found) in PACKED:
+            raise InputError(
+                f"{name} is token data that make data has packed, not a text; give a text, or "
+                "make the data again under another name."
+            )
+        return found
+    if name == GROWN_TEXT:
+        return draft.make(stage_named("corpus"), {}, {}, GROWN_TEXT)
+    looks_like_path = name.startswith((".", "/", "~")) or Path(name).suffix
+    if looks_like_path and not _is_hub_id(name):
+        raise InputError(f"{name} does not exist; give an existing file or data set.")
+    return draft.make(stage_named("fetch-data"), {"DATA": name, "FILES": files}, {}, stored)
+
+
+def token_data_named(draft: Draft, name: str) -> Path | None:
+    """The token data that DATA=name means, a path or a name, where there are any."""
+    path = Path(name).expanduser()
+    if "/" in name and (path in draft.requests or (path / INDEX).is_file()):
+        return path
+    return draft.find(name, ("data",))
+
+
+def grown_token_data(draft: Draft, model: Path) -> Path | None:
+    """`pydoc` packed for a model that was grown on it; None for any other model."""
+    if default_text(draft, model, prune=False) != GROWN_TEXT:
+        return None
+    inputs = {"text": text_named(draft, GROWN_TEXT), "tokenizer": model_named(draft, "sapling")}
+    return draft.make(stage_named("data"), {}, inputs, f"{GROWN_TEXT}-sapling")
+
+
+def default_text(draft: Draft, model: Path, prune: bool) -> str:
+    """What a model is calibrated with and tested on where nothing else is asked."""
+    if model.name == "sapling" or draft.descends(model, "grow"):
+        return GROWN_TEXT
+    return PUBLISHED_CALIBRATION if prune else PUBLISHED_TEXT
+
+
+def default_name(parent: Path, stage: Stage, parameters: Parameters) -> str:
+    """`<parent>-<method>-<what the parameters say>`."""
+    return "-".join(filter(None, (parent.resolve().name, stage.name, parameters.label())))
+
+
+def _is_hub_id(name: str) -> bool:
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name)) and not name.endswith(FILES)
+
+
+def _given_path(draft: Draft, name: str, want: str | None = None) -> Path | None:
+    """A path that is there, or will be."""
+    path = Path(name).expanduser()
+    looks_like_path = "/" in name or path.suffix in FILES
+    if looks_like_path and path in draft.requests:
+        return path
+    if not looks_like_path or not path.exists():
+        return None
+    return path if not want or (path / want).is_file() else None
