@@ -75,8 +75,9 @@ prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
 #:   list-models      the aliases that MODEL understands
 #:   show             CKPT's lineage: parents, parameters, sparsity, made by whom with what
 #:   verify           hash CKPT's files again
+#:   drift            list what older code or packages made (it is used; FORCE=1 makes it again)
 #:   gc               remove partial results that no run is working on
-list list-models show verify gc: $(VENV)/.ready
+list list-models show verify drift gc: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -158,4 +159,4 @@ $(VENV)/.ready: images/host/requirements.lock
 
 .PHONY: always help setup doctor test lint bench images locks lock-check listings pipeline prepare fetch fetch-data data \
   export grow adopt eval train-gpu train-tpu to-maxtext to-hf publish plan-gpu plan-tpu \
-  tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify gc
+  tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift gc

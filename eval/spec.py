@@ -1,7 +1,7 @@
 """The stages that evaluate: `eval` with the current harness, `eval-legacy` with the papers' own."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ Count = Annotated[int, Field(ge=1)]
 
 class EvalParameters(Parameters):
     """What is measured, and on how much of the data."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch"})
 
     suite: Annotated[
         Literal["quick", "perplexity", "paper-zero-shot", "tasks"],

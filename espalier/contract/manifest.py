@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from espalier.contract.files import file_sha256, write_text
 from espalier.contract.ledger import Entry
@@ -57,14 +57,24 @@ class CodeRecord(Record):
 
 
 class Recipe(Record):
-    """What decides a result, and nothing else; its hash is the fingerprint."""
+    """What decides a result, and nothing else; its hash is the fingerprint.
+
+    The stage's code and packages are recorded beside it: where they have changed since, a result
+    is still what was asked for.
+    """
 
     contract: int = CONTRACT
     stage: str
-    code: str
-    lock: str
     parameters: dict[str, Any]
     inputs: dict[str, str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _code_and_lock_were_part_of_it(cls, values: Any) -> Any:
+        """Of what the first versions wrote, what is left of it."""
+        if isinstance(values, dict):
+            return {key: value for key, value in values.items() if key not in ("code", "lock")}
+        return values
 
     @property
     def fingerprint(self) -> str:
@@ -79,13 +89,13 @@ class Recipe(Record):
             if key in ("parameters", "inputs"):
                 names = sorted({*mine[key], *theirs[key]})
                 found += [
-                    f"{name.upper()} {_short(theirs[key].get(name))} there, "
-                    f"{_short(mine[key].get(name))} here"
+                    f"{name.upper()} {short(theirs[key].get(name))} there, "
+                    f"{short(mine[key].get(name))} here"
                     for name in names
                     if mine[key].get(name) != theirs[key].get(name)
                 ]
             elif mine[key] != theirs[key]:
-                found.append(f"{key} {_short(theirs[key])} there, {_short(mine[key])} here")
+                found.append(f"{key} {short(theirs[key])} there, {short(mine[key])} here")
         return found
 
 
@@ -206,6 +216,7 @@ def content_digest(files: list[FileRecord]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value in a message: a hash by its beginning."""
     text = "unset" if value is None else str(value)
     return text[:12] if len(text) == 64 else text

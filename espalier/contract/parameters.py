@@ -1,5 +1,6 @@
 """Validated stage parameters, given on the command line as upper-case KEY=value."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -47,6 +48,17 @@ class Parameters(BaseModel):
     def identity(self) -> dict[str, Any]:
         """What is fingerprinted of them."""
         return self.model_dump(mode="json", exclude=set(self.EXECUTION))
+
+    @classmethod
+    def identity_of(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """What is fingerprinted of parameters that another version has recorded, perhaps.
+
+        One that it did not have has its default, and what only says how to run is left out.
+        """
+        try:
+            return cls.model_validate(dict(recorded)).identity()
+        except (ValidationError, InputError):  # no longer allowed: other parameters, then
+            return {name: value for name, value in recorded.items() if name not in cls.EXECUTION}
 
     def label(self) -> str:
         """What the default name of a result says of its parameters."""

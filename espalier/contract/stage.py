@@ -72,6 +72,8 @@ class Stage:
         checked_in: the image that checks the result, where the stage's own image lacks torch;
             it runs once the stage has ended, on the machine that the command was given on.
         tpu: whether it computes on TPUs, where they are asked for; other stages run on a processor.
+        on_device: whether it computes on ACCEL; others run on a processor, with the packages of
+            `cpu`, and give the same under any ACCEL.
         packages: the accelerator whose variant of the image it needs, whatever it computes on.
         renewed: whether a result of the same name that was made otherwise is simply made again, as
             a plan is.
@@ -96,11 +98,20 @@ class Stage:
     join: str | None = None
     checked_in: str | None = None
     tpu: bool = False
+    on_device: bool = True
     packages: str | None = None
     renewed: bool = False
     derived: Mapping[str, Derived] = field(default_factory=dict)
     forms: frozenset[str] = frozenset()
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
+
+    def device_of(self, accel: str) -> str:
+        """What it computes on where `accel` is asked for."""
+        return "cpu" if not self.on_device or (accel == "tpu" and not self.tpu) else accel
+
+    def packages_on(self, accel: str) -> str:
+        """The variant of its image that it takes where `accel` is asked for."""
+        return self.packages or self.device_of(accel)
 
 
 @dataclass(frozen=True)

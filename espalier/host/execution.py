@@ -11,12 +11,13 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.files import write_text
 from espalier.contract.lock import artifact_lock
 from espalier.contract.made import MADE
-from espalier.contract.manifest import MANIFEST, RUN_FOLDER, RunSpec, read_manifest
+from espalier.contract.manifest import MANIFEST, RUN_FOLDER, RunSpec
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.fit import require_gpu
+from espalier.host.identity import Standing
 from espalier.host.plan import Request
 from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of, resolve, seen
 from espalier.host.runtimes.base import Confined, Launch, Runtime
@@ -57,13 +58,15 @@ class Executor:
             StageFailed: the stage failed.
         """
         run = self.resolve(request)
-        if self.is_done(run):
-            _say(f"{run.stage.name}: {run.target} is done already.")
+        standing = self.standing(run)
+        if standing.done:
+            _say(f"{run.stage.name}: {run.target} is done already{standing.remark}.")
             return run.target
         self._require_place(run)
         self.store.create(run.target.parent)
         with self._locked(run.target):
-            if not self.is_done(run):
+            if not self.standing(run).done:
+                self._say_what_was_begun(run)
                 spec = self._make(run)
                 if self._check_waits(run.stage):
                     _say(
@@ -109,25 +112,17 @@ class Executor:
         if stage.checked_in:
             self.runtime.nearby.image(stage.checked_in, "cpu", build=True)
 
-    def is_done(self, run: Resolved) -> bool:
-        """Whether the result is there.
+    def standing(self, run: Resolved) -> Standing:
+        """Whether the result is there, and what is worth saying of it.
 
         Raises:
             InputError: an input is not there, or another result has the name.
         """
-        if run.recipe is None:
+        if run.identity is None:
             raise InputError(
                 f"{run.missing[0]} does not exist; give a path, or a name on the store."
             )
-        if not (run.target / MANIFEST).is_file():
-            return False
-        differences = run.recipe.differences(read_manifest(run.target).recipe)
-        if differences and not (self.settings.force or run.stage.renewed):
-            raise InputError(
-                f"{run.target} was made otherwise: {'; '.join(differences)}. Choose another NAME=, "
-                "or replace it with FORCE=1."
-            )
-        return not differences
+        return run.identity.standing(run.target, self.settings.force)
 
     def _require_place(self, run: Resolved) -> None:
         """Refuse what cannot run here.
@@ -146,10 +141,17 @@ class Executor:
             raise InputError(
                 f"NODES={settings.nodes} needs RUNTIME=slurm; {self.runtime.name} has one machine."
             )
-        if settings.accel == "cuda" and not stage.network:
+        if run.device == "cuda":
             require_gpu()
         if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
             run.fit.check_fits(self.store.root, settings.memory)
+
+    def _say_what_was_begun(self, run: Resolved) -> None:
+        if run.identity and run.identity.abandoned(self.store.partials(run.target)):
+            _say(
+                f"{run.stage.name}: {run.target} was begun by other code or packages, whose work "
+                "is not continued; it begins anew, and make gc removes the old work."
+            )
 
     @contextmanager
     def _locked(self, target: Path) -> Iterator[None]:

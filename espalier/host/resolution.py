@@ -1,17 +1,17 @@
 """A request with all that running it takes, looked up once: identity, image, device, places."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.contract.fingerprint import code_hash, identify
-from espalier.contract.manifest import CodeRecord, ImageRecord, InputRecord, Recipe, RunSpec
+from espalier.contract.fingerprint import identify
+from espalier.contract.manifest import CodeRecord, ImageRecord, InputRecord, RunSpec
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.contract.usable import require_usable
 from espalier.host.fit import Fit
+from espalier.host.identity import Identity
 from espalier.host.plan import Request
 from espalier.host.revision import code_revision
 from espalier.host.runtimes.base import Launch, Limits, Runtime
@@ -27,8 +27,7 @@ class Resolved:
         runtime: what starts it.
         device: what it computes on.
         image: as it is known before it is made ready.
-        recipe: what it is identified by; None while an input is not there.
-        records: the inputs' names and contents, by role.
+        identity: what its result is known by; None while an input is not there.
         target: where its result is published.
         launch: how it is started, secrets aside; its output is the partial result.
         fit: what it needs of memory, disk and time.
@@ -38,8 +37,7 @@ class Resolved:
     runtime: Runtime
     device: str
     image: ImageRecord
-    recipe: Recipe | None
-    records: Mapping[str, InputRecord]
+    identity: Identity | None
     target: Path
     launch: Launch
     fit: Fit
@@ -63,16 +61,16 @@ class Resolved:
 
     def spec(self, image: ImageRecord) -> RunSpec:
         """What the stage is told, in an image that is ready."""
-        assert self.recipe is not None  # noqa: S101
+        assert self.identity is not None  # noqa: S101
         return RunSpec(
             stage=self.stage.name,
             name=self.request.name,
             parameters=self.request.parameters.model_dump(mode="json"),
             inputs=seen(self.request, self.runtime),
-            input_records=dict(self.records),
-            recipe=self.recipe,
+            input_records=dict(self.identity.inputs),
+            recipe=self.identity.recipe,
             image=image,
-            code=CodeRecord(sha256=self.recipe.code, revision=code_revision()),
+            code=CodeRecord(sha256=self.identity.code, revision=code_revision()),
             command=self.runtime.argv(self.launch),
             runtime=self.runtime.name,
             device=self.device,
@@ -88,27 +86,20 @@ def resolve(request: Request, store: Store, runtime: Runtime, settings: Settings
     stage = request.stage
     require_usable(stage, request.inputs)
     image = runtime.image(stage.image, packages_of(stage, settings), build=False)
-    recipe, records = None, {}
+    identity, device = None, device_of(stage, settings)
     if all(path.exists() for path in request.inputs.values()):
-        records = {role: identity(path, store) for role, path in request.inputs.items()}
-        recipe = Recipe(
-            stage=stage.name,
-            code=code_hash(stage.entry.partition(":")[0]),
-            lock=image.lock,
-            parameters=request.parameters.identity(),
-            inputs={role: record.content for role, record in records.items()},
-        )
-    fingerprint = recipe.fingerprint if recipe else "0" * 64
+        records = {role: record_of(path, store) for role, path in request.inputs.items()}
+        identity = Identity.of(stage, request.parameters, records, image.lock, device)
+    work = identity.work if identity else "0" * 64
     return Resolved(
         request=request,
         runtime=runtime,
-        device=device_of(stage, settings),
+        device=device,
         image=image,
-        recipe=recipe,
-        records=records,
+        identity=identity,
         target=store.path(stage.section, request.name),
         launch=launch_to(
-            store.partial(stage.section, request.name, fingerprint),
+            store.partial(stage.section, request.name, work),
             request,
             runtime,
             store,
@@ -118,7 +109,7 @@ def resolve(request: Request, store: Store, runtime: Runtime, settings: Settings
     )
 
 
-def identity(path: Path, store: Store) -> InputRecord:
+def record_of(path: Path, store: Store) -> InputRecord:
     """An input's name and the digest of its content."""
     resolved, root = path.resolve(), store.root.resolve()
     name = str(resolved.relative_to(root)) if resolved.is_relative_to(root) else path.name
@@ -136,13 +127,13 @@ def nodes_of(stage: Stage, settings: Settings) -> int:
 
 
 def device_of(stage: Stage, settings: Settings) -> str:
-    """ACCEL, or the processor where that is a TPU and the stage has no use for it."""
-    return "cpu" if settings.accel == "tpu" and not stage.tpu else settings.accel
+    """ACCEL, or the processor where the stage has no use for it."""
+    return stage.device_of(settings.accel)
 
 
 def packages_of(stage: Stage, settings: Settings) -> str:
     """The image's variant: that of its device, unless the stage names another."""
-    return stage.packages or device_of(stage, settings)
+    return stage.packages_on(settings.accel)
 
 
 def launch_to(

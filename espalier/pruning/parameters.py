@@ -1,6 +1,6 @@
 """Parameters that pruning and scoring stages share. Needs no torch."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -59,15 +59,19 @@ class SparsityParameters(Parameters):
 class CalibratedPruning(SparsityParameters, CalibrationParameters):
     """Sparsity, calibration, and how many samples a forward pass takes."""
 
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch"})
+
     batch: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Optional,
-        Field(description="samples a pass; default 2048 tokens' worth; decides speed only"),
+        Field(description="samples a pass; default 2048 tokens' worth; speed and rounding"),
     ] = None
 
 
 class WindowParameters(Parameters):
     """Windows of tokens, and how many pass at a time."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch"})
 
     seqlen: Annotated[
         Annotated[int, Field(ge=2)] | None,
@@ -77,7 +81,7 @@ class WindowParameters(Parameters):
     batch: Annotated[
         Annotated[int, Field(ge=1)] | None,
         Optional,
-        Field(description="windows a pass; default 2048 tokens' worth; decides speed only"),
+        Field(description="windows a pass; default 2048 tokens' worth; speed and rounding"),
     ] = None
 
 

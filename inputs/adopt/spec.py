@@ -10,6 +10,7 @@ STAGE = Stage(
     image="eval",
     parameters=Parameters,
     entry="inputs.adopt.stage:run",
+    on_device=False,
     summary="Copy a Hugging Face directory into the store, through the gates.",
     inputs={"source": True},
 )

@@ -53,6 +53,7 @@ STAGE = Stage(
     image="eval",
     parameters=DataParameters,
     entry="inputs.data.stage:run",
+    on_device=False,
     summary="tokenise a text, split it by document and pack it for training",
     inputs={"text": True, "tokenizer": True},
     estimate=_estimate,

@@ -38,6 +38,7 @@ STAGE = Stage(
     image="export",
     parameters=ExportParameters,
     entry="inputs.export.stage:run",
+    on_device=False,
     summary="write token data as Parquet, Arrow, ArrayRecord or MDS",
     inputs={"data": True},
 )

@@ -50,18 +50,63 @@ def test_equal_runs_have_equal_content(made: Path, tmp_path: Path) -> None:
     assert (one.fingerprint, one.content) == (other.fingerprint, other.content)
 
 
-def test_another_recipe_under_the_same_name_is_an_error(made: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+def altered(made: Path, store: Path, **sections: dict[str, object]) -> Path:
+    """A copy of the store with its manifest's sections updated."""
     subprocess.run(["cp", "-r", made, store], check=True)
     path = store / "data" / "pydoc" / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["recipe"]["code"] = "0" * 64
+    for name, values in sections.items():
+        manifest[name] |= values
     path.write_text(json.dumps(manifest))
+    return store
+
+
+def test_another_recipe_under_the_same_name_is_an_error(made: Path, tmp_path: Path) -> None:
+    store = altered(made, tmp_path / "store", recipe={"parameters": {"text": "verse"}})
     # `fetch-data` takes what has the name; only asking for the stage itself compares recipes.
     done = espalier(store, "corpus")
-    refused(done, 2, "was made otherwise", "code 000000000000 there", "FORCE=1")
+    refused(done, 2, "was made otherwise", "TEXT verse there, pydoc here", "FORCE=1")
     assert espalier(store, "corpus", "FORCE=1").returncode == 0
-    assert read_manifest(store / "data" / "pydoc").recipe.code != "0" * 64
+    assert read_manifest(store / "data" / "pydoc").recipe.parameters == {"text": "pydoc"}
+
+
+def test_what_other_code_made_is_used_and_said_to_be(made: Path, tmp_path: Path) -> None:
+    """As the first versions recorded it: code and lock were part of the recipe then."""
+    old = {"code": "0" * 64, "lock": "1" * 64}
+    store = altered(
+        made, tmp_path / "store", recipe=old, code={"sha256": "0" * 64}, image={"lock": "1" * 64}
+    )
+    before = tree(store)
+    done = espalier(store, "corpus", "ACCEL=cuda")
+    (line,) = [line for line in done.stderr.splitlines() if "done already" in line]
+    assert done.returncode == 0
+    for text in ("other code (000000000000, now ", "other packages (lock 11", "FORCE=1 makes it"):
+        assert text in line
+    assert not differing(before, tree(store))
+    shown = espalier(store, "corpus", "DRY_RUN=1")
+    assert "done already, made by other code" in " ".join(shown.stdout.split())
+    listed = espalier(store, "drift")
+    assert "data/pydoc" in listed.stdout
+    assert "1 of 1 results" in listed.stderr
+    assert espalier(store, "corpus", "FORCE=1").returncode == 0
+    assert "made by" not in espalier(store, "corpus").stderr
+    listed = espalier(store, "drift")
+    assert (listed.stdout, listed.returncode) == ("", 0)
+    assert "0 of 1 results" in listed.stderr
+
+
+def test_a_text_is_the_same_whatever_models_run_on(made: Path, tmp_path: Path) -> None:
+    """It takes no GPU to make one, nor its packages, and what a processor made is used."""
+    store = tmp_path / "store"
+    subprocess.run(["cp", "-r", made, store], check=True)
+    done = espalier(store, "corpus", "ACCEL=cuda")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.rstrip().endswith("is done already.")
+    anew = espalier(tmp_path / "other", "corpus", "ACCEL=cuda")
+    assert anew.returncode == 0, anew.stderr
+    one, other = (read_manifest(s / "data" / "pydoc") for s in (store, tmp_path / "other"))
+    assert (one.fingerprint, one.image.lock) == (other.fingerprint, other.image.lock)
+    assert other.environment["device"] == "cpu"
 
 
 def test_verify_finds_a_changed_file(made: Path, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ STAGE = Stage(
     image="fsdp",
     parameters=PlanParameters,
     entry="training.plan_gpu.stage:run",
+    on_device=False,
     summary="estimate the memory and time of train-gpu, without a GPU",
     inputs={"data": False},
     renewed=True,

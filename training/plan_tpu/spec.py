@@ -44,6 +44,7 @@ STAGE = Stage(
     packages="tpu",
     parameters=PlanTpuParameters,
     entry="training.plan_tpu.stage:run",
+    on_device=False,
     summary="compile the step of train-tpu for a TPU, without one, and tell memory, time and price",
     inputs={"data": False},
     renewed=True,

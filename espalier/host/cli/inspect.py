@@ -45,7 +45,7 @@ def list_artifacts(assignments: Assignments = None) -> None:
             f"{total:,}" if total else "",
             f"{nonzero:,}" if nonzero else "",
         )
-    _print(table)
+    print_whole(table)
 
 
 def list_models(assignments: Assignments = None) -> None:
@@ -54,7 +54,7 @@ def list_models(assignments: Assignments = None) -> None:
     for name, source in model_aliases().items():
         where = "grown here" if source.grown else source.hub_id
         table.add_row(name, where, source.revision if source.hub_id else "")
-    _print(table)
+    print_whole(table)
 
 
 def show(assignments: Assignments = None) -> None:
@@ -68,7 +68,7 @@ def show(assignments: Assignments = None) -> None:
             trees = [Tree(text, highlight=False)]
         else:
             trees = [*trees[:depth], trees[depth - 1].add(text)]
-    _print(trees[0])
+    print_whole(trees[0])
 
 
 def _ancestors(directory: Path, root: Path) -> Iterator[tuple[int, str, str]]:
@@ -169,6 +169,6 @@ def _checkpoint(store: Store, rest: dict[str, str]) -> Path:
     raise InputError(f"CKPT={name} is not on the store; see make list.")
 
 
-def _print(renderable: Any) -> None:
-    # Names are for copying: a pipe gets whole lines.
+def print_whole(renderable: Any) -> None:
+    """On stdout; names are for copying: a pipe gets whole lines."""
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(renderable)

@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.contract.image import IMPORTS, SHARED, digest, hash_locks, locked_names
+from espalier.contract.image import (
+    IMPORTS,
+    SHARED,
+    built_lock,
+    digest,
+    hash_locks,
+    in_an_image,
+    locked_names,
+)
 from espalier.contract.paths import PACKAGES, ROOT
 from espalier.errors import InputError
 
@@ -155,6 +163,15 @@ def load_image(name: str, images: Path = IMAGES) -> Image:
         known = ", ".join(known_images(images))
         raise InputError(f"There is no image {name}; known images: {known}.")
     return Image(name, images / name)
+
+
+def packages_lock(name: str, accel: str) -> str:
+    """The hash of the locks of an image's packages: of the image around this process, if any.
+
+    Raises:
+        EspalierError: there is no such image, or this is another.
+    """
+    return built_lock(name) if in_an_image() else load_image(name).lock_hash(accel)
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -33,7 +33,8 @@ class Show:
         if run.missing:
             state = "waits for " + ", ".join(map(str, run.missing))
         else:
-            state = "done already" if self.executor.is_done(run) else "would run"
+            standing = self.executor.standing(run)
+            state = f"done already{standing.remark}" if standing.done else "would run"
         asked = run.runtime.rows(run.launch) if isinstance(run.runtime, Explained) else {}
         return {
             "stage": f"{run.stage.name} ({state})",

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.cores import usable_cores
-from espalier.contract.image import around_us, built_lock, in_an_image
+from espalier.contract.image import around_us, in_an_image
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import COMPILED
 from espalier.contract.threads import without_numeric
 from espalier.host.images import load_image
+from espalier.host.images.definition import packages_lock
 from espalier.host.images.venv import ensure_venv
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 
@@ -85,10 +86,9 @@ class InsideRuntime(HostRuntime):
         Raises:
             EnvironmentFailure: this is another image.
         """
-        reference = os.environ.get("ESPALIER_IMAGE")
-        if not in_an_image():  # as in the project's own tests
-            return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
-        return ImageRecord(name=name, lock=built_lock(name), reference=reference)
+        # Not in an image, as in the project's own tests, the locks are the checkout's.
+        reference = os.environ.get("ESPALIER_IMAGE") if in_an_image() else None
+        return ImageRecord(name=name, lock=packages_lock(name, device), reference=reference)
 
     def is_around(self, image: str) -> bool:
         return not in_an_image() or around_us(image)
