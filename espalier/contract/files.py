@@ -13,10 +13,11 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager
-def replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path, otherwise: str = "choose another store") -> Iterator[Path]:
     """A name beside `target` to write under; synced, it takes `target`'s place at the end.
 
-    A crash leaves the old file or the new one; any failure removes what was written.
+    A crash leaves the old file or the new one; any failure removes what was written. `otherwise`
+    is what a user can do about a place that cannot be written, beside freeing it.
 
     Raises:
         EnvironmentFailure: the disk is full or cannot be written.
@@ -33,7 +34,7 @@ def replacing(target: Path) -> Iterator[Path]:
         if error.errno not in UNWRITABLE and error.filename != str(temporary):
             raise
         raise EnvironmentFailure(
-            f"{target} cannot be written: {error.strerror}; free the space or choose another store."
+            f"{target} cannot be written: {error.strerror}; free the space or {otherwise}."
         ) from None
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ def save(name: str, engine: Engine, accel: str, destination: Path) -> Path:
     built = ensure_built(name, engine, accel)
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(destination) as temporary:
+        with replacing(destination, "give another TO") as temporary:
             with temporary.open("wb") as archive:
                 command = engine.command("save", built.reference)
                 done = subprocess.run(command, check=False, stdout=archive, stderr=subprocess.PIPE)
