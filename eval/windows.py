@@ -15,7 +15,7 @@ from espalier.data.text import (
     sha256_of_file,
     split_file,
 )
-from espalier.data.token_ids import Limits, check_ids, read_input_ids, sha256_of_ids
+from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer
 from eval.perplexity import cut_windows
@@ -52,7 +52,7 @@ def load_windows(
     Raises:
         InputError: the source cannot be read, or gives no window.
     """
-    limits = Limits.of(model)
+    limits = ModelLimits.of(model)
     if kind_of(source) == "tokens":
         rows = read_input_ids(source)
         width = limits.window(seqlen or rows.shape[1])

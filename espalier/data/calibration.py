@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espalier.data.text import Description, Documents, kind_of, read_text, split_file
-from espalier.data.token_ids import Limits, check_ids, read_input_ids, sha256_of_ids
+from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer
 
@@ -39,7 +39,7 @@ class Calibration:
 
     @classmethod
     def of(
-        cls, ids: "torch.Tensor", limits: Limits, source: Path, record: dict[str, Any]
+        cls, ids: "torch.Tensor", limits: ModelLimits, source: Path, record: dict[str, Any]
     ) -> "Calibration":
         """Windows int64 [samples, seqlen] of `source`, counted and hashed into `record`.
 
@@ -70,7 +70,7 @@ def load_calibration(
     """
     import torch
 
-    kind, limits = kind_of(source), Limits.of(model)
+    kind, limits = kind_of(source), ModelLimits.of(model)
     record: dict[str, Any] = {"source": source.name, "kind": kind}
     if kind == "tokens":
         ids = leading_part(source, samples, seqlen, limits)
@@ -88,7 +88,9 @@ def load_calibration(
     return Calibration.of(ids, limits, source, record)
 
 
-def leading_part(source: Path, samples: int, seqlen: int | None, limits: Limits) -> "torch.Tensor":
+def leading_part(
+    source: Path, samples: int, seqlen: int | None, limits: ModelLimits
+) -> "torch.Tensor":
     """The first `samples` rows of a .safetensors' `input_ids`, and of each `seqlen` tokens.
 
     Raises:

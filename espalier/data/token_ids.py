@@ -16,14 +16,14 @@ DEFAULT_SEQLEN = 2048
 
 
 @dataclass(frozen=True)
-class Limits:
+class ModelLimits:
     """What a model can be fed: `positions` tokens a window, ids below `vocabulary`."""
 
     positions: int
     vocabulary: int
 
     @classmethod
-    def of(cls, model: Path) -> "Limits":
+    def of(cls, model: Path) -> "ModelLimits":
         """Read them from the model's config.json.
 
         Raises:
@@ -80,7 +80,7 @@ def read_input_ids(path: Path) -> "torch.Tensor":
     return ids.to(torch.int64).contiguous()
 
 
-def check_ids(ids: "torch.Tensor", limits: Limits, source: Path) -> None:
+def check_ids(ids: "torch.Tensor", limits: ModelLimits, source: Path) -> None:
     """Refuse ids (int64, any shape) that the model has no embedding for.
 
     Raises:

@@ -12,7 +12,7 @@ import torch
 
 from espalier.data.calibration import Calibration, leading_part
 from espalier.data.text import Description, Reading, joined, kind_of, read_text, split_file
-from espalier.data.token_ids import Limits
+from espalier.data.token_ids import ModelLimits
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer
 
@@ -33,7 +33,7 @@ def leading_windows(source: Path, model: Path, samples: int, seqlen: int | None)
     Raises:
         InputError: the source cannot be read, gives no window or does not fit the model.
     """
-    kind, limits = kind_of(source), Limits.of(model)
+    kind, limits = kind_of(source), ModelLimits.of(model)
     record: dict[str, Any] = {"source": source.name, "kind": kind, "rule": "leading windows"}
     if kind == "tokens":
         windows = leading_part(source, samples, seqlen, limits)

@@ -13,14 +13,14 @@ HELD_OUT: tuple[tuple[str, Split], ...] = (("validation", "valid"), ("test", "te
 
 
 @dataclass(frozen=True)
-class Part:
+class TextPart:
     """A file of documents; `split` None: each document's hash decides."""
 
     file: Path
     split: Split | None = None
 
 
-def parts_of(text: Path) -> tuple[Part, ...]:
+def parts_of(text: Path) -> tuple[TextPart, ...]:
     """The files of a text, in the order in which they are read.
 
     A text data set's own validation and test documents come first and are used as they are; what
@@ -31,18 +31,18 @@ def parts_of(text: Path) -> tuple[Part, ...]:
         InputError: there is nothing to read.
     """
     if text.is_file():
-        return (Part(_readable(text)),)
+        return (TextPart(_readable(text)),)
     if (text / DESCRIPTION).is_file() or any(text.glob("train.jsonl*")):
         held = [
-            Part(split_file(text, name), split)
+            TextPart(split_file(text, name), split)
             for name, split in HELD_OUT
             if any(text.glob(f"{name}.jsonl*"))
         ]
-        return (*held, Part(split_file(text, "train")))
+        return (*held, TextPart(split_file(text, "train")))
     files = sorted(path for path in text.rglob("*") if path.name.endswith(READABLE))
     # manifest.json, metrics.jsonl and their like describe a folder and are no documents
     about = [path for path in files if path.suffix == ".json" or path.name == METRICS]
-    found = tuple(Part(path) for path in files if path not in about and path.is_file())
+    found = tuple(TextPart(path) for path in files if path not in about and path.is_file())
     if not found:
         raise InputError(f"{text} holds no text; give a folder of {', '.join(READABLE)}.")
     return found

@@ -14,7 +14,7 @@ from espalier.data.tokens import INDEX
 from espalier.data.tokens.index import SPLITS, Split, TokenIndex, narrowest
 from espalier.errors import InputError
 from inputs.data.packing import Fractions, blocks, until_enough
-from inputs.data.source import Part, parts_of
+from inputs.data.source import TextPart, parts_of
 from inputs.data.spec import DataParameters
 from inputs.data.tokenizing import Tokenizing
 from inputs.data.work import Work
@@ -79,7 +79,7 @@ class Packing:
     def __init__(
         self,
         parameters: DataParameters,
-        parts: tuple[Part, ...],
+        parts: tuple[TextPart, ...],
         tokenizing: Tokenizing,
         work: Work,
     ) -> None:

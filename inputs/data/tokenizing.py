@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espalier.data.token_ids import Limits
+from espalier.data.token_ids import ModelLimits
 from espalier.data.tokens.index import narrowest, token_dtype
 from espalier.errors import InputError
 from espalier.models.tokenizer import (
@@ -44,7 +44,7 @@ class Tokenizing:
         digest = tokenizer_hash(model)
         if digest is None:
             raise InputError(f"{model} has no tokenizer files; give another TOKENIZER=.")
-        check_tokenizer(model, Limits.of(model).vocabulary)
+        check_tokenizer(model, ModelLimits.of(model).vocabulary)
         vocabulary = max(len(tokenizer), (largest_token_id(model) or 0) + 1)
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         # One token for both, as GPT-2 has: it ends documents, and need not stand there twice.

@@ -15,7 +15,7 @@ from espalier.data.tokens.writer import Size, SplitWriter
 STATE = "place.json"
 
 
-class Place(BaseModel):
+class Position(BaseModel):
     """How far the text is read, and what is written of each split.
 
     Attributes:
@@ -38,10 +38,10 @@ class Work:
     def __init__(self, folder: Path, dtype: "np.dtype[Any]", limit: int) -> None:
         self._folder = folder
         try:
-            self.place = Place.model_validate_json((folder / STATE).read_bytes())
+            self.place = Position.model_validate_json((folder / STATE).read_bytes())
             self._writers = self._open(dtype, limit)
         except (OSError, ValidationError):  # none yet, or a crash has lost a part of it
-            self.place = Place()
+            self.place = Position()
             self._writers = self._open(dtype, limit)
 
     def tokens(self, split: Split) -> int:

@@ -27,11 +27,11 @@ from inputs.sapling.tokenizer import (
     save_tokenizer,
     train_tokenizer,
 )
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.launch import train
 from training.gpu_fsdp.spec import TrainingParameters
 from training.protocol.account import training_section
-from training.protocol.progress import Place
+from training.protocol.progress import RunFolders
 
 POSITIONS = 512
 BATCH = 2
@@ -94,8 +94,8 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     with _deterministic():
         _prepare(context, seed, tokens)
         inputs = {"architecture": seed / CONFIG, "tokenizer": seed, "data": tokens}
-        job = Job.of(recipe(parameters), inputs)
-        place = Place(context.scratch / "training", context.output)
+        job = FsdpRun.of(recipe(parameters), inputs)
+        place = RunFolders(context.scratch / "training", context.output)
         place.scratch.mkdir(exist_ok=True)
         found = train(job, place, "cpu", "sapling", Processes())
     _, loss = found["valid"][-1]

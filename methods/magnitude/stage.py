@@ -2,7 +2,7 @@
 
 from espalier.contract.stage import Outcome, StageContext
 from espalier.models.gates import check_parent
-from espalier.pruning.masked.stream import Job, prune_checkpoint
+from espalier.pruning.masked.stream import PruningJob, prune_checkpoint
 from espalier.pruning.parameters import SparsityParameters
 from methods.magnitude.algorithm import Magnitude
 
@@ -15,5 +15,5 @@ def run(context: StageContext, parameters: SparsityParameters) -> Outcome:
     """
     check_parent(context.inputs["model"])
     pattern = parameters.mask_pattern
-    job = Job(Magnitude(pattern), pattern, parameters.sparsity)
+    job = PruningJob(Magnitude(pattern), pattern, parameters.sparsity)
     return Outcome(pruning=prune_checkpoint(context, job))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from espalier.contract.stage import Outcome, StageContext
-from espalier.data.token_ids import Limits
+from espalier.data.token_ids import ModelLimits
 from espalier.data.windows import leading_windows
 from espalier.errors import InputError
 from espalier.figures import save
@@ -85,7 +85,7 @@ def _task(
     from methods.minitron.harness import TaskScore  # lm-eval takes seconds to import
 
     model = context.inputs["model"]
-    limits = Limits.of(model)
+    limits = ModelLimits.of(model)
     task = TaskScore(
         parameters.score,
         context.inputs.get("tasks"),

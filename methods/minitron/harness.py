@@ -39,7 +39,7 @@ RANDOM_SEED, OTHER_SEED = 0, 1234
 
 
 @dataclass(frozen=True)
-class Request:
+class LikelihoodRequest:
     """One continuation to be scored.
 
     Attributes:
@@ -149,7 +149,7 @@ class _Recorder(HFLM):  # type: ignore[misc]
         LM.__init__(self)  # HFLM's own loads a model; what follows are its defaults
         self.tokenizer, self._max_length = tokenizer, max_length
         self.backend, self.add_bos_token, self.custom_prefix_token_id = "causal", False, None
-        self.places: dict[Request, int] = {}
+        self.places: dict[LikelihoodRequest, int] = {}
         self.answers: list[tuple[float, bool]] = []
         self._name = name
         self._asked: list[int] = []
@@ -169,7 +169,7 @@ class _Recorder(HFLM):  # type: ignore[misc]
                     "scored; take that row out."
                 )
             tokens = (context + continuation)[-(self.max_length + 1) :]
-            request = Request(tuple(tokens), len(continuation))
+            request = LikelihoodRequest(tuple(tokens), len(continuation))
             self._asked.append(self.places.setdefault(request, len(self.places)))
         return [(0.0, False)] * len(requests)
 

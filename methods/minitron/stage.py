@@ -16,7 +16,7 @@ from espalier.pruning.depth.depth_search import choose_block, order_of_removal
 from espalier.pruning.scores import read_scores, write_scores
 from espalier.pruning.structured.parameters import ShapeParameters
 from espalier.pruning.structured.record import uniform
-from espalier.pruning.structured.restructure import Kept, restructure
+from espalier.pruning.structured.restructure import Selection, restructure
 from methods.minitron.importance import (
     HEADS,
     HIDDEN,
@@ -45,7 +45,7 @@ def run(context: StageContext, parameters: ShapeParameters) -> Outcome:
         dropped = dropped_layers(_needed(depth, "depth"), parent.layers - target.layers, parameters)
         context.progress.say(f"removed layers {', '.join(map(str, sorted(dropped)))}")
     layers = [layer for layer in range(parent.layers) if layer not in dropped]
-    kept = Kept(layers)
+    kept = Selection(layers)
     if replace(target, layers=parent.layers) != parent:
         kept = kept_widths(_needed(width, "width"), layers, parent, target)
     restructure(model, context.output, kept, target, context.progress)
@@ -77,7 +77,7 @@ def dropped_layers(scores: Mapping[str, Any], count: int, parameters: DepthChoic
 
 def kept_widths(
     scores: Mapping[str, Any], layers: Sequence[int], parent: Shapes, target: Shapes
-) -> Kept:
+) -> Selection:
     """What is kept of each width that shrinks, the most important first."""
     hidden = None
     if target.hidden < parent.hidden:
@@ -96,7 +96,7 @@ def kept_widths(
             heads[layer], groups[layer] = most_important_heads(
                 importance, target.heads, target.kv_heads, parent.kv_heads
             )
-    return Kept(layers, hidden, neurons, heads, groups)
+    return Selection(layers, hidden, neurons, heads, groups)
 
 
 def _scores(context: StageContext, kind: str) -> dict[str, Any] | None:
@@ -115,7 +115,7 @@ def _draw(
     depth: Mapping[str, Any] | None,
     width: Mapping[str, Any] | None,
     dropped: Sequence[int],
-    kept: Kept,
+    kept: Selection,
 ) -> None:
     """The scores again, with what was made of them, and their pictures."""
     written: dict[str, Any] = {}

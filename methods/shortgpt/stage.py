@@ -6,7 +6,7 @@ from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import read_scores, write_scores
 from espalier.pruning.structured.record import uniform
-from espalier.pruning.structured.restructure import Kept, restructure
+from espalier.pruning.structured.restructure import Selection, restructure
 from methods.shortgpt.algorithm import least_influential
 from methods.shortgpt.plots import draw_block_influence
 from methods.shortgpt.spec import ShortGPTParameters
@@ -24,7 +24,7 @@ def run(context: StageContext, parameters: ShortGPTParameters) -> Outcome:
     target = parameters.target(parent)
     scores = read_scores(context.inputs["scores"], "block-influence", model)
     dropped = least_influential(scores["block_influence"], parent.layers - target.layers)
-    kept = Kept([layer for layer in range(parent.layers) if layer not in dropped])
+    kept = Selection([layer for layer in range(parent.layers) if layer not in dropped])
     restructure(model, context.output, kept, target, context.progress)
     context.progress.say(f"removed layers {', '.join(map(str, sorted(dropped)))}")
     write_scores(context.output, scores | {"dropped": sorted(dropped)})

@@ -13,13 +13,13 @@ import torch
 import torch.distributed as dist
 
 import training.plan_gpu.memory  # noqa: F401 - else torch loads as much while it is measured
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.spec import TrainingParameters
-from training.gpu_fsdp.trainer import Trainer
+from training.gpu_fsdp.trainer import FsdpTrainer
 from training.protocol.budget import Budget
 from training.protocol.order import Share
 from training.protocol.planned_budget import NOWHERE
-from training.protocol.progress import Place
+from training.protocol.progress import RunFolders
 from training.protocol.run import as_stored
 
 
@@ -30,7 +30,7 @@ def memory(field: str) -> int:
     return int(found.group(1)) << 10
 
 
-def job_of(folder: Path) -> Job:
+def job_of(folder: Path) -> FsdpRun:
     """The run that FOLDER describes, with fresh weights; nobody asks for its tokenizer."""
     parameters = TrainingParameters.model_validate_json((folder / "parameters.json").read_text())
     config = as_stored(json.loads((folder / "config.json").read_text()))
@@ -42,7 +42,7 @@ def job_of(folder: Path) -> Job:
         seqlen=parameters.seqlen,
         available=10_000,
     )
-    return Job(parameters, folder / "data", config, None, NOWHERE, False, budget)
+    return FsdpRun(parameters, folder / "data", config, None, NOWHERE, False, budget)
 
 
 def measure(folder: Path, share: Share) -> int:
@@ -51,7 +51,9 @@ def measure(folder: Path, share: Share) -> int:
     dist.init_process_group("gloo", init_method=meeting, rank=share.rank, world_size=share.world)
     torch.randn(256, 256, requires_grad=True).matmul(torch.randn(256, 256)).sum().backward()
     before = memory("VmRSS")
-    trainer = Trainer(job_of(folder), Place(folder / "scratch", folder / "out"), "cpu", share)
+    trainer = FsdpTrainer(
+        job_of(folder), RunFolders(folder / "scratch", folder / "out"), "cpu", share
+    )
     for step, sequences in enumerate(trainer._batches(0)):
         trainer._step(step, sequences)
     grown = memory("VmHWM") - before

@@ -13,7 +13,7 @@ from espalier.errors import Interrupted
 from tests.fsdp.tiny_runs import job_of, place_of, train
 from tests.unit.tiny_checkpoints import load_all
 from training.gpu_fsdp.batches import Windows
-from training.gpu_fsdp.trainer import Trainer
+from training.gpu_fsdp.trainer import FsdpTrainer
 from training.protocol.order import Order
 from training.protocol.progress import Diverged
 from training.protocol.schedule import learning_rate
@@ -79,7 +79,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
     whole = train(tmp_path / "whole", inputs, **arguments)
     place = place_of(tmp_path / "parts")
 
-    class Stopping(Trainer):
+    class Stopping(FsdpTrainer):
         def _agreed(self, asked: bool) -> bool:
             return self.steps_made() == stopped_after
 
@@ -137,7 +137,7 @@ def test_a_weight_that_training_made_zero_is_not_frozen(
     job = job_of({**inputs, "model": pruned}, tokens=4 * 64)
     from tests.fsdp.tiny_runs import train as trained
 
-    class Zeroing(Trainer):
+    class Zeroing(FsdpTrainer):
         def _step(self, step: int, batch: Any) -> dict[str, float]:
             values = super()._step(step, batch)
             if step == 1:
@@ -229,7 +229,7 @@ def test_the_best_weights_are_kept(tmp_path: Path, inputs: dict[str, Path]) -> N
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    class Poisoned(Trainer):
+    class Poisoned(FsdpTrainer):
         def _step(self, step: int, batch: Any) -> dict[str, float]:
             if step == 3:
                 weight = self._parts.model.named_weights()["model.norm.weight"]

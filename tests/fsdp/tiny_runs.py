@@ -15,11 +15,11 @@ from espalier.data.tokens.writer import SplitWriter
 from espalier.models.tokenizer import tokenizer_hash
 from tests.tiny import SHAPE
 from tests.unit.tiny_checkpoints import load_all
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.worker import work
 from training.protocol.order import Share
-from training.protocol.progress import Place
+from training.protocol.progress import RunFolders
 
 VOCABULARY = SHAPE["vocab_size"]
 COUNTS: dict[Split, int] = {"train": 300, "valid": 20, "test": 20}
@@ -77,12 +77,12 @@ class Run:
         return load_all(self.output)
 
 
-def job_of(inputs: dict[str, Path], **parameters: Any) -> Job:
-    return Job.of(TrainingParameters(**{**SMALL, **parameters}), inputs)
+def job_of(inputs: dict[str, Path], **parameters: Any) -> FsdpRun:
+    return FsdpRun.of(TrainingParameters(**{**SMALL, **parameters}), inputs)
 
 
-def place_of(output: Path) -> Place:
-    place = Place(output / ".run" / "scratch", output)
+def place_of(output: Path) -> RunFolders:
+    place = RunFolders(output / ".run" / "scratch", output)
     place.scratch.mkdir(parents=True, exist_ok=True)
     return place
 

@@ -13,7 +13,7 @@ from espalier.contract.pattern import Pattern
 from espalier.contract.progress import Progress
 from espalier.contract.stage import StageContext
 from espalier.models.gates import check_checkpoint
-from espalier.pruning.masked.stream import Job, prune_checkpoint
+from espalier.pruning.masked.stream import PruningJob, prune_checkpoint
 from methods.magnitude.algorithm import Magnitude
 from methods.sparsegpt.algorithm import SparseGPT
 from methods.wanda.algorithm import Wanda
@@ -30,7 +30,7 @@ UPDATED = [f"sparsegpt-{kind}" for kind in ("0.5", "2of4", "4of8")]
 Pruned = Callable[..., dict[str, Any]]
 
 
-def job_of(name: str, ids: Any, batch: int | None) -> Job:
+def job_of(name: str, ids: Any, batch: int | None) -> PruningJob:
     method, _, kind = name.partition("-")
     variant = kind.startswith("variant-")
     kind = kind.removeprefix("variant-")
@@ -41,7 +41,7 @@ def job_of(name: str, ids: Any, batch: int | None) -> Job:
         "wanda": lambda: Wanda(pattern, variant),
         "sparsegpt": lambda: SparseGPT(pattern),
     }[method]()
-    return Job(made, pattern, sparsity, ids, batch)
+    return PruningJob(made, pattern, sparsity, ids, batch)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 from espalier.contract.processes import Processes
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.local import HostRuntime
-from espalier.host.runtimes.slurm.places import Bare
+from espalier.host.runtimes.slurm.backends import Bare
 from espalier.host.runtimes.slurm.step import SlurmRuntime
 
 

@@ -13,9 +13,9 @@ from espalier.host.runtimes.tpu_vm import runtime as tpu_vm
 from espalier.host.runtimes.tpu_vm.client import ENDPOINT, TpuApi
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
-from espalier.host.runtimes.tpu_vm.options import Place, Wanted
+from espalier.host.runtimes.tpu_vm.options import Location, Wanted
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.host.runtimes.tpu_vm.startup import Order
+from espalier.host.runtimes.tpu_vm.startup import WorkOrder
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from tests.tpu.fake_server import FakeServer, serving
 from tests.tpu.hosts import Hosts
@@ -54,7 +54,7 @@ def bucket(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def wanted(bucket: Path) -> Wanted:
-    place = Place("project", "us-west4-a", Folder(str(bucket)))
+    place = Location("project", "us-west4-a", Folder(str(bucket)))
     return Wanted(tpu_named("v5litepod-16"), place, spot=True)
 
 
@@ -75,7 +75,7 @@ def launcher(wanted: Wanted, bucket: Path) -> Callable[..., Launcher]:
         run = RunFolder(Folder(f"{bucket}/runs/run-1"))
         said: list[str] = others.pop("said", [])
         given = {"deadline": 5.0, "attempts": 20, "keep": False, "held": "", "timings": QUICK}
-        order = Order(run.folder.url, IMAGE, {}, {})
+        order = WorkOrder(run.folder.url, IMAGE, {}, {})
         api = TpuApi(wanted.place, QUICK)
         arguments = {**given, **others}
         return Launcher(api, wanted, "run-1", run, order, say=said.append, **arguments)

@@ -6,14 +6,14 @@ from espalier.hardware.tpus import tpu_named
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
-from espalier.host.runtimes.tpu_vm.options import Place, Wanted
+from espalier.host.runtimes.tpu_vm.options import Location, Wanted
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.host.runtimes.tpu_vm.startup import Order
+from espalier.host.runtimes.tpu_vm.startup import WorkOrder
 from tests.tpu.conftest import IMAGE, QUICK
 
 if __name__ == "__main__":
     bucket = Folder(sys.argv[1])
-    place = Place("project", "us-west4-a", bucket)
+    place = Location("project", "us-west4-a", bucket)
     run = RunFolder(bucket.below("runs/run-1"))
     sys.exit(
         Launcher(
@@ -21,7 +21,7 @@ if __name__ == "__main__":
             wanted=Wanted(tpu_named("v5litepod-16"), place, spot=True),
             run_id="run-1",
             run=run,
-            order=Order(run.folder.url, IMAGE, {}, {}),
+            order=WorkOrder(run.folder.url, IMAGE, {}, {}),
             deadline=5,
             attempts=20,
             keep=False,

@@ -17,7 +17,7 @@ from espalier.host.runtimes.tpu_vm.records import RunRecord, now
 from espalier.host.runtimes.tpu_vm.request import creation
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
-from espalier.host.runtimes.tpu_vm.startup import Order
+from espalier.host.runtimes.tpu_vm.startup import WorkOrder
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.host.settings import read_settings
 from tests.contract.command import command, espalier, quiet_environment, refused
@@ -33,7 +33,7 @@ def made(api: TpuApi, wanted: Wanted, name: str, phase: str = "") -> None:
     announced = tpu.announce(wanted, kept=False).created
     if phase:
         run = RunFolder(wanted.place.bucket.below(f"runs/run-{name}"))
-        tpu.give(Order(run.folder.url, IMAGE, {}, {}), 1)
+        tpu.give(WorkOrder(run.folder.url, IMAGE, {}, {}), 1)
         record = {"phase": phase, "attempt": 1, "tpu": name, "workers": 4, "seen": now()}
         run.keep(RunRecord.model_validate(record))
         run.folder.write("logs/2.log", "step 5\n")

@@ -19,7 +19,7 @@ from espalier.host.draft import Draft, draw_up
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan, Request
 from espalier.host.runners import run
-from espalier.host.runners.run import Run
+from espalier.host.runners.run import PlanRun
 from espalier.host.runners.show import Show
 from espalier.host.runtimes.tpu_vm import upload
 from espalier.host.runtimes.tpu_vm.options import Wanted
@@ -264,7 +264,7 @@ def test_a_pipeline_plans_before_it_pays(
     def build(draft: Draft) -> Path:
         return command.add(draft, lambda: "v5litepod-8")
 
-    runner = Run(fake)
+    runner = PlanRun(fake)
     plan, _ = draw_up(build, fake.store, runner.settle)
     assert [request.stage.name for request in made] == ["magnitude"]
     refusal = pytest.raises(InputError, match=r"does not fit\. PLAN=0")

@@ -15,7 +15,7 @@ from espalier.hardware.tpus import tpu_named
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
 from espalier.host.runtimes.tpu_vm.options import Wanted
-from espalier.host.runtimes.tpu_vm.startup import MOST_BYTES, Order, startup_script
+from espalier.host.runtimes.tpu_vm.startup import MOST_BYTES, WorkOrder, startup_script
 from tests.contract.waiting import wait_until
 from tests.tpu.conftest import IMAGE, QUICK
 from tests.tpu.fake_server import FakeServer
@@ -40,7 +40,7 @@ def order(bucket: Path, run: Path, attempt: int = 1, **inputs: str) -> None:
     path = bucket / "tpus" / "tpu-1" / "work"
     path.parent.mkdir(parents=True, exist_ok=True)
     environment = {"ESPALIER_STATE": f"{run}/state", "ESPALIER_NODES": "2", "ODD": "a b=$HOME"}
-    path.write_text(Order(str(run), IMAGE, inputs, environment).text(attempt))
+    path.write_text(WorkOrder(str(run), IMAGE, inputs, environment).text(attempt))
 
 
 def script(bucket: Path, workers: int = 1) -> str:
@@ -210,7 +210,7 @@ def test_the_next_order_is_taken_by_the_same_hosts(
 
 def test_what_an_order_cannot_say() -> None:
     with pytest.raises(InputError, match="more than one line"):
-        Order("run", IMAGE, {}, {"X": "a\nimage=evil"}).text(1)
+        WorkOrder("run", IMAGE, {}, {"X": "a\nimage=evil"}).text(1)
 
 
 def test_the_script_is_small_and_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

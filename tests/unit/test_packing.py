@@ -12,7 +12,7 @@ np = pytest.importorskip("numpy")
 
 from espalier.errors import InputError  # noqa: E402
 from inputs.data.packing import Fractions, Frame, blocks, until_enough  # noqa: E402
-from inputs.data.source import Part, parts_of  # noqa: E402
+from inputs.data.source import TextPart, parts_of  # noqa: E402
 
 TEXTS = [f"document {number}" for number in range(20_000)]
 
@@ -72,8 +72,8 @@ def test_a_data_sets_own_held_out_documents_are_used(tmp_path: Path) -> None:
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").touch()
     assert parts_of(tmp_path) == (
-        Part(tmp_path / "test.jsonl", "test"),
-        Part(tmp_path / "train.jsonl"),
+        TextPart(tmp_path / "test.jsonl", "test"),
+        TextPart(tmp_path / "train.jsonl"),
     )
 
 
@@ -89,7 +89,7 @@ def test_of_a_folder_all_that_can_be_read_counts(tmp_path: Path) -> None:
     ):
         (tmp_path / name).touch()
     assert [part.file.name for part in parts_of(tmp_path)] == ["a.jsonl.gz", "a.txt", "c.parquet"]
-    assert parts_of(tmp_path / "c.parquet") == (Part(tmp_path / "c.parquet"),)
+    assert parts_of(tmp_path / "c.parquet") == (TextPart(tmp_path / "c.parquet"),)
     with pytest.raises(InputError, match="cannot be read as text"):
         parts_of(tmp_path / "notes.md")
     (tmp_path / "b" / "a.txt").unlink()

@@ -21,7 +21,7 @@ from espalier.host.commands.training import TrainingCommand
 from espalier.host.draft import Draft, draw_up
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan, Request, Step
-from espalier.host.runners.run import Run
+from espalier.host.runners.run import PlanRun
 from espalier.host.runners.show import Show
 from espalier.host.runners.submit import Submit
 from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
@@ -148,9 +148,9 @@ class Recorder:
         return self.store.path(request.stage.section, request.name)
 
 
-def recorded(settings: Settings, lacks: str = "") -> tuple[Run, list[str]]:
+def recorded(settings: Settings, lacks: str = "") -> tuple[PlanRun, list[str]]:
     recorder = Recorder(settings, lacks)
-    return Run(recorder), recorder.made  # type: ignore[arg-type]
+    return PlanRun(recorder), recorder.made  # type: ignore[arg-type]
 
 
 def test_many_arms_share_what_they_have_in_common(

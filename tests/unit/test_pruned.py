@@ -28,7 +28,7 @@ from espalier.models.gates import check_checkpoint, describe_model
 from espalier.models.padding import paddings
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.structured.record import uniform
-from espalier.pruning.structured.restructure import Kept, restructure
+from espalier.pruning.structured.restructure import Selection, restructure
 from tests.tiny_pruned import (
     FOREIGN,
     HEAD_DIM,
@@ -212,7 +212,7 @@ def test_a_child_is_its_parent_at_the_kept_indices(tmp_path: Path) -> None:
     """A later reader finds every tensor of the child in the parent by the account alone."""
     make_checkpoint(tmp_path / "parent", num_hidden_layers=3, attention_bias=True)
     before = Shapes.of(read_config(tmp_path / "parent"))
-    kept = Kept(
+    kept = Selection(
         [0, 2], [5, 1, 30, 8, 9, 10, 11, 12], {0: [7, 3], 1: [0, 1], 2: [40, 2]},
         {0: [3, 2], 1: [0, 1], 2: [0, 1]}, {0: [1], 1: [0], 2: [0]},
     )  # fmt: skip

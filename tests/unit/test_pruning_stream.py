@@ -16,9 +16,9 @@ from espalier.errors import EnvironmentFailure, InputError
 from espalier.models.device import require_device
 from espalier.models.gates import check_checkpoint
 from espalier.pruning.layers.resume import ResumeState
-from espalier.pruning.layers.walk import Step
+from espalier.pruning.layers.walk import LayerStep
 from espalier.pruning.masked import stream
-from espalier.pruning.masked.stream import Job, prune_checkpoint
+from espalier.pruning.masked.stream import PruningJob, prune_checkpoint
 from methods.magnitude.algorithm import Magnitude
 from methods.sparsegpt.algorithm import SparseGPT
 from methods.wanda.algorithm import Wanda
@@ -37,9 +37,9 @@ def weight_bytes(directory: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(directory.glob("model*"))}
 
 
-def job(method: Any = Wanda, **changes: Any) -> Job:
+def job(method: Any = Wanda, **changes: Any) -> PruningJob:
     settings = {"sparsity": 0.5, "input_ids": make_ids(), "pattern": FREE} | changes
-    return Job(method(settings["pattern"]), **settings)
+    return PruningJob(method(settings["pattern"]), **settings)
 
 
 def plain_wanda(model: Any, ids: Any, sparsity: float) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def test_resumed_run_gives_the_same_bytes(
 
     visit = stream._Masking.visit
 
-    def failing(self: Any, step: Step) -> Any:
+    def failing(self: Any, step: LayerStep) -> Any:
         if step.number == fail_at:
             raise _KilledError
         return visit(self, step)

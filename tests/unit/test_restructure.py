@@ -16,7 +16,7 @@ from espalier.models.checkpoint.shards import ShardWriter
 from espalier.models.gates import check_checkpoint
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.structured.record import uniform
-from espalier.pruning.structured.restructure import Kept, restructure, restructured_config
+from espalier.pruning.structured.restructure import Selection, restructure, restructured_config
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_ids
 
 FAMILIES = [
@@ -29,7 +29,7 @@ FAMILIES = [
 pytestmark = pytest.mark.every_image
 
 
-def cut(parent: Path, output: Path, kept: Kept, **sizes: int) -> Any:
+def cut(parent: Path, output: Path, kept: Selection, **sizes: int) -> Any:
     """The stock model of what is left."""
     output.mkdir()
     before = Shapes.of(read_config(parent))
@@ -48,7 +48,7 @@ def logits(model: Any, ids: Tensor) -> Tensor:
 @pytest.mark.parametrize(("family", "settings"), FAMILIES)
 def test_without_layers(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
     stock = make_checkpoint(tmp_path / "parent", family, num_hidden_layers=4, **settings)
-    model = cut(tmp_path / "parent", tmp_path / "out", Kept([0, 3]), layers=2)
+    model = cut(tmp_path / "parent", tmp_path / "out", Selection([0, 3]), layers=2)
     stock.model.layers = torch.nn.ModuleList([stock.model.layers[i] for i in (0, 3)])
     for index, layer in enumerate(stock.model.layers):
         layer.self_attn.layer_idx = index
@@ -75,7 +75,7 @@ def test_in_another_order_the_logits_are_the_same(
     def shuffled(count: int) -> list[int]:
         return torch.randperm(count, generator=draw).tolist()
 
-    kept = Kept(
+    kept = Selection(
         [0, 1],
         shuffled(32),
         {layer: shuffled(44) for layer in range(2)},
@@ -91,7 +91,7 @@ def test_neurons_and_heads_that_are_gone_add_nothing(tmp_path: Path) -> None:
     """Removing equals zeroing what the rest of the layer reads of them."""
     stock = make_checkpoint(tmp_path / "parent")
     neurons, heads, groups = [5, 1, 40, 17], [3, 2], [1]
-    kept = Kept(
+    kept = Selection(
         [0, 1], None, dict.fromkeys(range(2), neurons), dict.fromkeys(range(2), heads),
         dict.fromkeys(range(2), groups),
     )  # fmt: skip
@@ -109,7 +109,7 @@ def test_neurons_and_heads_that_are_gone_add_nothing(tmp_path: Path) -> None:
 def test_hidden_channels_by_hand(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "parent", dtype=torch.bfloat16)
     chosen = [7, 3, 30, 0, 11, 31, 4, 19]
-    before, kept = load_all(tmp_path / "parent"), Kept([1], chosen)
+    before, kept = load_all(tmp_path / "parent"), Selection([1], chosen)
     model = cut(tmp_path / "parent", tmp_path / "out", kept, layers=1, hidden=8)
     after = load_all(tmp_path / "out")
     rows = ("o_proj.weight", "down_proj.weight", "norm.weight")
@@ -126,7 +126,7 @@ def test_hidden_channels_by_hand(tmp_path: Path) -> None:
 def test_what_a_killed_run_wrote_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is written twice, and the result is that of one run."""
     make_checkpoint(tmp_path / "parent", num_hidden_layers=3)
-    cut(tmp_path / "parent", tmp_path / "once", Kept([0, 2]), layers=2)
+    cut(tmp_path / "parent", tmp_path / "once", Selection([0, 2]), layers=2)
     (tmp_path / "again").mkdir()
     target = replace(Shapes.of(read_config(tmp_path / "parent")), layers=2)
     put, names = ShardWriter._put, []
@@ -143,12 +143,12 @@ def test_what_a_killed_run_wrote_is_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ShardWriter, "_put", killed)
-        restructure(tmp_path / "parent", tmp_path / "again", Kept([0, 2]), target, Progress())
+        restructure(tmp_path / "parent", tmp_path / "again", Selection([0, 2]), target, Progress())
     assert not (tmp_path / "again" / "model.safetensors").exists()
     names = [name for name in names if ".layers.0." in name]
     with monkeypatch.context() as patch:
         patch.setattr(ShardWriter, "_put", counted)
-        restructure(tmp_path / "parent", tmp_path / "again", Kept([0, 2]), target, Progress())
+        restructure(tmp_path / "parent", tmp_path / "again", Selection([0, 2]), target, Progress())
     assert len(names) == len(set(names)) == len(load_all(tmp_path / "once"))
     for file in sorted((tmp_path / "once").iterdir()):
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
@@ -172,7 +172,7 @@ def test_lists_of_the_config_follow_the_layers() -> None:
 def test_a_gate_that_sees_another_shape_than_aimed_at(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "parent")
     shapes = Shapes.of(read_config(tmp_path / "parent"))
-    pruning = uniform(shapes, replace(shapes, layers=1), Kept([0]))
+    pruning = uniform(shapes, replace(shapes, layers=1), Selection([0]))
     with pytest.raises(InputError, match="has 2 layers where 1 were aimed at"):
         check_checkpoint(tmp_path / "parent", pruning=pruning)
 
@@ -183,4 +183,4 @@ def test_damaged_weights_are_not_copied(tmp_path: Path) -> None:
         stock.model.layers[1].mlp.up_proj.weight[3, 3] = torch.nan
     stock.save_pretrained(tmp_path / "parent")
     with pytest.raises(InputError, match=r"layers\.1\.mlp\.up_proj\.weight holds NaN"):
-        cut(tmp_path / "parent", tmp_path / "out", Kept([0, 1], list(range(28))), hidden=28)
+        cut(tmp_path / "parent", tmp_path / "out", Selection([0, 1], list(range(28))), hidden=28)

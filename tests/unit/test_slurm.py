@@ -23,8 +23,8 @@ from espalier.host.resolution import launch_to
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
 from espalier.host.runtimes.local import InsideRuntime
+from espalier.host.runtimes.slurm.backends import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
 from espalier.host.runtimes.slurm.job import BODY, Job
-from espalier.host.runtimes.slurm.places import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
 from espalier.host.runtimes.slurm.step import SlurmRuntime
 from espalier.host.settings import Settings, read_settings, split_assignments
 from tests.contract.waiting import wait_until

@@ -24,7 +24,7 @@ from espalier.host.images import Engine
 from espalier.host.runtimes.base import Launch, quiet_environment
 from espalier.host.runtimes.container import ContainerRuntime
 from espalier.host.runtimes.local import InsideRuntime, LocalRuntime
-from espalier.host.runtimes.slurm.places import Apptainer, Bare, ImageFiles, Pyxis
+from espalier.host.runtimes.slurm.backends import Apptainer, Bare, ImageFiles, Pyxis
 from espalier.host.runtimes.slurm.step import SlurmRuntime
 from espalier.host.settings import Settings
 

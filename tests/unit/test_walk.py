@@ -19,7 +19,7 @@ from espalier.models.decoder import Decoder
 from espalier.models.shapes import INPUT_GROUPS
 from espalier.pruning.layers.resume import ResumeState
 from espalier.pruning.layers.taps import Tap, across, inputs_of, outputs_of
-from espalier.pruning.layers.walk import Step, walk
+from espalier.pruning.layers.walk import LayerStep, walk
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_context, make_ids
 
 pytestmark = pytest.mark.every_image
@@ -32,7 +32,7 @@ HEAD_DIM, KEPT_KV, KEPT_FFN = 8, [1], [0, 3, 5, 8, 13, 21, 34]
 class Visits:
     """A visitor made of a function."""
 
-    def __init__(self, visit: Callable[[Step], dict[str, Any]]) -> None:
+    def __init__(self, visit: Callable[[LayerStep], dict[str, Any]]) -> None:
         self.visit = visit
 
 
@@ -61,7 +61,7 @@ def test_taps_see_what_hooks_on_the_whole_model_see(
 
     found: list[dict[str, list[Tensor]]] = []
 
-    def visit(step: Step) -> dict[str, Any]:
+    def visit(step: LayerStep) -> dict[str, Any]:
         seen: dict[str, list[Tensor]] = {}
         found.append(seen)
 
@@ -99,7 +99,7 @@ def test_the_last_product_is_left_out_where_nobody_wants_it(tmp_path: Path) -> N
     make_checkpoint(tmp_path / "m")
     products: list[int] = []
 
-    def visit(step: Step) -> dict[str, Any]:
+    def visit(step: LayerStep) -> dict[str, Any]:
         products.clear()
         last = step.module.get_submodule("mlp.down_proj")
         last.register_forward_hook(lambda *_: products.append(step.number))
@@ -120,7 +120,7 @@ def test_a_tap_that_sees_nothing_is_named(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "m")
     unfed: list[list[str]] = []
 
-    def visit(step: Step) -> dict[str, Any]:
+    def visit(step: LayerStep) -> dict[str, Any]:
         step.module.add_module("idle", nn.Identity())
         step.observe([Tap("idle", lambda inputs: None), inputs_of("mlp", lambda inputs: None)])
         unfed.append(step.unfed)
@@ -166,7 +166,7 @@ class Restructuring:
         self.fail_at = fail_at
         self.final: Tensor | None = None
 
-    def visit(self, step: Step) -> dict[str, Any]:
+    def visit(self, step: LayerStep) -> dict[str, Any]:
         seen: list[Tensor] = []
         step.observe([inputs_of("mlp.down_proj", lambda x: seen.append(x.double().sum()))])
         if step.number == self.fail_at:
@@ -253,7 +253,7 @@ def test_observing_again_sees_what_was_changed(tmp_path: Path) -> None:
     """As methods need that decide on the MLP by what the pruned attention gives."""
     make_checkpoint(tmp_path / "m")
 
-    def visit(step: Step) -> dict[str, Any]:
+    def visit(step: LayerStep) -> dict[str, Any]:
         seen: list[Tensor] = []
         tap = inputs_of("post_attention_layernorm", lambda states: seen.append(states.clone()))
         step.observe([tap])
@@ -270,7 +270,7 @@ def test_observing_again_sees_what_was_changed(tmp_path: Path) -> None:
 def test_without_tokens_nothing_passes(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "m", num_hidden_layers=3)
 
-    def visit(step: Step) -> dict[str, Any]:
+    def visit(step: LayerStep) -> dict[str, Any]:
         assert step.hidden is None
         step.observe([inputs_of("mlp", lambda inputs: pytest.fail("nothing can pass"))])
         assert not step.unfed
@@ -294,7 +294,7 @@ def test_layers_are_read_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(decoder, "_load", reading)
 
-    def visit(step: Step) -> dict[str, Any]:
+    def visit(step: LayerStep) -> dict[str, Any]:
         following = read[step.number + 1]
         if step.hidden is None:
             assert step.number == 2 or following.wait(60)

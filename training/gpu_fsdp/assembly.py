@@ -8,7 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
 from espalier.models.shapes import read_config
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.model import (
     LanguageModel,
     Teacher,
@@ -35,7 +35,7 @@ class Assembled:
     optimizers: list[Optimizer]
 
 
-def assemble(job: Job, device: str, world: int) -> Assembled:
+def assemble(job: FsdpRun, device: str, world: int) -> Assembled:
     """Build, shard and fill everything."""
     parameters = job.parameters
     mesh = device_mesh(device, world, parameters.replicas)

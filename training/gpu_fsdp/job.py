@@ -15,14 +15,14 @@ from training.protocol.run import Run, Start
 
 
 @dataclass(frozen=True)
-class Job(Run):
+class FsdpRun(Run):
     """A run, and whom it is taught by."""
 
     parameters: TrainingParameters
     teacher: Path | None = None
 
     @classmethod
-    def of(cls, parameters: TrainingParameters, inputs: Mapping[str, Path]) -> "Job":
+    def of(cls, parameters: TrainingParameters, inputs: Mapping[str, Path]) -> "FsdpRun":
         """Read a stage's inputs.
 
         Raises:

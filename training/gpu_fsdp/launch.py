@@ -14,10 +14,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from espalier.contract.processes import Processes
 from espalier.contract.threads import share_threads
 from espalier.errors import EspalierError
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.worker import RESULT, run_rank
 from training.protocol.order import Share
-from training.protocol.progress import Place, asked_to_stop
+from training.protocol.progress import RunFolders, asked_to_stop
 
 PORT = 29517
 """Of the meeting point of several machines; on one machine any free port is taken."""
@@ -31,7 +31,9 @@ class RankRefused(EspalierError):
         self.exit_code = int(told["code"])
 
 
-def train(job: Job, place: Place, device: str, title: str, processes: Processes) -> dict[str, Any]:
+def train(
+    job: FsdpRun, place: RunFolders, device: str, title: str, processes: Processes
+) -> dict[str, Any]:
     """Run all ranks of this machine to their end; the first rank's account.
 
     Raises:
@@ -65,7 +67,7 @@ def _clear(scratch: Path, processes: Processes) -> None:
             path.unlink(missing_ok=True)
 
 
-def _alone(job: Job, place: Place, device: str, title: str) -> None:
+def _alone(job: FsdpRun, place: RunFolders, device: str, title: str) -> None:
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:
@@ -74,7 +76,7 @@ def _alone(job: Job, place: Place, device: str, title: str) -> None:
         dist.destroy_process_group()
 
 
-def _several(place: Place, processes: Processes) -> None:
+def _several(place: RunFolders, processes: Processes) -> None:
     _quiet()
     share_threads(processes.each)
     one = processes.nodes == 1

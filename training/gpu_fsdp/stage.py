@@ -8,22 +8,22 @@ from espalier.data.tokens.reader import TokenData
 from espalier.errors import Interrupted
 from espalier.models.device import require_device
 from training.gpu_fsdp.export import sparsity_of
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.launch import train
 from training.gpu_fsdp.spec import TrainingParameters
 from training.protocol.account import data_section, pruning_section, training_section
 from training.protocol.plots import draw_losses
-from training.protocol.progress import Place
+from training.protocol.progress import RunFolders
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Train, and publish the last weights; the best ones beside them where they are others."""
     assert isinstance(parameters, TrainingParameters)  # noqa: S101
     require_device(context.device)
-    job = Job.of(parameters, context.inputs)
+    job = FsdpRun.of(parameters, context.inputs)
     if job.warning:
         context.progress.say(job.warning)
-    place = Place(context.scratch, context.output)
+    place = RunFolders(context.scratch, context.output)
     processes = Processes.from_environment()
     found = train(job, place, context.device, context.name, processes)
     draw_losses(context.output / METRICS, context.name, context.output / "loss")
@@ -47,8 +47,8 @@ def join(context: StageContext, parameters: Parameters) -> None:
     """Run this machine's ranks; the first machine tells what came out."""
     assert isinstance(parameters, TrainingParameters)  # noqa: S101
     require_device(context.device)
-    job = Job.of(parameters, context.inputs)
-    place = Place(context.scratch, context.output)
+    job = FsdpRun.of(parameters, context.inputs)
+    place = RunFolders(context.scratch, context.output)
     try:
         train(job, place, context.device, context.name, Processes.from_environment())
     except FileNotFoundError:  # the first machine has told and tidied already

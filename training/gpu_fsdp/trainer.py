@@ -16,22 +16,22 @@ from espalier.data.tokens.reader import TokenData
 from training.gpu_fsdp.assembly import Assembled, assemble
 from training.gpu_fsdp.batches import Batches, Sequences, Windows
 from training.gpu_fsdp.export import export
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.loss import IGNORED
 from training.gpu_fsdp.model import Taught
 from training.gpu_fsdp.sharding import release
 from training.gpu_fsdp.state import TrainingState
 from training.protocol.loop import Loop
 from training.protocol.order import Order, Share
-from training.protocol.progress import Place
+from training.protocol.progress import RunFolders
 
 KEPT = "best"
 
 
-class Trainer(Loop[Sequences]):
+class FsdpTrainer(Loop[Sequences]):
     """One rank's part of a run."""
 
-    def __init__(self, job: Job, place: Place, device: str, share: Share) -> None:
+    def __init__(self, job: FsdpRun, place: RunFolders, device: str, share: Share) -> None:
         self.job, self._device, self._share = job, device, share
         self._micro = job.micro_batch(share.world)
         data = TokenData(job.data)

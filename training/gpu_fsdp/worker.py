@@ -31,17 +31,17 @@ from espalier.contract.progress import Progress
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import EspalierError
 from espalier.models.device import require_device
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.spec import TrainingParameters
-from training.gpu_fsdp.trainer import Trainer
+from training.gpu_fsdp.trainer import FsdpTrainer
 from training.protocol.metrics import followed
 from training.protocol.order import Share
-from training.protocol.progress import Place
+from training.protocol.progress import RunFolders
 
 RESULT = "result.json"
 
 
-def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[str, Any]:
+def work(job: FsdpRun, place: RunFolders, device: str, share: Share, title: str) -> dict[str, Any]:
     """Train in an initialised process group; the account of it, the same on every rank."""
     progress = Progress(None)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what its kernels repeat with
@@ -51,7 +51,7 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
     try:
         if job.parameters.verify:
             TokenData(job.data).verify(share.rank, share.world)
-        trainer = Trainer(job, place, device, share)
+        trainer = FsdpTrainer(job, place, device, share)
         first = trainer.resume()
         if share.rank == 0:
             progress.say(f"{title}: {job.budget}" + (f", from step {first}" if first else ""))
@@ -71,7 +71,7 @@ def work(job: Job, place: Place, device: str, share: Share, title: str) -> dict[
 
 
 def run_rank(
-    job: Job, place: Place, device: str, share: Share, title: str
+    job: FsdpRun, place: RunFolders, device: str, share: Share, title: str
 ) -> dict[str, Any] | None:
     """As `work`, with what is refused left in a file for the stage, and the result too."""
     try:
@@ -97,8 +97,8 @@ def main(output: Path) -> None:
     dist.init_process_group("cpu:gloo,cuda:nccl" if spec.device == "cuda" else "gloo")
     inputs = {role: Path(path) for role, path in spec.inputs.items()}
     _end_with_others(output / RUN_FOLDER / "scratch")
-    place = Place(output / RUN_FOLDER / "scratch", output)
-    found = run_rank(Job.of(parameters, inputs), place, spec.device, share, spec.name)
+    place = RunFolders(output / RUN_FOLDER / "scratch", output)
+    found = run_rank(FsdpRun.of(parameters, inputs), place, spec.device, share, spec.name)
     if found is None:
         os._exit(1)
     dist.destroy_process_group()

@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from training.gpu_fsdp.assembly import Assembled
 from training.gpu_fsdp.batches import Sequences
-from training.gpu_fsdp.job import Job
+from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.model import LanguageModel, Taught, Teacher, allocate, empty_model
 from training.gpu_fsdp.optimizers import optimizers
 from training.gpu_fsdp.sharding import Layout, device_mesh, shard
@@ -66,7 +66,7 @@ class Rehearsal:
     """
 
     def __init__(
-        self, job: Job, teacher: Mapping[str, Any] | None, world: int, recompute: bool
+        self, job: FsdpRun, teacher: Mapping[str, Any] | None, world: int, recompute: bool
     ) -> None:
         self._job, self._world, self._recompute = job, world, recompute
         parameters = job.parameters

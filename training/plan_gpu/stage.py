@@ -10,7 +10,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.hardware.gpus import GPUS
 from espalier.models.shapes import Shapes
-from training.gpu_fsdp.job import Job, check_distillation
+from training.gpu_fsdp.job import FsdpRun, check_distillation
 from training.plan_gpu.advice import Peak, record, verdict
 from training.plan_gpu.memory import Rehearsal, pretended_ranks
 from training.plan_gpu.report import PLAN
@@ -29,7 +29,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     return Outcome()
 
 
-def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[Job, int | None]:
+def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[FsdpRun, int | None]:
     """The run, and the tokens it is for; None where neither TOKENS nor DATA say.
 
     Raises:
@@ -40,7 +40,7 @@ def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[Job, int
     if teacher is not None:
         shapes = Shapes.of(parameters.config)
         check_distillation(parameters, Shapes.of(teacher), shapes, budget.seqlen)
-    job = Job(
+    job = FsdpRun(
         parameters=parameters,
         data=data or NOWHERE,
         config=as_stored(parameters.config),
@@ -53,7 +53,7 @@ def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[Job, int
     return job, tokens
 
 
-def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[str, Any]:
+def planned(job: FsdpRun, tokens: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything that plan.json holds."""
     parameters = job.parameters
     assert isinstance(parameters, PlanParameters)  # noqa: S101

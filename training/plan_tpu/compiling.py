@@ -14,7 +14,7 @@ from training.maxtext_model.model import Model
 from training.maxtext_model.upstream import maxtext_utils
 from training.plan_tpu.topology import topology_keys
 from training.plan_tpu.trials import USABLE, Trial
-from training.tpu_maxtext.job import Job
+from training.tpu_maxtext.job import MaxTextRun
 from training.tpu_maxtext.optimizer import optimizer
 from training.tpu_maxtext.state import Program, arrays_of
 
@@ -26,7 +26,9 @@ ALL = re.compile(rf"Used {SIZE} of {SIZE} hbm")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def compiled(job: Job, tpu: Tpu, chips: list[Any], recompute: bool, micro_batch: int) -> Trial:
+def compiled(
+    job: MaxTextRun, tpu: Tpu, chips: list[Any], recompute: bool, micro_batch: int
+) -> Trial:
     """The step with these settings, the rest being the run's own."""
     settings = {"recompute": recompute, "micro_batch": micro_batch}
     job = replace(job, parameters=job.parameters.model_copy(update=settings))

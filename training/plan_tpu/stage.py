@@ -17,7 +17,7 @@ from training.plan_tpu.trials import Trial, following, verdict
 from training.protocol.planned_budget import NOWHERE, planned_budget
 from training.protocol.run import as_stored
 from training.tpu_maxtext.data import Records
-from training.tpu_maxtext.job import Job
+from training.tpu_maxtext.job import MaxTextRun
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
@@ -29,14 +29,14 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     return Outcome()
 
 
-def planned_job(parameters: PlanTpuParameters, data: Path | None) -> tuple[Job, int | None]:
+def planned_job(parameters: PlanTpuParameters, data: Path | None) -> tuple[MaxTextRun, int | None]:
     """The run, and the tokens it is for; None where neither TOKENS nor DATA say.
 
     Raises:
         InputError: the sizes do not go together.
     """
     budget, tokens = planned_budget(parameters, data)
-    job = Job(
+    job = MaxTextRun(
         parameters=parameters,
         data=NOWHERE,
         config=as_stored(parameters.config),
@@ -50,7 +50,7 @@ def planned_job(parameters: PlanTpuParameters, data: Path | None) -> tuple[Job, 
     return job, tokens
 
 
-def planned(job: Job, tokens: int | None, say: Callable[[str], None]) -> dict[str, Any]:
+def planned(job: MaxTextRun, tokens: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Everything that plan.json holds."""
     parameters = job.parameters
     assert isinstance(parameters, PlanTpuParameters)  # noqa: S101

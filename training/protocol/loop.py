@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from espalier.errors import Interrupted
 from training.protocol.metrics import Metrics
-from training.protocol.progress import Diverged, Facts, Place
+from training.protocol.progress import Diverged, Facts, RunFolders
 from training.protocol.run import Run
 
 Batch = TypeVar("Batch")
@@ -32,7 +32,7 @@ class Loop(ABC, Generic[Batch]):
         facts: what is known of the run so far; equal on all processes.
     """
 
-    def __init__(self, run: Run, place: Place, states: States) -> None:
+    def __init__(self, run: Run, place: RunFolders, states: States) -> None:
         self._run, self._place, self._states = run, place, states
         self.facts = Facts()
 

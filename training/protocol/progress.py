@@ -52,7 +52,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunFolders:
     """Where a run works.
 
     Attributes:

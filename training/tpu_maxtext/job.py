@@ -21,14 +21,14 @@ BLOCK = 512
 
 
 @dataclass(frozen=True)
-class Job(Run):
+class MaxTextRun(Run):
     """A checked run."""
 
     parameters: TpuTrainingParameters
     records: Records
 
     @classmethod
-    def of(cls, parameters: TpuTrainingParameters, inputs: Mapping[str, Path]) -> "Job":
+    def of(cls, parameters: TpuTrainingParameters, inputs: Mapping[str, Path]) -> "MaxTextRun":
         """Read a stage's inputs.
 
         Raises:

@@ -12,7 +12,7 @@ EPSILON = 1e-8
 """AdamW's, as torch has it."""
 
 
-class Kept(NamedTuple):
+class MaskState(NamedTuple):
     """Where weights may differ from zero, bool trees of the weights' shapes."""
 
     kept: Any
@@ -49,10 +49,10 @@ def keep_pruned() -> optax.GradientTransformation:
     leave zero again. Until it is set everything is kept.
     """
 
-    def init(weights: Any) -> Kept:
-        return Kept(jax.tree.map(lambda weight: jnp.ones_like(weight, dtype=bool), weights))
+    def init(weights: Any) -> MaskState:
+        return MaskState(jax.tree.map(lambda weight: jnp.ones_like(weight, dtype=bool), weights))
 
-    def update(gradients: Any, state: Kept, weights: Any = None) -> tuple[Any, Kept]:
+    def update(gradients: Any, state: MaskState, weights: Any = None) -> tuple[Any, MaskState]:
         return jax.tree.map(jnp.where, state.kept, gradients, _zeros(gradients)), state
 
     return optax.GradientTransformation(init, update)

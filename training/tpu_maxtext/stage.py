@@ -20,10 +20,10 @@ from training.protocol.account import data_section, pruning_section, training_se
 from training.protocol.metrics import followed
 from training.protocol.order import Share
 from training.protocol.plots import draw_losses
-from training.protocol.progress import Place, asked_to_stop
-from training.tpu_maxtext.job import Job, hardware
+from training.protocol.progress import RunFolders, asked_to_stop
+from training.tpu_maxtext.job import MaxTextRun, hardware
 from training.tpu_maxtext.spec import TpuTrainingParameters
-from training.tpu_maxtext.trainer import Trainer
+from training.tpu_maxtext.trainer import MaxTextTrainer
 
 STATES = "ESPALIER_STATE"
 """Names a folder, which may be gs://, for the run's states where its scratch does not survive."""
@@ -56,10 +56,10 @@ def join(context: StageContext, parameters: Parameters) -> None:
     _train(context, parameters)
 
 
-def _train(context: StageContext, parameters: Parameters) -> tuple[Job, dict[str, Any]]:
+def _train(context: StageContext, parameters: Parameters) -> tuple[MaxTextRun, dict[str, Any]]:
     assert isinstance(parameters, TpuTrainingParameters)  # noqa: S101
-    job = Job.of(parameters, context.inputs)
-    place = Place(context.scratch, context.output)
+    job = MaxTextRun.of(parameters, context.inputs)
+    place = RunFolders(context.scratch, context.output)
     states = os.environ.get(STATES) or str(context.scratch.resolve() / "state")
     processes = Processes.from_environment()
     if processes.node == 0:
@@ -67,7 +67,7 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[Job, dict[str
     with devices_of(context.device, processes), asked_to_stop(place.stop):
         if job.parameters.verify:
             job.records.verify(Share(jax.process_index(), jax.process_count()))
-        trainer = Trainer(job, place, context.device, states)
+        trainer = MaxTextTrainer(job, place, context.device, states)
         first = trainer.resume()
         rank = jax.process_index()
         if rank == 0:

@@ -14,9 +14,9 @@ from training.maxtext_model.devices import agreed, together
 from training.maxtext_model.model import Model
 from training.protocol.loop import Loop
 from training.protocol.order import Order, Share
-from training.protocol.progress import Place
+from training.protocol.progress import RunFolders
 from training.tpu_maxtext.data import Rows, Samples, as_inputs, batches, checked
-from training.tpu_maxtext.job import Job
+from training.tpu_maxtext.job import MaxTextRun
 from training.tpu_maxtext.mask import KeptEntries
 from training.tpu_maxtext.optimizer import optimizer
 from training.tpu_maxtext.state import (
@@ -35,10 +35,10 @@ from training.tpu_maxtext.state import (
 SCANNED = True
 
 
-class Trainer(Loop[Rows]):
+class MaxTextTrainer(Loop[Rows]):
     """One process's part of a run."""
 
-    def __init__(self, job: Job, place: Place, device: str, states: str) -> None:
+    def __init__(self, job: MaxTextRun, place: RunFolders, device: str, states: str) -> None:
         self.job = job
         self._share = Share(jax.process_index(), jax.process_count())
         parameters, budget = job.parameters, job.budget

@@ -18,11 +18,11 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
-class Record(BaseModel):
+class IndexRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Shard(Record):
+class TokenShard(IndexRecord):
     """One pair of files, named without suffix; `sha256` is of its `.tokens`."""
 
     name: str
@@ -31,21 +31,21 @@ class Shard(Record):
     sha256: str
 
 
-class SplitIndex(Record):
+class SplitIndex(IndexRecord):
     """The shards of a split, in order."""
 
     tokens: int
     documents: int
-    shards: tuple[Shard, ...]
+    shards: tuple[TokenShard, ...]
 
     @classmethod
-    def of(cls, shards: tuple[Shard, ...]) -> "SplitIndex":
+    def of(cls, shards: tuple[TokenShard, ...]) -> "SplitIndex":
         """The sums over `shards`."""
         tokens, documents = sum(s.tokens for s in shards), sum(s.documents for s in shards)
         return cls(tokens=tokens, documents=documents, shards=shards)
 
 
-class TokenIndex(Record):
+class TokenIndex(IndexRecord):
     """The whole of `tokens.json`.
 
     Attributes:

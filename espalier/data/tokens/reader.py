@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from espalier.contract.files import file_sha256
-from espalier.data.tokens.index import START, Shard, Split, SplitIndex, TokenIndex, token_dtype
+from espalier.data.tokens.index import START, Split, SplitIndex, TokenIndex, TokenShard, token_dtype
 from espalier.errors import InputError
 from espalier.models.tokenizer import tokenizer_hash
 
@@ -162,7 +162,7 @@ class Stream:
 class MappedShard:
     """A shard's two files; each is mapped when it is first read."""
 
-    def __init__(self, directory: Path, shard: Shard, dtype: "np.dtype[Any]") -> None:
+    def __init__(self, directory: Path, shard: TokenShard, dtype: "np.dtype[Any]") -> None:
         self._shard, self._dtype = shard, dtype
         self._tokens = directory / f"{shard.name}.tokens"
         self._starts = directory / f"{shard.name}.starts"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import BaseModel
 
 from espalier.contract.files import file_sha256
-from espalier.data.tokens.index import START, Shard, Split, SplitIndex
+from espalier.data.tokens.index import START, Split, SplitIndex, TokenShard
 
 
 class Size(BaseModel):
@@ -84,7 +84,7 @@ class SplitWriter:
             name = f"{self._split}-{number:05d}-of-{len(self.sizes):05d}"
             digest = file_sha256(self._path(number, "tokens"))
             shards.append(
-                Shard(name=name, tokens=size.tokens, documents=size.documents, sha256=digest)
+                TokenShard(name=name, tokens=size.tokens, documents=size.documents, sha256=digest)
             )
         return SplitIndex.of(tuple(shards))
 

@@ -13,7 +13,7 @@ from espalier.host.draft import Draft, draw_up
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan
 from espalier.host.runners import Runner
-from espalier.host.runners.run import Run, console
+from espalier.host.runners.run import PlanRun, console
 from espalier.host.runners.show import Show
 from espalier.host.runners.submit import Submit
 from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
@@ -73,7 +73,7 @@ class Session:
         sys.stdout.write(f"{last}\n")
 
     def _runner(self) -> Runner:
-        run = Run(self.executor)
+        run = PlanRun(self.executor)
         if self.executor.fetching:
             return Submit(self.executor, run)
         return Show(self.executor) if self.settings.dry_run else run

@@ -12,7 +12,7 @@ from espalier.host.cli.session import Assignments
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.fleet import Fleet
 from espalier.host.runtimes.tpu_vm.holding import Holding
-from espalier.host.runtimes.tpu_vm.options import Place, Wanted
+from espalier.host.runtimes.tpu_vm.options import Location, Wanted
 from espalier.host.runtimes.tpu_vm.records import now
 from espalier.host.runtimes.tpu_vm.request import creation, shown
 from espalier.host.runtimes.tpu_vm.stops import raised
@@ -111,11 +111,11 @@ def _read(assignments: list[str] | None, *known: str) -> tuple[Settings, dict[st
 
 
 def _fleet(settings: Settings) -> Fleet:
-    place = Place.of(settings)
+    place = Location.of(settings)
     return Fleet(place, _api(place))
 
 
-def _api(place: Place) -> TpuApi:
+def _api(place: Location) -> TpuApi:
     return TpuApi(place, Timings())
 
 

@@ -17,7 +17,7 @@ console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
-class Run:
+class PlanRun:
     """Each request once, whatever needs it."""
 
     executor: Executor

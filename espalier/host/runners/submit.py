@@ -15,7 +15,7 @@ from espalier.contract.manifest import MANIFEST
 from espalier.errors import EspalierError
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan, Step
-from espalier.host.runners.run import Run, with_its_hint
+from espalier.host.runners.run import PlanRun, with_its_hint
 from espalier.host.runners.show import Show
 from espalier.host.runtimes.slurm.job import Job, folder_of
 from espalier.host.runtimes.slurm.submission import dependency, submit
@@ -31,7 +31,7 @@ class Submit:
     """
 
     executor: Executor
-    here: Run
+    here: PlanRun
 
     def settle(self, plan: Plan, path: Path) -> None:
         """Fetch it; what a job makes is planned with as far as it is known."""

@@ -5,7 +5,13 @@ from espalier.host.images import find_engine
 from espalier.host.runtimes.base import Runtime
 from espalier.host.runtimes.container import ContainerRuntime
 from espalier.host.runtimes.local import InsideRuntime, LocalRuntime
-from espalier.host.runtimes.slurm.places import Apptainer, Bare, ImageFiles, Place, Pyxis
+from espalier.host.runtimes.slurm.backends import (
+    Apptainer,
+    Bare,
+    ContainerBackend,
+    ImageFiles,
+    Pyxis,
+)
 from espalier.host.runtimes.slurm.step import SlurmRuntime, SubmitHostRuntime
 from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.host.settings import Settings
@@ -49,7 +55,7 @@ def fetching_runtime(settings: Settings) -> Runtime:
     return SubmitHostRuntime(Bare(LocalRuntime()) if isinstance(place, Pyxis) else place)
 
 
-def _place(settings: Settings) -> Place:
+def _place(settings: Settings) -> ContainerBackend:
     if settings.container == "none":
         return Bare(LocalRuntime())
     if settings.container == "inside":

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from espalier.contract.stage import StageContext
 from espalier.models.decoder import Decoder
 from espalier.pruning.layers.taps import Tap
-from espalier.pruning.layers.walk import Step, walk
+from espalier.pruning.layers.walk import LayerStep, walk
 
 
 class Observer(Protocol):
@@ -45,6 +45,6 @@ class _Watching:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
-    def visit(self, step: Step) -> dict[str, Any]:
+    def visit(self, step: LayerStep) -> dict[str, Any]:
         step.advance(self._observer.begin(step.module))
         return self._observer.end()

@@ -27,7 +27,7 @@ from espalier.pruning.layers.taps import Tap, tapped
 from espalier.pruning.parameters import default_batch
 
 
-class Step:
+class LayerStep:
     """One layer of a walk, and the tokens that have reached it.
 
     Attributes:
@@ -94,7 +94,7 @@ class Step:
 class Visitor(Protocol):
     """What a method does with each layer."""
 
-    def visit(self, step: Step) -> dict[str, Any]:
+    def visit(self, step: LayerStep) -> dict[str, Any]:
         """Work on a layer.
 
         Returns:
@@ -145,7 +145,7 @@ def walk(
         rest = range(state.next_layer, count)
         for layer in decoder.layers(rest, ahead=input_ids is None):
             contents = _stored(decoder, layer.number)
-            step = Step(layer, state.hidden, size, contents, background.wait)
+            step = LayerStep(layer, state.hidden, size, contents, background.wait)
             record = visitor.visit(step)
             last = layer.number + 1 == count
             if not (last or step.advanced):

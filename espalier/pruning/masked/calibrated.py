@@ -4,7 +4,7 @@ from espalier.contract.stage import Outcome, StageContext
 from espalier.data.calibration import load_calibration
 from espalier.models.gates import check_parent
 from espalier.pruning.masked.method import LayerMethod
-from espalier.pruning.masked.stream import Job, prune_checkpoint
+from espalier.pruning.masked.stream import PruningJob, prune_checkpoint
 from espalier.pruning.parameters import CalibratedPruning
 
 
@@ -25,7 +25,7 @@ def prune_calibrated(
         parameters.seqlen,
         parameters.seed,
     )
-    job = Job(
+    job = PruningJob(
         method,
         parameters.mask_pattern,
         parameters.sparsity,

@@ -18,13 +18,13 @@ from espalier.models.decoder import Decoder
 from espalier.models.shapes import INPUT_GROUPS
 from espalier.models.zeros import count_zeros
 from espalier.pruning.layers.taps import inputs_of
-from espalier.pruning.layers.walk import Step, walk
+from espalier.pruning.layers.walk import LayerStep, walk
 from espalier.pruning.masked.method import LayerMethod
 from espalier.pruning.masked.statistics import NoStatistic, Statistic
 
 
 @dataclass(frozen=True)
-class Job:
+class PruningJob:
     """One checkpoint to prune.
 
     Attributes:
@@ -55,7 +55,7 @@ class Job:
         return self.input_ids
 
 
-def prune_checkpoint(context: StageContext, job: Job) -> Masked:
+def prune_checkpoint(context: StageContext, job: PruningJob) -> Masked:
     """Prune `context.inputs["model"]` into `context.output`; goes on where a killed run stopped.
 
     Returns:
@@ -98,7 +98,7 @@ class _Masking:
     def __init__(self, method: LayerMethod, sparsities: Sequence[float], device: str) -> None:
         self._method, self._sparsities, self._device = method, sparsities, device
 
-    def visit(self, step: Step) -> dict[str, Any]:
+    def visit(self, step: LayerStep) -> dict[str, Any]:
         statistics = self._observed(step)
         record: dict[str, Any] = {"matrices": {}}
         zeros = total = 0
@@ -116,7 +116,7 @@ class _Masking:
                 step.contents[step.name(f"{name}.weight")] = weight
         return {"layer": step.number, "sparsity": zeros / total, "zeros": zeros, **record}
 
-    def _observed(self, step: Step) -> dict[tuple[str, ...], Statistic]:
+    def _observed(self, step: LayerStep) -> dict[tuple[str, ...], Statistic]:
         """By group what was gathered of its inputs."""
         if step.hidden is None:
             return {group: NoStatistic() for group in INPUT_GROUPS}
@@ -131,7 +131,7 @@ class _Masking:
 
 
 def _section(
-    job: Job, decoder: Decoder, sparsities: Sequence[float], records: list[dict[str, Any]]
+    job: PruningJob, decoder: Decoder, sparsities: Sequence[float], records: list[dict[str, Any]]
 ) -> Masked:
     matrices, count = decoder.architecture.shapes.matrices, len(records)
     total = sum(math.prod(shape) for shape in matrices.values())

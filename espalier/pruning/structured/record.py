@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from espalier.contract.pruned import KeptIndices, Sizes, Uniform
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.restructure import Kept
+from espalier.pruning.structured.restructure import Selection
 
 
 def uniform(
-    parent: Shapes, target: Shapes, kept: Kept, removal_order: Sequence[int] | None = None
+    parent: Shapes, target: Shapes, kept: Selection, removal_order: Sequence[int] | None = None
 ) -> Uniform:
     """From which sizes to which, and which indices of the parent, in the order written.
 
@@ -36,6 +36,6 @@ def sizes_of(shapes: Shapes) -> Sizes:
 
 
 def _by_new_layer(
-    kept: Kept, by_layer: Mapping[int, Sequence[int]]
+    kept: Selection, by_layer: Mapping[int, Sequence[int]]
 ) -> tuple[tuple[int, ...], ...] | None:
     return tuple(tuple(by_layer[layer]) for layer in kept.layers) if by_layer else None

@@ -26,7 +26,7 @@ from espalier.pruning.structured.target import sized
 
 
 @dataclass(frozen=True)
-class Kept:
+class Selection:
     """What is kept of a model; None, or an absent layer, keeps all of an axis as it is.
 
     Attributes:
@@ -44,7 +44,9 @@ class Kept:
     kv_heads: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
-def restructure(parent: Path, output: Path, kept: Kept, target: Shapes, progress: Progress) -> None:
+def restructure(
+    parent: Path, output: Path, kept: Selection, target: Shapes, progress: Progress
+) -> None:
     """Write into `output` what `kept` leaves of `parent`; what a killed run wrote is kept.
 
     Args:
@@ -90,7 +92,7 @@ def restructured_config(
 
 
 def _units(
-    architecture: Architecture, reader: CheckpointReader, kept: Kept
+    architecture: Architecture, reader: CheckpointReader, kept: Selection
 ) -> list[dict[str, Selected]]:
     """For each kept layer, and for what is outside: new name to part of the parent's tensor."""
     head_dim = architecture.shapes.head_dim
@@ -112,7 +114,7 @@ def _units(
     return units
 
 
-def _layer_indices(kept: Kept, layer: int, head_dim: int) -> dict[Axis, Tensor | None]:
+def _layer_indices(kept: Selection, layer: int, head_dim: int) -> dict[Axis, Tensor | None]:
     return {
         "hidden": _indices(kept.hidden),
         "intermediate": _indices(kept.intermediate.get(layer)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.paths import ROOT
-from espalier.host.runtimes.slurm.places import tuning
+from espalier.host.runtimes.slurm.backends import tuning
 from espalier.host.settings import Settings
 
 BODY = Path(__file__).with_name("job.sh")

@@ -13,7 +13,7 @@ from espalier.contract.cores import slurm_cores, usable_cores
 from espalier.contract.manifest import ImageRecord
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.runtimes.base import Launch, run_to_end
-from espalier.host.runtimes.slurm.places import Place
+from espalier.host.runtimes.slurm.backends import ContainerBackend
 
 LAST_TASK_SECONDS = 120
 """How long the others may still save after the first task of a step has ended."""
@@ -24,7 +24,7 @@ STEP_KNOWN_SECONDS = 20
 class Placed:
     """What is the same in a job and where it is submitted from: the packages and the paths."""
 
-    place: Place
+    place: ContainerBackend
 
     @property
     def name(self) -> str:

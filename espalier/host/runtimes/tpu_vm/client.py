@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
-from espalier.host.runtimes.tpu_vm.options import Place
+from espalier.host.runtimes.tpu_vm.options import Location
 from espalier.host.runtimes.tpu_vm.request import LABELS
 from espalier.host.runtimes.tpu_vm.timings import Timings
 
@@ -41,7 +41,7 @@ class State:
 class TpuApi:
     """Queued resources of one project and zone."""
 
-    place: Place
+    place: Location
     timings: Timings
 
     def create(self, request: Any) -> bool:
@@ -153,7 +153,7 @@ class TpuApi:
         operation.result(timeout=seconds, retry=self._retry, polling=often)
 
 
-def refused(reason: str, place: Place) -> EspalierError | None:
+def refused(reason: str, place: Location) -> EspalierError | None:
     """What a TPU's own failure means where no other attempt would fare better."""
     if re.search(r"quota", reason, re.IGNORECASE):
         return _quota(reason, place)
@@ -170,14 +170,14 @@ def no_capacity(name: str, state: str, deadline: float) -> EspalierError:
     )
 
 
-def _quota(reason: str, place: Place) -> EspalierError:
+def _quota(reason: str, place: Location) -> EspalierError:
     return EnvironmentFailure(
         f"quota of {place.project} in {place.zone} is too small: {_sentence(reason)}; ask for "
         "more, take a smaller TPU or another ZONE, or free some with make tpu-reap."
     )
 
 
-def _permission(reason: str, place: Place) -> EspalierError:
+def _permission(reason: str, place: Location) -> EspalierError:
     return EnvironmentFailure(
         f"you lack a permission in {place.project}: {_sentence(reason)}; ask for the role "
         "roles/tpu.admin there, and see that the TPU API is enabled."
@@ -185,7 +185,7 @@ def _permission(reason: str, place: Place) -> EspalierError:
 
 
 @contextmanager
-def _told(place: Place) -> Iterator[None]:
+def _told(place: Location) -> Iterator[None]:
     from google.api_core import exceptions
     from google.auth.exceptions import GoogleAuthError
 

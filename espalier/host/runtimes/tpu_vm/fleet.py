@@ -7,7 +7,7 @@ from typing import Any
 
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.folder import Folder
-from espalier.host.runtimes.tpu_vm.options import Place
+from espalier.host.runtimes.tpu_vm.options import Location
 from espalier.host.runtimes.tpu_vm.records import RunRecord, TpuRecord, now
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
@@ -73,7 +73,7 @@ class Member:
 class Fleet:
     """The TPUs of one place."""
 
-    place: Place
+    place: Location
     api: TpuApi
 
     def members(self) -> Iterator[Member]:

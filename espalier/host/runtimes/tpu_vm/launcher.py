@@ -11,7 +11,7 @@ from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.records import RunRecord, TpuRecord, now
 from espalier.host.runtimes.tpu_vm.request import creation, tpu_name
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.host.runtimes.tpu_vm.startup import Order, startup_script
+from espalier.host.runtimes.tpu_vm.startup import WorkOrder, startup_script
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 
@@ -35,7 +35,7 @@ class Launcher:
     wanted: Wanted
     run_id: str
     run: RunFolder
-    order: Order
+    order: WorkOrder
     deadline: float
     attempts: int
     keep: bool

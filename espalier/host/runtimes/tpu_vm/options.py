@@ -12,7 +12,7 @@ BY_DIGEST = re.compile(r"[^\s@]+/[^\s@]+@sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where TPUs are, and where what belongs to them is kept."""
 
     project: str
@@ -20,7 +20,7 @@ class Place:
     bucket: Folder
 
     @classmethod
-    def of(cls, settings: Settings) -> "Place":
+    def of(cls, settings: Settings) -> "Location":
         """The settings' place.
 
         Raises:
@@ -42,7 +42,7 @@ class Wanted:
     """A TPU to create."""
 
     tpu: Tpu
-    place: Place
+    place: Location
     spot: bool
     service_account: str = ""
     network: str = ""
@@ -56,7 +56,7 @@ class Wanted:
         """
         return cls(
             tpu_named(_needed(settings.tpu, "TPU", "for example v5litepod-16")),
-            Place.of(settings),
+            Location.of(settings),
             settings.spot,
             settings.tpu_service_account or "",
             settings.tpu_network or "",

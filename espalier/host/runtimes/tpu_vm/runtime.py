@@ -21,7 +21,7 @@ from espalier.host.runtimes.tpu_vm.options import Wanted, image_reference
 from espalier.host.runtimes.tpu_vm.records import RunRecord, now
 from espalier.host.runtimes.tpu_vm.request import creation, shown, tpu_name
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
-from espalier.host.runtimes.tpu_vm.startup import Order, startup_script
+from espalier.host.runtimes.tpu_vm.startup import WorkOrder, startup_script
 from espalier.host.runtimes.tpu_vm.stops import noted
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
@@ -107,14 +107,16 @@ class TpuVmRuntime:
         run.folder.remove("state")
         return 0
 
-    def order(self, launch: Launch, wanted: Wanted, run: RunFolder, urls: dict[str, str]) -> Order:
+    def order(
+        self, launch: Launch, wanted: Wanted, run: RunFolder, urls: dict[str, str]
+    ) -> WorkOrder:
         """What the workers are told; what differs between them they find out themselves."""
         spread = replace(launch, processes=Processes(wanted.tpu.workers, 1))
         environment = {**quiet_environment(spread), "TQDM_DISABLE": "1"}
         state = {"ESPALIER_STATE": f"{run.folder.url}/state"}
         state[COMPILED] = f"{wanted.place.bucket.url}/cache/xla"
         kept = {name: value for name, value in environment.items() if name not in TERMINAL}
-        return Order(run.folder.url, image_reference(self.settings), urls, {**kept, **state})
+        return WorkOrder(run.folder.url, image_reference(self.settings), urls, {**kept, **state})
 
     def wanted(self) -> Wanted:
         """The TPU and its place, as the settings have it, or as the TPU is that they name."""
@@ -141,7 +143,7 @@ class TpuVmRuntime:
         launch: Launch,
         wanted: Wanted,
         run: RunFolder,
-        order: Order,
+        order: WorkOrder,
         stop: threading.Event,
     ) -> Launcher:
         return Launcher(

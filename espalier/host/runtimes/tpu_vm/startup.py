@@ -31,7 +31,7 @@ def startup_script(folder: Folder, workers: int, timings: Timings) -> str:
 
 
 @dataclass(frozen=True)
-class Order:
+class WorkOrder:
     """What a TPU is to run.
 
     Attributes:

@@ -3,7 +3,7 @@
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.records import TpuRecord, now, parsed
-from espalier.host.runtimes.tpu_vm.startup import ORDER, Order
+from espalier.host.runtimes.tpu_vm.startup import ORDER, WorkOrder
 
 RECORD = "tpu.json"
 
@@ -40,7 +40,7 @@ class TpuFolder:
         self.keep(record)
         return record
 
-    def give(self, order: Order, attempt: int) -> None:
+    def give(self, order: WorkOrder, attempt: int) -> None:
         """Let the TPU's workers begin, now or as soon as they have booted."""
         self.folder.write(ORDER, order.text(attempt))
         if record := self.record:

@@ -23,7 +23,7 @@ TUNING = ("NCCL_", "UCX_", "FI_")
 """Beginnings of variables that say how a cluster's nodes reach each other."""
 
 
-class Place(Protocol):
+class ContainerBackend(Protocol):
     """Turns a launch into what one task of a step runs."""
 
     def image(self, name: str, device: str, build: bool) -> ImageRecord:
