@@ -20,6 +20,6 @@ class EnvironmentFailure(EspalierError):
 
 
 class Interrupted(EspalierError):
-    """Stopped by a signal; the same command goes on where it stopped."""
+    """Stopped by a signal; run the same command to resume."""
 
     exit_code = 75

@@ -73,7 +73,7 @@ def fail(error: EspalierError) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # once is enough: let the clean-up finish
-    raise Interrupted("interrupted; the same command goes on from here.")
+    raise Interrupted("interrupted; run the same command to resume.")
 
 
 def run(output: Path) -> None:
@@ -120,7 +120,7 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
 
 def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) -> None:
     """Check what was made; the manifest, written last, says that it is complete."""
-    outcome, output = made.told(), context.output
+    outcome, output = made.as_outcome(), context.output
     parameters = stage.parameters.model_validate(spec.parameters)
     model, checks = _gate(stage, context, outcome)
     shutil.rmtree(context.scratch, ignore_errors=True)

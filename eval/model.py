@@ -27,7 +27,7 @@ def load_model(path: Path, dtype: str, device: str) -> Any:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentFailure(
-            "ACCEL=cuda is asked for and no GPU is seen; check the driver and the container's "
+            "ACCEL=cuda was requested, but no GPU is visible; check the driver and the container's "
             "GPU access, or use ACCEL=cpu."
         )
     if not any(path.glob("*.safetensors")):

@@ -24,8 +24,8 @@ def slurm_cores(variables: Mapping[str, str] = os.environ) -> int | None:
     `salloc` gives its shell no cores of the nodes: what the job was given is what counts.
     """
     job = variables.get("SLURM_JOB_CPUS_PER_NODE", "")  # such as 16(x2),8
-    told = variables.get("SLURM_CPUS_PER_TASK") or job.partition("(")[0].partition(",")[0]
-    return int(told) if told.isdigit() and int(told) else None
+    count = variables.get("SLURM_CPUS_PER_TASK") or job.partition("(")[0].partition(",")[0]
+    return int(count) if count.isdigit() and int(count) else None
 
 
 def _quotas(membership: Path, groups: Path) -> Iterator[float]:

@@ -54,5 +54,5 @@ def method_named(name: str) -> Stage:
         InputError: there is none.
     """
     if name not in methods():
-        raise InputError(f"METHOD={name} is not known; there are {', '.join(methods())}.")
+        raise InputError(f"METHOD={name} is not known; choose one of {', '.join(methods())}.")
     return methods()[name]

@@ -30,9 +30,9 @@ def describe_environment(runtime: str, device: str, image: str) -> dict[str, Any
 
 def processor_name(cpuinfo: Path) -> str:
     """The processor's model, as it names itself."""
-    told = _cpuinfo(cpuinfo)
-    named = told.get("model name") or " ".join(
-        f"{key} {told[key]}" for key in ("CPU implementer", "CPU part") if key in told
+    fields = _cpuinfo(cpuinfo)
+    named = fields.get("model name") or " ".join(
+        f"{key} {fields[key]}" for key in ("CPU implementer", "CPU part") if key in fields
     )
     return named or platform.processor() or platform.machine()
 
@@ -42,8 +42,8 @@ def vector_extension(cpuinfo: Path) -> str:
 
     One of AVX512, AVX2, NEON, SVE256, DEFAULT and the like.
     """
-    told = _cpuinfo(cpuinfo)
-    flags = set((told.get("flags") or told.get("Features") or "").split())
+    fields = _cpuinfo(cpuinfo)
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
     if torch := sys.modules.get("torch"):  # worth no import: a stage without it computes without it
         chosen = str(torch.backends.cpu.get_cpu_capability())
         return "NEON" if chosen == "DEFAULT" and "asimd" in flags else chosen

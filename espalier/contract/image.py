@@ -59,7 +59,7 @@ def built_lock(name: str) -> str:
     """
     shared, own = BUILT_FROM / f"{SHARED}.lock", BUILT_FROM / f"{name}.lock"
     if not own.is_file():
-        raise EnvironmentFailure(f"this stage runs in image {name}, which this is not.")
+        raise EnvironmentFailure(f"this stage runs in image {name}, and this is another image.")
     return hash_locks([shared, own] if shared.is_file() else [own])
 
 

@@ -40,8 +40,8 @@ class Entry(BaseModel):
         search's further passes aside.
         """
         if outcome.training is not None:
-            told = {key: outcome.training[key] for key in ("tokens", "flops")}
-            return [cls(kind="training", stage=stage, name=name, **told)]
+            counted = {key: outcome.training[key] for key in ("tokens", "flops")}
+            return [cls(kind="training", stage=stage, name=name, **counted)]
         if outcome.pruning is not None:
             data = outcome.data or {}
             read = int(data.get("samples", 0)) * int(data.get("seqlen", 0)) + measured

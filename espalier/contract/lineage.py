@@ -31,12 +31,12 @@ def account_of(model: Path | None) -> list[Entry]:
     """What a model has cost, by its manifest; where none says it, nothing is known."""
     if model is None:
         return []
-    told = read_manifest(model).ledger if (model / MANIFEST).is_file() else []
-    return told or [Entry(kind="pretraining", stage="?", name=model.name)]
+    ledger = read_manifest(model).ledger if (model / MANIFEST).is_file() else []
+    return ledger or [Entry(kind="pretraining", stage="?", name=model.name)]
 
 
 def measured_tokens(scores: Iterable[Path]) -> int:
     """Tokens that published scores were measured on, each of them once."""
     found = [read_manifest(path) for path in scores if (path / MANIFEST).is_file()]
-    told = [manifest.data or {} for manifest in found if manifest.verb == "score"]
-    return sum(int(data.get("samples", 0)) * int(data.get("seqlen", 0)) for data in told)
+    records = [manifest.data or {} for manifest in found if manifest.verb == "score"]
+    return sum(int(data.get("samples", 0)) * int(data.get("seqlen", 0)) for data in records)

@@ -40,5 +40,5 @@ class Made(Record):
     def of(cls, outcome: Outcome, **took: Any) -> "Made":
         return cls(outcome=asdict(outcome), **took)
 
-    def told(self) -> Outcome:
+    def as_outcome(self) -> Outcome:
         return Outcome(**{**self.outcome, "pruning": as_pruned(self.outcome["pruning"])})

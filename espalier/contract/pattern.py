@@ -33,7 +33,7 @@ class Pattern:
         zeroed, group = int(match[1]), int(match[2])
         if not 0 < zeroed < group:
             raise InputError(
-                f"PATTERN={text} cannot be: N of every M inputs are zeroed, so 0 < N < M."
+                f"PATTERN={text} is impossible: N of every M inputs are zeroed, so 0 < N < M."
             )
         return cls(zeroed, group)
 

@@ -40,7 +40,7 @@ class Unrolled:
 
     Attributes:
         steps: the parameters of each.
-        configs: what each leaves of the parent's config.json; none where that is not at hand.
+        configs: what each leaves of the parent's config.json; none where that is not available.
         table: a rich renderable for the user: what was chosen among what.
     """
 
@@ -75,13 +75,13 @@ class Stage:
         on_device: whether it computes on ACCEL; others run on a processor, with the packages of
             `cpu`, and give the same under any ACCEL.
         packages: the accelerator whose variant of the image it needs, whatever it computes on.
-        renewed: whether a result of the same name that was made otherwise is simply made again, as
-            a plan is.
+        renewed: whether a result of the same name that has other parameters or inputs is simply
+            made again, as a plan is.
         derived: the inputs that other stages make of the same model, by role.
         forms: the foreign forms that it reads (`espalier.contract.pruned.Foreign`); every other
             foreign model is refused before it starts.
-        unroll: from the parameters and the parent's config.json (empty where it is not at hand) to
-            the prunings they stand for; may raise InputError.
+        unroll: from the parameters and the parent's config.json (empty where it is not available)
+            to the prunings they stand for; may raise InputError.
     """
 
     name: str

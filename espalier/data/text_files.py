@@ -64,7 +64,7 @@ def _rows(file: Path, column: str) -> Iterator[str]:
         for batch in table.iter_batches(ROWS, columns=[column]):
             for text in batch.column(0).to_pylist():
                 if not isinstance(text, str):
-                    raise InputError(f"{file}: document {index + 1} is no text; remove it.")
+                    raise InputError(f"{file}: document {index + 1} is not text; remove it.")
                 yield text
                 index += 1
     except ArrowException as error:

@@ -91,7 +91,7 @@ def tpu_named(text: str) -> Tpu:
             if size in sizes or (generation.many and regular):
                 return Tpu(text, generation, size)
     known = ", ".join(_sizes(generation) for generation in GENERATIONS)
-    raise InputError(f"TPU={text} is not known; there are {known}.")
+    raise InputError(f"TPU={text} is not known; choose one of {known}.")
 
 
 def _sizes(generation: Generation) -> str:

@@ -91,10 +91,11 @@ class Executor:
                 return target
             if len(found) != 1:
                 raise InputError(
-                    f"{len(found)} results of other parameters wait to be {target}; make gc drops "
-                    "them."
+                    f"{len(found)} results of other parameters are unpublished candidates for "
+                    f"{target}; make gc removes them."
                     if found
-                    else f"nothing waits to be {target}; give the NAME of what a stage has made."
+                    else f"there is no unpublished candidate for {target}; give the NAME of what a "
+                    "stage has made."
                 )
             spec = RunSpec.model_validate_json((found[0] / RUN_FOLDER / "run.json").read_bytes())
             inputs = {role: Path(path) for role, path in spec.inputs.items()}
@@ -187,8 +188,8 @@ class Executor:
         if checker := request.stage.checked_in:
             nearby = self.runtime.nearby
             nearby.image(checker, "cpu", build=True)
-            told = spec.model_copy(update={"inputs": seen(request, nearby)})
-            write_text(partial / RUN_FOLDER / "run.json", told.model_dump_json(indent=1))
+            described = spec.model_copy(update={"inputs": seen(request, nearby)})
+            write_text(partial / RUN_FOLDER / "run.json", described.model_dump_json(indent=1))
             check(nearby, replace(launch, image=checker, device="cpu", processes=Processes()))
         if not (partial / MANIFEST).is_file():
             shutil.rmtree(partial, ignore_errors=True)

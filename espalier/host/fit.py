@@ -36,7 +36,7 @@ def require_gpu() -> None:
     """
     if not Path("/dev/nvidiactl").exists() and not shutil.which("nvidia-smi"):
         raise EnvironmentFailure(
-            "ACCEL=cuda was asked for and no GPU is visible here; use ACCEL=cpu, or a machine "
+            "ACCEL=cuda was requested, but no GPU is visible here; use ACCEL=cpu, or a machine "
             "with one."
         )
 
@@ -54,14 +54,14 @@ def check_fits(estimate: Estimate, store: Path, limit: int | None) -> None:
     for what, need, have in needs:
         if need > have:
             raise EnvironmentFailure(
-                f"about {show_size(need)} of {what} is needed and {show_size(have)} is at hand; "
+                f"about {show_size(need)} of {what} is needed and {show_size(have)} is available; "
                 "free some, or try anyway with FORCE=1."
             )
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A stage's estimate, where it makes one and its model is at hand."""
+    """A stage's estimate, where it makes one and its model is available."""
 
     estimate: Estimate | None
 
@@ -90,12 +90,12 @@ class Fit:
             check_fits(self.estimate, store, limit)
 
     def rows(self, store: Path, limit: int | None) -> dict[str, str]:
-        """The estimate beside what is at hand, for DRY_RUN=1."""
+        """The estimate beside what is available, for DRY_RUN=1."""
         if not self.estimate:
             return {"memory": "not estimated", "disk": "not estimated", "time": "not estimated"}
         return {
             "memory": f"{show_size(self.estimate.memory)} at the peak, "
-            f"{show_size(free_memory(limit))} at hand",
-            "disk": f"{show_size(self.estimate.disk)}, {show_size(free_disk(store))} at hand",
+            f"{show_size(free_memory(limit))} available",
+            "disk": f"{show_size(self.estimate.disk)}, {show_size(free_disk(store))} available",
             "time": f"about {show_time(self.estimate.seconds)} on two cores",
         }

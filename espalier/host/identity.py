@@ -96,8 +96,8 @@ class Identity:
             if replaced:
                 return Standing(done=False)
             raise InputError(
-                f"{target} was made otherwise: {'; '.join(differences)}. Choose another NAME=, "
-                "or replace it with FORCE=1."
+                f"{target} exists and has other parameters or inputs: {'; '.join(differences)}. "
+                "Choose another NAME=, or replace it with FORCE=1."
             )
         if changes := drift(manifest, self.stage):
             if replaced:

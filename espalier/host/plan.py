@@ -39,7 +39,7 @@ class Step:
     Attributes:
         outputs: what is asked for; whatever these need and is not there is made too.
         tables: results that are told of in one table, by the report of the last one's stage.
-        hint: what to try instead, where the step may be left out for want of a network.
+        hint: what to try instead, where the step may be left out for lack of a network.
     """
 
     title: str

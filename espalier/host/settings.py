@@ -99,11 +99,11 @@ class Settings(BaseModel):
 
         What only a submission needs is left out, and so is DRY_RUN.
         """
-        told = self.model_dump(mode="json", exclude={*SUBMISSION, "dry_run"}, exclude_none=True)
+        values = self.model_dump(mode="json", exclude={*SUBMISSION, "dry_run"}, exclude_none=True)
         flags = {True: "1", False: "0"}
         return {
             name.upper(): flags[value] if isinstance(value, bool) else str(value)
-            for name, value in told.items()
+            for name, value in values.items()
             if name.upper() in PERSISTENT or value != type(self).model_fields[name].default
         }
 

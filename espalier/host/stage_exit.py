@@ -17,8 +17,8 @@ class StageFailed(EspalierError):
 
     def __init__(self, code: int) -> None:
         sentences = {
-            128 + signal.SIGKILL: "the stage was killed, for want of memory perhaps; the same "
-            "command goes on from there.",
+            128 + signal.SIGKILL: "the stage was killed, probably out of memory; run "
+            "the same command to resume.",
             **dict.fromkeys(
                 NOT_STARTED,
                 "the engine could not start the stage; see its message, or use RUNTIME=local.",

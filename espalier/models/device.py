@@ -8,4 +8,4 @@ from espalier.errors import EnvironmentFailure
 def require_device(device: str) -> None:
     """Raise EnvironmentFailure where `device` is asked for and absent."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentFailure("ACCEL=cuda was asked for and no GPU is visible here.")
+        raise EnvironmentFailure("ACCEL=cuda was requested, but no GPU is visible here.")

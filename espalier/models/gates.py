@@ -164,7 +164,7 @@ def _check_sparsity(directory: Path, achieved: float, pruning: Masked) -> None:
     expected = pruning.target if pruning.attainable is None else pruning.attainable
     if abs(achieved - expected) > SPARSITY_TOLERANCE:
         raise InputError(
-            f"{directory} is {achieved:.4f} sparse where {expected:.4f} was aimed at; nothing "
+            f"{directory} is {achieved:.4f} sparse but the target was {expected:.4f}; nothing "
             "is published."
         )
 
@@ -187,7 +187,7 @@ def _check_sizes(directory: Path, shapes: Shapes, target: Sizes) -> None:
     for name, size in target:
         if getattr(shapes, name) != size:
             raise InputError(
-                f"{directory} has {getattr(shapes, name)} {name} where {size} were aimed at; "
+                f"{directory} has {getattr(shapes, name)} {name} but the target was {size}; "
                 "nothing is published."
             )
 

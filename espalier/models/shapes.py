@@ -111,7 +111,7 @@ def config_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         config = None
     if not isinstance(config, dict):
-        raise InputError(f"{path} is no config.json; give a model or such a file.")
+        raise InputError(f"{path} is not a config.json; give a model or such a file.")
     return config
 
 

@@ -1,4 +1,4 @@
-"""What has been packed so far, kept after every block so that an interrupted run goes on there."""
+"""What has been packed so far, kept after every block so that an interrupted run resumes there."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

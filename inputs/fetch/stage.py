@@ -43,7 +43,7 @@ def wanted(files: tuple[str, ...], hub_id: str) -> list[str]:
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
-    """Fetch into the output directory; run again, it goes on where it stopped."""
+    """Fetch into the output directory; run again, it resumes where it stopped."""
     assert isinstance(parameters, FetchParameters)  # noqa: S101
     keep_cache_in(context.scratch)
     from inputs.fetch.hub import download, inspect

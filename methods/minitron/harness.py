@@ -197,7 +197,7 @@ def _shipped(name: str) -> dict[str, Any]:
     if entry is None:
         near = " or ".join(difflib.get_close_matches(name, known.all_subtasks))
         raise InputError(
-            f"SCORE={name} is no task of lm-eval 0.4.9"
+            f"SCORE={name} is not a task of lm-eval 0.4.9"
             + (f" (did you mean {near}?)" if near else "")
             + "; name one, or the file in TASK_DATA of rows with sentence_good and sentence_bad."
         )

@@ -169,7 +169,7 @@ def asked_of_depth(parameters: DepthChoice) -> dict[str, str]:
 
 
 def estimate_depth(parameters: DepthScoreParameters, config: Mapping[str, Any]) -> Estimate | None:
-    """The walk for perplexity; a task's rows are not at hand."""
+    """The walk for perplexity; a task's rows are not available."""
     if parameters.score != PERPLEXITY:
         return None
     shapes = Shapes.of(config)

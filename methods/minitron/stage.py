@@ -64,7 +64,7 @@ def dropped_layers(scores: Mapping[str, Any], count: int, parameters: DepthChoic
     if found is None:
         scored = ", ".join(scores["by_first_removed"])
         raise InputError(
-            f"the scores are of blocks of {scored} layers and {size} are to go; leave SCORES out "
+            f"the scores are for blocks of {scored} layers and {size} are to go; leave SCORES out "
             f"to measure them."
         )
     costs = [math.inf if score is None else float(score) for score in found]

@@ -53,7 +53,7 @@ class SparseGPT:
             factor, damping = inverse_factor(hessian, self._damping, MAX_DAMPING)
         except ArithmeticError as error:
             raise InputError(
-                f"SparseGPT cannot go on: {error} of {next(iter(weights))} even with damping "
+                f"SparseGPT failed: {error} of {next(iter(weights))} even with damping "
                 f"{MAX_DAMPING:g}; give more or other calibration tokens."
             ) from None
         for weight in weights.values():

@@ -105,7 +105,7 @@ def test_what_another_image_checks_waits_for_it(tmp_path: Path) -> None:
     waiting.execute(request)
     assert (partial / ".run" / "made.json").stat().st_mtime_ns == made_at
     checking = Executor(store, LocalRuntime(), settings)
-    with pytest.raises(InputError, match="nothing waits to be"):
+    with pytest.raises(InputError, match="there is no unpublished candidate for"):
         checking.publish_made(store.path("maxtext", "here"))
     assert checking.publish_made(target) == target
     assert json.loads((target / "manifest.json").read_text())["checks"]["logits_max_kl"] < 1e-5
@@ -126,7 +126,7 @@ class EndsIn(LocalRuntime):
 
 @pytest.mark.parametrize(("code", "left"), [(3, 1), (125, 1), (1, 1), (2, 0)])
 def test_what_could_not_be_checked_is_kept(tmp_path: Path, code: int, left: int) -> None:
-    """Days of training are not thrown away for want of an engine; what is wrong is."""
+    """Days of training are not thrown away for lack of an engine; what is wrong is."""
     store = Store(tmp_path)
     partial = store.partial("maxtext", "there", "f" * 64)
     (partial / ".run").mkdir(parents=True)

@@ -165,7 +165,7 @@ def test_depth_by_a_tasks_accuracy(tmp_path: Path) -> None:
 def test_a_task_that_is_none(tmp_path: Path, model: Path) -> None:
     words = (f"MODEL={model}", "LAYERS=2", "SUITE=none")
     done = espalier(tmp_path, "prune-minitron-depth", *words, "SCORE=winogrand")
-    refused(done, 2, "SCORE=winogrand is no task of lm-eval 0.4.9 (did you mean winogrande")
+    refused(done, 2, "SCORE=winogrand is not a task of lm-eval 0.4.9 (did you mean winogrande")
     done = espalier(tmp_path, "prune-minitron-depth", *words, "SCORE=winogrande")
     refused(done, 2, "SCORE=winogrande needs its rows: give TASK_DATA=")
     assert not list((tmp_path / "scores" / "tiny").iterdir())

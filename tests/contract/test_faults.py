@@ -297,7 +297,7 @@ def test_interrupted_at_a_layer(tmp_path: Path, tokens: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 75, stderr
-    assert "goes on from here" in stderr
+    assert "run the same command to resume" in stderr
     assert "Traceback" not in stderr
     done = espalier(tmp_path, *words)
     assert done.returncode == 0

@@ -195,7 +195,11 @@ def test_nothing_is_printed(ask: Callable[..., Any], capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("name", "given", "said"),
     [
-        ("winogrand", {}, r"SCORE=winogrand is no task of lm-eval 0\.4\.9 \(did you mean winogr"),
+        (
+            "winogrand",
+            {},
+            r"SCORE=winogrand is not a task of lm-eval 0\.4\.9 \(did you mean winogr",
+        ),
         (
             "winogrande",
             {},

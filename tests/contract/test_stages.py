@@ -65,7 +65,7 @@ def test_another_recipe_under_the_same_name_is_an_error(made: Path, tmp_path: Pa
     store = altered(made, tmp_path / "store", recipe={"parameters": {"text": "verse"}})
     # `fetch-data` takes what has the name; only asking for the stage itself compares recipes.
     done = espalier(store, "corpus")
-    refused(done, 2, "was made otherwise", "TEXT verse there, pydoc here", "FORCE=1")
+    refused(done, 2, "has other parameters or inputs", "TEXT verse there, pydoc here", "FORCE=1")
     assert espalier(store, "corpus", "FORCE=1").returncode == 0
     assert read_manifest(store / "data" / "pydoc").recipe.parameters == {"text": "pydoc"}
 

@@ -88,9 +88,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_ranks(
         interrupted(process, tmp_path, after, signal.SIGTERM)
         _, told = process.communicate(timeout=120)
         assert process.returncode == 75, told
-        assert told.splitlines()[-1] == (
-            "espalier: interrupted; the same command goes on from here."
-        )
+        assert told.splitlines()[-1] == ("espalier: interrupted; run the same command to resume.")
         assert "Traceback" not in told
     found = trained(tmp_path, parent, data, "run", "GPUS=2")
     assert [row["step"] for row in found] == list(range(1, STEPS + 1))

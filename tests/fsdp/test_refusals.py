@@ -148,7 +148,7 @@ def test_commands(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("TRAIN=tpus",), "TRAIN=tpus is not known; there are gpu"),
+        (("TRAIN=tpus",), "TRAIN=tpus is not known; choose one of gpu"),
         (("TRAIN_LR=1",), "is for training; give TRAIN=gpu too"),
         (("TRAIN=gpu", "TRAIN_CKPT=x"), "TRAIN_CKPT has no use"),
         (("TRAIN=gpu", "TRAIN_SPEED=x"), "SPEED is not a parameter here"),

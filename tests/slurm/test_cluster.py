@@ -132,7 +132,7 @@ def went_on(cluster: Cluster, store: Path, number: str) -> None:
     assert cluster.ended(number) == "COMPLETED", log(store, number)
     assert list(store.glob("checkpoints/deep-sparsegpt-0.5/manifest.json"))
     told = log(store, number)
-    assert "the same command goes on from here" in told
+    assert "run the same command to resume" in told
     counts = [int(count) for count in re.findall(r"prune (\d+)/64", told)]
     assert counts[-1] == 64
     assert left > 2
@@ -164,7 +164,7 @@ def test_a_cancelled_job_stays_cancelled(cluster: Cluster, store: Path, deep: li
     wait_until(lambda: begun(store))
     cluster.ask("scancel", number)
     wait_until(cluster.idle, 120)
-    assert "the same command goes on from here" in log(store, number)
+    assert "run the same command to resume" in log(store, number)
     assert cluster.ended(number) == "CANCELLED"
     assert cluster.job(number)["Restarts"] == "0"
 

@@ -61,7 +61,7 @@ def test_status_logs_and_reaping(server: FakeServer, wanted: Wanted, tmp_path: P
     assert "foreign" not in lines
     assert "runs run-live (its launcher was seen 0 min ago)" in lines["live"]
     assert "at most 0.0" in lines["live"]
-    assert "nobody's; make tpu-reap deletes it" in lines["over"]
+    assert "orphaned; make tpu-reap deletes it" in lines["over"]
     assert "SUSPENDED" in lines["dead"]
     logs = espalier(store, *words(tmp_path, "tpu-logs", "NAME=live", "WORKER=2"))
     assert logs.stdout == "step 5\n"
@@ -101,12 +101,12 @@ def test_without_credentials(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        (("tpu-up", "TPU=v5litepod-8", "NAME=Mine"), "NAME=Mine is no name of a TPU"),
+        (("tpu-up", "TPU=v5litepod-8", "NAME=Mine"), "NAME=Mine is not a valid TPU name"),
         (("tpu-up", "TPU=v5litepod-8", "SIZE=8"), "SIZE is not a parameter here (known: NAME)"),
-        (("tpu-up", "TPU=v9-8"), "TPU=v9-8 is not known; there are v4-8"),
+        (("tpu-up", "TPU=v9-8"), "TPU=v9-8 is not known; choose one of v4-8"),
         (("tpu-up",), "TPU is needed for a TPU VM"),
         (("tpu-logs",), "NAME is needed"),
-        (("tpu-logs", "NAME=mine", "WORKER=all"), "WORKER=all is no worker's number"),
+        (("tpu-logs", "NAME=mine", "WORKER=all"), "WORKER=all is not a worker number"),
         (("tpu-status", "NAME=mine"), "NAME is not a parameter here"),
     ],
 )

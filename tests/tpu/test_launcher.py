@@ -72,7 +72,7 @@ def test_preempted_twice(
     assert launcher(said=said).follow() == 0
     assert server.created == [tpu_name("run-1", n) for n in (1, 2, 3)]
     assert (bucket / "runs/run-1/output/result.txt").read_text() == "made at attempt 3"
-    assert sum("was pre-empted; asking for another TPU" in text for text in said) == 2
+    assert sum("was pre-empted; requesting another TPU" in text for text in said) == 2
 
 
 def test_workers_that_are_killed_with_their_hosts_are_preempted(
@@ -239,7 +239,9 @@ def test_stopped_by_its_user(
     workers.works = [saves]
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
-    with pytest.raises(Interrupted, match=r"4 of 4 workers have saved; the same command goes on"):
+    with pytest.raises(
+        Interrupted, match=r"4 of 4 workers have saved; run the same command to resume"
+    ):
         launcher(stop=stop).follow()
     assert phase(bucket) == "stopped"
     workers.works = [succeeds]
@@ -262,7 +264,7 @@ def test_a_stage_that_ends_by_itself_is_not_tried_again(
     """As where a loss is NaN: the next slice would come to the same."""
 
     def diverges(worker: Worker) -> int | None:
-        worker.put(f"logs/{worker.number}.log", "espalier: the loss is no finite number.\n")
+        worker.put(f"logs/{worker.number}.log", "espalier: the loss became NaN or infinite.\n")
         return 75
 
     workers.works = [diverges]

@@ -89,6 +89,6 @@ def test_no_other_slice_is_asked_for_once_it_is_to_stop(
 
     workers.works = [vanishes]
     threading.Timer(1, stop.set).start()
-    with pytest.raises(Interrupted, match="the same command goes on"):
+    with pytest.raises(Interrupted, match="run the same command to resume"):
         launcher(stop=stop).follow()
     assert server.created == [FIRST]

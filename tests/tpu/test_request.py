@@ -21,7 +21,7 @@ def test_a_creation_has_an_id_of_its_own(wanted: Wanted) -> None:
 
 
 def test_what_is_said_before_it_is_created(wanted: Wanted) -> None:
-    assert wanted.told() == (
+    assert wanted.describe() == (
         "v5litepod-16 spot in us-west4-a: 16 chips, 4 workers; 19.20 USD an hour on demand (list "
         "price of 2025, less when spot); takes quota for 16 preemptible v5e chips in project."
     )
@@ -48,5 +48,7 @@ def test_tpus(name: str, chips: int, workers: int, topology: str, dollars: float
 
 @pytest.mark.parametrize("name", ["v5e-16", "v5litepod-12", "v4-4", "v6e-", "v5p-x", "", "v4-²"])
 def test_unknown_tpus(name: str) -> None:
-    with pytest.raises(InputError, match=r"is not known; there are v4-8 .*v5litepod-1\|4\|8\|16"):
+    with pytest.raises(
+        InputError, match=r"is not known; choose one of v4-8 .*v5litepod-1\|4\|8\|16"
+    ):
         tpu_named(name)

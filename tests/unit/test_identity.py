@@ -100,7 +100,7 @@ def test_another_versions_parameters_are_compared_as_todays(
     if done:
         assert asked().standing(target).done
         return
-    with pytest.raises(InputError, match="was made otherwise"):
+    with pytest.raises(InputError, match="has other parameters or inputs"):
         asked().standing(target)
     assert not asked().standing(target, force=True).done
 

@@ -12,7 +12,7 @@ from espalier.contract.store import Store
 from espalier.errors import InputError
 from espalier.hardware.gpus import GPUS
 from espalier.host.cli.plan import plan_gpu
-from espalier.host.commands.planning import PlanningCommand, alone, known
+from espalier.host.commands.planning import PlanningCommand, known, single_process
 from tests.manifests import mark_pruned
 from training.plan_gpu.advice import Peak, verdict
 from training.plan_gpu.spec import PlanParameters
@@ -81,7 +81,7 @@ def test_what_to_change(peaks: list[Peak], replicas: int, says: str) -> None:
 
 def test_the_run_itself_is_of_one_process_and_the_plan_of_all(tmp_path: Path) -> None:
     words = ["MODEL=sapling", "GPUS=8", "NODES=2", "ACCEL=cuda", "TOKENS=1B"]
-    assert alone(words)[-3:] == ["ACCEL=cpu", "GPUS=1", "NODES=1"]
+    assert single_process(words)[-3:] == ["ACCEL=cpu", "GPUS=1", "NODES=1"]
     found = parse(tmp_path, *words)
     assert (found.gpus, found.nodes, found.world, found.tokens) == (8, 2, 16, 10**9)
 

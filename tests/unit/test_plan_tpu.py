@@ -178,7 +178,10 @@ def test_it_runs_with_the_packages_of_tpus_on_a_processor(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("TPU=v5e-16",), "TPU=v5e-16 is not known; there are v4-8 to -4096 in steps of 8, v5lite"),
+        (
+            ("TPU=v5e-16",),
+            "TPU=v5e-16 is not known; choose one of v4-8 to -4096 in steps of 8, v5lite",
+        ),
         ((), "TPU is needed"),
         (("TPU=v4-8", "MFU=1.2"), "MFU=1.2"),
         (("TPU=v4-8", "MODEL=org/unknown"), "a plan fetches nothing; give ARCH=<config.json>"),

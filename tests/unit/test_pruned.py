@@ -77,8 +77,8 @@ def test_an_account_comes_back_from_json(account: Pruned) -> None:
     made = Made.of(
         Outcome(pruning=account), environment={}, started="", seconds=1.0, peak_memory_bytes=1
     )
-    assert Made.model_validate_json(made.model_dump_json()).told().pruning == account
-    assert made.told().pruning == account
+    assert Made.model_validate_json(made.model_dump_json()).as_outcome().pruning == account
+    assert made.as_outcome().pruning == account
 
 
 def test_manifests_of_before_the_kinds() -> None:

@@ -121,7 +121,7 @@ def test_only_a_stage_with_a_part_for_other_machines_gets_them(tmp_path: Path) -
 def test_more_nodes_than_the_job_has(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: name)
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
-    with pytest.raises(InputError, match="NODES=4 were asked for, and this job has 2"):
+    with pytest.raises(InputError, match="NODES=4 was requested, but this job has 2"):
         SlurmRuntime(Bare(InsideRuntime())).run(replace(launch, processes=Processes(4)))
 
 

@@ -129,7 +129,7 @@ def test_a_corrupted_shard_is_named(tmp_path: Path) -> None:
 
 
 def test_an_index_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no token data"):
+    with pytest.raises(InputError, match="is not token data"):
         TokenData(tmp_path)
     (tmp_path / "tokens.json").write_text('{"version": 2}')
     with pytest.raises(InputError, match="is not of version 1"):

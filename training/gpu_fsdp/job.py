@@ -103,22 +103,24 @@ def _check_teacher(
 
 
 def check_distillation(
-    parameters: TrainingParameters, its: Shapes, shapes: Shapes, seqlen: int
+    parameters: TrainingParameters, teacher_shapes: Shapes, shapes: Shapes, seqlen: int
 ) -> None:
     """Refuse a teacher whose outputs cannot be compared with the model's.
 
     Raises:
         InputError: its sizes are others.
     """
-    if its.vocabulary != shapes.vocabulary:
+    if teacher_shapes.vocabulary != shapes.vocabulary:
         raise InputError(
-            f"TEACHER has {its.vocabulary} tokens and the model {shapes.vocabulary}; logits can "
-            "only be compared where they are equal."
+            f"TEACHER has {teacher_shapes.vocabulary} tokens and the model "
+            f"{shapes.vocabulary}; logits can only be compared where they are equal."
         )
-    if seqlen > its.positions:
-        raise InputError(f"SEQLEN={seqlen} is longer than TEACHER's {its.positions} positions.")
-    if parameters.hidden_weight and its.hidden != shapes.hidden:
+    if seqlen > teacher_shapes.positions:
         raise InputError(
-            f"HIDDEN_WEIGHT compares hidden states and TEACHER's are {its.hidden} wide, the "
-            f"model's {shapes.hidden}; leave it out."
+            f"SEQLEN={seqlen} is longer than TEACHER's {teacher_shapes.positions} positions."
+        )
+    if parameters.hidden_weight and teacher_shapes.hidden != shapes.hidden:
+        raise InputError(
+            f"HIDDEN_WEIGHT compares hidden states and TEACHER's are {teacher_shapes.hidden} "
+            f"wide, the model's {shapes.hidden}; leave it out."
         )

@@ -26,9 +26,9 @@ PORT = 29517
 class RankRefused(EspalierError):
     """What a rank has refused, with its own exit code."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(str(told["text"]))
-        self.exit_code = int(told["code"])
+    def __init__(self, failure: dict[str, Any]) -> None:
+        super().__init__(str(failure["text"]))
+        self.exit_code = int(failure["code"])
 
 
 def train(
@@ -61,7 +61,7 @@ def outcome(scratch: Path) -> dict[str, Any]:
 
 
 def _clear(scratch: Path, processes: Processes) -> None:
-    """Remove what an earlier run has told; its states stay."""
+    """Remove what an earlier run has left; its states stay."""
     if processes.node == 0:
         for path in [scratch / "stop", scratch / RESULT, *scratch.glob("error-*.json")]:
             path.unlink(missing_ok=True)

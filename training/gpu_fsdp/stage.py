@@ -51,5 +51,5 @@ def join(context: StageContext, parameters: Parameters) -> None:
     place = RunFolders(context.scratch, context.output)
     try:
         train(job, place, context.device, context.name, Processes.from_environment())
-    except FileNotFoundError:  # the first machine has told and tidied already
-        raise Interrupted("the first machine has ended.") from None
+    except FileNotFoundError:  # the first machine has reported and tidied already
+        raise Interrupted("the first machine has stopped.") from None

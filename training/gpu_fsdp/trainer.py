@@ -71,8 +71,8 @@ class FsdpTrainer(Loop[Sequences]):
             optimizer.step()
             optimizer.zero_grad()
         parts.masks.apply(weights)
-        told = {"loss": cross_entropy, "grad_norm": norm}
-        return told | ({"kl": kl} if self.job.weights.kl else {})
+        measured = {"loss": cross_entropy, "grad_norm": norm}
+        return measured | ({"kl": kl} if self.job.weights.kl else {})
 
     def _taught(self, part: Sequences) -> Taught | None:
         if self._parts.teacher is None:

@@ -77,8 +77,8 @@ def run_rank(
     try:
         found = work(job, place, device, share, title)
     except EspalierError as error:
-        told = {"kind": type(error).__name__, "code": error.exit_code, "text": str(error)}
-        write_text(place.scratch / f"error-{share.rank}.json", json.dumps(told))
+        failure = {"kind": type(error).__name__, "code": error.exit_code, "text": str(error)}
+        write_text(place.scratch / f"error-{share.rank}.json", json.dumps(failure))
         return None
     if share.rank == 0:
         write_text(place.scratch / RESULT, json.dumps(found))

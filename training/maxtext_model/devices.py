@@ -33,12 +33,12 @@ def devices_of(device: str, processes: Processes) -> Iterator[None]:
             )
         except RuntimeError as error:
             raise EnvironmentFailure(
-                f"not all of {processes.nodes} machines were heard of: {error}"
+                f"not all {processes.nodes} machines connected: {error}"
             ) from None
     try:
         found = jax.devices()[0].platform
         if found != device:
-            raise EnvironmentFailure(f"ACCEL={device} was asked for and JAX sees only a {found}.")
+            raise EnvironmentFailure(f"ACCEL={device} was requested, but JAX sees only a {found}.")
         yield
     finally:
         if several:

@@ -17,7 +17,7 @@ def model_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """MaxText's keys for the decoder that a config.json describes.
 
     Raises:
-        InputError: MaxText's Llama decoder has no place for something in it.
+        InputError: MaxText's Llama decoder does not support something in it.
     """
     shapes = Shapes.of(config)
     _check_supported(config)
@@ -97,4 +97,4 @@ def _check_supported(config: Mapping[str, Any]) -> None:
     }
     for what, found in extras.items():
         if found:
-            raise InputError(f"the model has {what}, for which MaxText's Llama has no place.")
+            raise InputError(f"the model has {what}, which MaxText's Llama does not support.")

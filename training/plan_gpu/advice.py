@@ -72,8 +72,8 @@ def verdict(peaks: Sequence[Peak], gpu: Gpu, share: int, world: int, replicas: i
     needed = [n for peak in peaks if (n := peak.gpus_needed(gpu, world)) and n > world]
     if needed and not changes:
         changes.append(f"{min(needed)} GPUs or more, with MICRO_BATCH=1 and RECOMPUTE=1")
-    told = ", or ".join(changes) or "a shorter SEQLEN, or a GPU of more memory"
-    return f"does not fit {USABLE:.0%} of a GPU's {gpu.memory} GiB; give {told}."
+    remedies = ", or ".join(changes) or "a shorter SEQLEN, or a GPU of more memory"
+    return f"does not fit {USABLE:.0%} of a GPU's {gpu.memory} GiB; give {remedies}."
 
 
 def record(peak: Peak, gpu: Gpu, share: int) -> dict[str, Any]:

@@ -10,51 +10,51 @@ from rich.table import Table
 PLAN = "plan.json"
 
 
-def report(plan: Path) -> Group:
+def report(folder: Path) -> Group:
     """The tables of a published plan."""
-    told = json.loads((plan / PLAN).read_text())
-    return Group(_memory(told), _time(told), f"The run {told['verdict']}")
+    plan = json.loads((folder / PLAN).read_text())
+    return Group(_memory(plan), _time(plan), f"The run {plan['verdict']}")
 
 
-def _memory(told: dict[str, Any]) -> Table:
-    table = Table(title=f"GiB on each of {told['gpus']} {told['gpu']}", title_justify="left")
+def _memory(plan: dict[str, Any]) -> Table:
+    table = Table(title=f"GiB on each of {plan['gpus']} {plan['gpu']}", title_justify="left")
     table.add_column("")
-    for peak in told["peaks"]:
+    for peak in plan["peaks"]:
         table.add_column(
             f"MICRO_BATCH={peak['micro_batch']} RECOMPUTE={int(peak['recompute'])}",
             justify="right",
         )
-    parts = dict.fromkeys(part for peak in told["peaks"] for part in peak["parts"])
+    parts = dict.fromkeys(part for peak in plan["peaks"] for part in peak["parts"])
     for part in parts:
-        table.add_row(part, *(_gib(peak["parts"].get(part, 0)) for peak in told["peaks"]))
+        table.add_row(part, *(_gib(peak["parts"].get(part, 0)) for peak in plan["peaks"]))
     table.add_section()
-    table.add_row("peak", *(_gib(peak["peak_bytes"]) for peak in told["peaks"]))
+    table.add_row("peak", *(_gib(peak["peak_bytes"]) for peak in plan["peaks"]))
     table.add_row(
-        f"of {told['gpu_bytes'] >> 30}",
-        *(f"{peak['peak_bytes'] / told['gpu_bytes']:.0%}" for peak in told["peaks"]),
+        f"of {plan['gpu_bytes'] >> 30}",
+        *(f"{peak['peak_bytes'] / plan['gpu_bytes']:.0%}" for peak in plan["peaks"]),
     )
     table.add_row(
         "fits up to MICRO_BATCH",
-        *(str(peak["largest_micro_batch"] or "none") for peak in told["peaks"]),
+        *(str(peak["largest_micro_batch"] or "none") for peak in plan["peaks"]),
     )
     return table
 
 
-def _time(told: dict[str, Any]) -> Table:
+def _time(plan: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
-    speed = told["tokens_per_second"]
+    speed = plan["tokens_per_second"]
     table.add_row(
         "speed",
-        f"{speed:,.0f} tokens/s, {speed / told['gpus']:,.0f} a GPU, at MFU={told['mfu']:g} "
-        f"({told['precision']}, {told['flops_per_token']:.3g} FLOPs a token)",
+        f"{speed:,.0f} tokens/s, {speed / plan['gpus']:,.0f} a GPU, at MFU={plan['mfu']:g} "
+        f"({plan['precision']}, {plan['flops_per_token']:.3g} FLOPs a token)",
     )
-    if told["hours"] is None:
+    if plan["hours"] is None:
         table.add_row("time", "give TOKENS, or DATA that is on the store")
     else:
         table.add_row(
             "time",
-            f"{told['hours']:,.2f} h, {told['gpu_hours']:,.1f} GPU hours, for "
-            f"{told['tokens']:,} tokens in {told['steps']:,} steps",
+            f"{plan['hours']:,.2f} h, {plan['gpu_hours']:,.1f} GPU hours, for "
+            f"{plan['tokens']:,} tokens in {plan['steps']:,} steps",
         )
     return table
 

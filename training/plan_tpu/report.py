@@ -10,15 +10,15 @@ from rich.table import Table
 PLAN = "plan.json"
 
 
-def report(plan: Path) -> Group:
+def report(folder: Path) -> Group:
     """The tables of a published plan."""
-    told = json.loads((plan / PLAN).read_text())
-    return Group(_memory(told), _time(told), f"The run {told['verdict']}")
+    plan = json.loads((folder / PLAN).read_text())
+    return Group(_memory(plan), _time(plan), f"The run {plan['verdict']}")
 
 
-def _memory(told: dict[str, Any]) -> Table:
-    title = f"GiB on each of {told['chips']} chips of {told['tpu']}, as XLA compiled them"
-    table, tried = Table(title=title, title_justify="left"), told["tried"]
+def _memory(plan: dict[str, Any]) -> Table:
+    title = f"GiB on each of {plan['chips']} chips of {plan['tpu']}, as XLA compiled them"
+    table, tried = Table(title=title, title_justify="left"), plan["tried"]
     table.add_column("")
     for trial in tried:
         setting = f"MICRO_BATCH={trial['micro_batch']} RECOMPUTE={int(trial['recompute'])}"
@@ -28,8 +28,8 @@ def _memory(told: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("in all", *(_gib(trial["total"]) for trial in tried))
     table.add_row(
-        f"of {told['chip_bytes'] >> 30}",
-        *(f"{trial['total'] / told['chip_bytes']:.0%}" for trial in tried),
+        f"of {plan['chip_bytes'] >> 30}",
+        *(f"{trial['total'] / plan['chip_bytes']:.0%}" for trial in tried),
     )
     table.add_row("fits", *("yes" if trial["fits"] else "no" for trial in tried))
     table.add_row("XLA's TFLOPs, loops once", *(_tera(trial["flops"]) for trial in tried))
@@ -37,25 +37,26 @@ def _memory(told: dict[str, Any]) -> Table:
     return table
 
 
-def _time(told: dict[str, Any]) -> Table:
+def _time(plan: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
-    speed, work = told["tokens_per_second"], told["flops_per_token"]
+    speed, work = plan["tokens_per_second"], plan["flops_per_token"]
     table.add_row(
         "speed",
-        f"{speed:,.0f} tokens/s, {speed / told['chips']:,.0f} a chip, "
-        f"{told['step_seconds']:,.2f} s a step, at MFU={told['mfu']:g} ({told['precision']}, "
+        f"{speed:,.0f} tokens/s, {speed / plan['chips']:,.0f} a chip, "
+        f"{plan['step_seconds']:,.2f} s a step, at MFU={plan['mfu']:g} ({plan['precision']}, "
         f"{work:.3g} FLOPs a token)",
     )
-    if told["hours"] is None:
+    if plan["hours"] is None:
         table.add_row("time", "give TOKENS, or DATA that is on the store")
         return table
     table.add_row(
         "time",
-        f"{told['hours']:,.2f} h, {told['chip_hours']:,.1f} chip-hours, for {told['tokens']:,} "
-        f"tokens in {told['steps']:,} steps",
+        f"{plan['hours']:,.2f} h, {plan['chip_hours']:,.1f} chip-hours, for {plan['tokens']:,} "
+        f"tokens in {plan['steps']:,} steps",
     )
     table.add_row(
-        "price", f"${told['dollars']:,.0f} on demand, list prices of {told['priced']}, no storage"
+        "price",
+        f"${plan['dollars']:,.0f} on demand, list prices of {plan['priced']}, no storage",
     )
     return table
 

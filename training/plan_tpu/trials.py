@@ -80,8 +80,10 @@ def verdict(tried: Sequence[Trial], memory: int) -> str:
         return f"fits: {asked.total / memory:.0%} of a chip's memory."
     usable = USABLE * memory
     wants = f"{asked.total / 2**30:.2f} GiB" if asked.total > usable else "more"
-    told = f"does not fit: {asked.setting} wants {wants} of {usable / 2**30:.2f} usable GiB a chip"
+    outcome = (
+        f"does not fit: {asked.setting} wants {wants} of {usable / 2**30:.2f} usable GiB a chip"
+    )
     if last.fits:
-        return f"{told}; {last.setting} fits."
+        return f"{outcome}; {last.setting} fits."
     also = "" if last is asked else f"; neither does {last.setting} fit"
-    return f"{told}{also}; give a larger TPU, or a shorter SEQLEN."
+    return f"{outcome}{also}; give a larger TPU, or a shorter SEQLEN."

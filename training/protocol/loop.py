@@ -65,7 +65,7 @@ class Loop(ABC, Generic[Batch]):
                 self._save(done)
             if stop and done < total:
                 self._states.wait()
-                raise Interrupted("interrupted; the same command goes on from here.")
+                raise Interrupted("interrupted; run the same command to resume.")
         self._states.wait()
         self._write(self._place.output)
         if self.facts.best and self.facts.best[0] < total:
@@ -74,13 +74,13 @@ class Loop(ABC, Generic[Batch]):
     def _measured(self, step: int, batch: Batch, waited: float) -> dict[str, float]:
         """One step's metrics; the time that its batch was waited for counts."""
         began, budget = time.perf_counter(), self._run.budget
-        told = self._step(step, batch)
-        if not all(map(math.isfinite, told.values())):
+        measured = self._step(step, batch)
+        if not all(map(math.isfinite, measured.values())):
             self._diverged(step + 1)
-        self.facts.loss = told["loss"]
+        self.facts.loss = measured["loss"]
         seconds = time.perf_counter() - began + waited
         return {
-            **told,
+            **measured,
             "tokens": (step + 1) * budget.step_tokens,
             "lr": self._run.parameters.rate(step, budget.steps),
             "tokens_per_second": budget.step_tokens / seconds,

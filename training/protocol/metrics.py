@@ -47,11 +47,11 @@ def followed(
     with ExitStack() as closing:
         progress = Progress(output / METRICS)
         steps = closing.enter_context(progress.steps(f"train {title}", end, first))
-        told = None
+        followed = None
         if tracker != "none":
-            told = _tracker(tracker, output / TRACKERS, title)
-            closing.callback(told.finish)
-        yield Metrics(first, steps, told)
+            followed = _tracker(tracker, output / TRACKERS, title)
+            closing.callback(followed.finish)
+        yield Metrics(first, steps, followed)
 
 
 def keep_before(path: Path, step: int) -> None:

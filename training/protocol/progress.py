@@ -22,7 +22,7 @@ class Diverged(EspalierError):
         """Of that step, with the state of step `saved` kept, if any."""
         kept = f"the state of step {saved} is kept" if saved else "nothing was saved yet"
         return cls(
-            f"the loss is no finite number at step {step}; {kept}. Lower LR or CLIP, or look at "
+            f"the loss became NaN or infinite at step {step}; {kept}. Lower LR or CLIP, or look at "
             "the data."
         )
 

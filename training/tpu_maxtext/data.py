@@ -48,13 +48,15 @@ class Records:
             InputError: it is no such export.
         """
         manifest = read_manifest(directory)
-        asked, told = manifest.parameters, manifest.data or {}
+        asked, facts = manifest.parameters, manifest.data or {}
         if asked.get("format") != SUFFIX or not asked.get("targets"):
             raise InputError(
-                f"{directory} is no ArrayRecord export with targets; make one with make export "
+                f"{directory} is not an ArrayRecord export with targets; make one with make export "
                 "FORMAT=arrayrecord SEQLEN=<tokens> TARGETS=1."
             )
-        return cls(directory, told["tokenizer"], told["vocabulary"], asked["seqlen"], told["rows"])
+        return cls(
+            directory, facts["tokenizer"], facts["vocabulary"], asked["seqlen"], facts["rows"]
+        )
 
     def verify(self, share: Share) -> None:
         """Hash the files, each process its share of them.

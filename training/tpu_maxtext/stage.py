@@ -52,7 +52,7 @@ def join(context: StageContext, parameters: Parameters) -> None:
     try:
         context.scratch.mkdir(exist_ok=True)  # the machine's own, where they share no disk
     except FileNotFoundError:
-        raise Interrupted("the first machine has ended.") from None
+        raise Interrupted("the first machine has stopped.") from None
     _train(context, parameters)
 
 

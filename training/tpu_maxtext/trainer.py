@@ -81,8 +81,8 @@ class MaxTextTrainer(Loop[Rows]):
 
     def _step(self, step: int, batch: Rows) -> dict[str, float]:
         placed = self._placed(as_inputs(batch))
-        self._state, told = self._program.within(self._program.train, self._state, placed)
-        scalars = told["scalar"]
+        self._state, measured = self._program.within(self._program.train, self._state, placed)
+        scalars = measured["scalar"]
         # Of accumulated parts MaxText sums z-losses that are means already.
         z_loss = float(scalars["learning/z_loss"]) / self._parts
         loss = float(scalars["learning/lm_loss"]) - z_loss
@@ -115,10 +115,10 @@ class MaxTextTrainer(Loop[Rows]):
         total = count = 0.0
         for rows, counted in self._valid:
             batch = self._placed(as_inputs(rows, counted))
-            told = self._program.within(self._program.evaluate, self._state, batch)["scalar"]
-            here = float(told["evaluation/total_weights"])
-            total += float(told["evaluation/total_loss"])
-            total -= float(told["evaluation/z_loss"]) * here
+            measured = self._program.within(self._program.evaluate, self._state, batch)["scalar"]
+            here = float(measured["evaluation/total_weights"])
+            total += float(measured["evaluation/total_loss"])
+            total -= float(measured["evaluation/z_loss"]) * here
             count += here
         return total / count
 

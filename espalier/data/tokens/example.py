@@ -63,7 +63,7 @@ def parsed(record: bytes) -> npt.NDArray[np.int64]:
     try:
         values = _Example.FromString(record).features.feature[FEATURE].int64_list.value
     except DecodeError:
-        raise InputError("a record is no tf.Example; export the data again.") from None
+        raise InputError("a record is not a tf.Example; export the data again.") from None
     return np.asarray(values, np.int64)
 
 

@@ -78,7 +78,7 @@ class TokenIndex(IndexRecord):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError:
-            raise InputError(f"{directory} is no token data; make it with make data.") from None
+            raise InputError(f"{directory} is not token data; make it with make data.") from None
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"
             raise InputError(

@@ -1,4 +1,4 @@
-"""Writes the shards of one split, and goes on after an interruption as if there had been none."""
+"""Writes the shards of one split, and resumes after an interruption as if there had been none."""
 
 import os
 from collections.abc import Sequence

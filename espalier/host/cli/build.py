@@ -88,8 +88,8 @@ def doctor(assignments: Assignments = None) -> None:
         rows["RUNTIME"] = f"{settings.runtime} → {choose_runtime(settings).name}"
     except EspalierError as error:
         rows["RUNTIME"] = str(error)
-    rows["memory at hand"] = show_size(free_memory(settings.memory))
-    rows["disk at hand"] = f"{show_size(free_disk(settings.store))} for {settings.store}"
+    rows["free memory"] = show_size(free_memory(settings.memory))
+    rows["free disk"] = f"{show_size(free_disk(settings.store))} for {settings.store}"
     rows["GPU"] = shutil.which("nvidia-smi") or "no nvidia-smi: ACCEL=cuda will stop"
     print_rows(rows)
 

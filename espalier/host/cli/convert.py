@@ -75,7 +75,7 @@ def to_hf(assignments: Assignments = None) -> None:
         found = draft.find(named, ("maxtext",)) if named else None
         if found is None:
             raise InputError(
-                f"CKPT={named} is no MaxText checkpoint on the store; make one with make "
+                f"CKPT={named} is not a MaxText checkpoint on the store; make one with make "
                 "to-maxtext CKPT=<model>."
             )
         name = given or default_name(found, stage, parameters)

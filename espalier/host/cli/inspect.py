@@ -62,8 +62,8 @@ def show(assignments: Assignments = None) -> None:
     store, rest = store_of(assignments)
     directory = _checkpoint(store, rest)
     trees: list[Tree] = []
-    for depth, name, told in _ancestors(directory, store.root):
-        text = f"[bold]{name}[/bold]{told}"
+    for depth, name, facts in _ancestors(directory, store.root):
+        text = f"[bold]{name}[/bold]{facts}"
         if depth == 0:
             trees = [Tree(text, highlight=False)]
         else:

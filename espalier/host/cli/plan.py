@@ -6,7 +6,7 @@ import typer
 
 from espalier.contract.discovery import stage_named
 from espalier.host.cli.session import Assignments, Session
-from espalier.host.commands.planning import PlanningCommand, alone
+from espalier.host.commands.planning import PlanningCommand, single_process
 from espalier.host.draft import Draft
 
 
@@ -27,7 +27,7 @@ def plan_tpu(assignments: Assignments = None) -> None:
 
 
 def _plan(name: str, assignments: Assignments) -> None:
-    session = Session.of(alone(assignments))
+    session = Session.of(single_process(assignments))
     command = PlanningCommand.parse(stage_named(name), assignments or [], session.executor.store)
 
     def build(draft: Draft) -> Path:

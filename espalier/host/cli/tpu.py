@@ -15,7 +15,7 @@ from espalier.host.runtimes.tpu_vm.holding import Holding
 from espalier.host.runtimes.tpu_vm.options import Location, Wanted
 from espalier.host.runtimes.tpu_vm.records import now
 from espalier.host.runtimes.tpu_vm.request import creation, shown
-from espalier.host.runtimes.tpu_vm.stops import raised
+from espalier.host.runtimes.tpu_vm.stops import raise_on_stop
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.settings import Settings, read_settings, split_assignments
 
@@ -32,12 +32,12 @@ def tpu_up(assignments: Assignments = None) -> None:
     wanted = Wanted.of(settings)
     name = rest.get("NAME") or f"espalier-held-{wanted.tpu.type}"
     holding = Holding(_api(wanted.place), wanted, name, settings.tpu_deadline * 60, _say, Timings())
-    _say(wanted.told())
+    _say(wanted.describe())
     if settings.dry_run:
         request = creation(wanted, name, holding.script, now())
         sys.stdout.write(f"tpu-up (would run)\n{shown(request)}\n\n{holding.script}\n")
         return
-    with raised():
+    with raise_on_stop():
         holding.up()
     _say(f"{name} costs until make tpu-down NAME={name}; a run takes it with TPU_NAME={name}.")
     sys.stdout.write(f"{name}\n")
@@ -53,7 +53,7 @@ def tpu_status(assignments: Assignments = None) -> None:
     table = Table("name", "type", "state", "age", "cost", "use", box=None)
     for each in fleet.members():
         age = show_time(each.hours * 3600)
-        use = each.use or "nobody's; make tpu-reap deletes it"
+        use = each.use or "orphaned; make tpu-reap deletes it"
         table.add_row(each.name, each.type, each.state, age, each.cost, use)
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
 
@@ -63,7 +63,7 @@ def tpu_logs(assignments: Assignments = None) -> None:
     settings, rest = _read(assignments, "NAME", "WORKER")
     fleet, name, worker = _fleet(settings), _name(rest), rest.get("WORKER", "0")
     if not worker.isdigit():
-        raise InputError(f"WORKER={worker} is no worker's number; give 0, 1, ….")
+        raise InputError(f"WORKER={worker} is not a worker number; give 0, 1, ….")
     if settings.dry_run:
         sys.stdout.write(f"tpu-logs (would run): read the log of worker {worker} of {name}\n")
         return
@@ -76,7 +76,7 @@ def tpu_logs(assignments: Assignments = None) -> None:
 
 
 def tpu_down(assignments: Assignments = None) -> None:
-    """Delete the TPU NAME, whatever it does."""
+    """Delete the TPU NAME, whatever it is doing."""
     settings, rest = _read(assignments, "NAME")
     fleet, name = _fleet(settings), _name(rest)
     if settings.dry_run:
@@ -105,8 +105,8 @@ def tpu_reap(assignments: Assignments = None) -> None:
 def _read(assignments: list[str] | None, *known: str) -> tuple[Settings, dict[str, str]]:
     settings, rest = read_settings(split_assignments(assignments or []))
     if unknown := sorted(set(rest) - set(known)):
-        told = f" (known: {', '.join(known)})" if known else ""
-        raise InputError(f"{', '.join(unknown)} is not a parameter here{told}.")
+        hint = f" (known: {', '.join(known)})" if known else ""
+        raise InputError(f"{', '.join(unknown)} is not a parameter here{hint}.")
     return settings, rest
 
 

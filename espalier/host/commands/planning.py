@@ -30,7 +30,7 @@ class Known:
     """A model's shape, wherever it was found.
 
     Attributes:
-        directory: the model itself, where it is at hand.
+        directory: the model itself, where it is available.
     """
 
     name: str
@@ -55,7 +55,7 @@ class PlanningCommand:
         """Read the words of a training command; GPUS, NODES and TPU are those that are planned for.
 
         Raises:
-            InputError: something is unknown, does not hold or is not at hand.
+            InputError: something is unknown, does not hold or is not available.
         """
         settings, given = read_settings(split_assignments(list(words)))
         architecture = given.get("ARCH")
@@ -74,7 +74,7 @@ class PlanningCommand:
         }
         if teacher := given.get("TEACHER"):
             if "teacher_config" not in stage.parameters.model_fields:
-                raise InputError(f"TEACHER has no use: what {stage.name} plans has none.")
+                raise InputError(f"TEACHER is not used: what {stage.name} plans has none.")
             parameters["TEACHER_CONFIG"] = json.dumps(known(stage, store, teacher).config)
         return cls(TrainingCommand.parse(stage, parameters), model)
 
@@ -124,7 +124,7 @@ def planned_before(
     return planned
 
 
-def alone(words: Sequence[str] | None) -> list[str]:
+def single_process(words: Sequence[str] | None) -> list[str]:
     """The words with which the plan itself is made: by one process, on a processor."""
     return [*(words or []), "ACCEL=cpu", "GPUS=1", "NODES=1"]
 
@@ -133,7 +133,7 @@ def known(stage: Stage, store: Store, name: str) -> Known:
     """The shape that MODEL=, CKPT=, ARCH= or TEACHER= means.
 
     Raises:
-        InputError: it is not at hand, or of a form that the stage does not read.
+        InputError: it is not available, or of a form that the stage does not read.
     """
     found = _found(store, name)
     require_kind(stage, found.name, found.pruned)
@@ -154,6 +154,6 @@ def _found(store: Store, name: str) -> Known:
         if name in aliases:
             return Known(name, aliases[name].shape)
     raise InputError(
-        f"the shape of {name} is not at hand, and a plan fetches nothing; give ARCH=<config.json>, "
+        f"the shape of {name} is unknown, and a plan fetches nothing; give ARCH=<config.json>, "
         f"a model of the store, or one of {', '.join(model_aliases())}."
     )

@@ -54,7 +54,7 @@ class TrainingCommand:
         rest = dict(given)
         sources = {name: rest.pop(name) for name in SOURCES if name in rest}
         if "TEACHER" in sources and stage.verb == "train" and "teacher" not in stage.inputs:
-            raise InputError(f"TEACHER has no use: {stage.name} does not distil; train-gpu does.")
+            raise InputError(f"TEACHER is not used: {stage.name} does not distil; train-gpu does.")
         if "ARCH" in sources:
             if {"MODEL", "CKPT"} & sources.keys():
                 raise InputError("ARCH is trained from scratch; leave CKPT out, or ARCH.")
@@ -79,14 +79,14 @@ class TrainingCommand:
                 raise InputError(f"{', '.join(prefixed)} is for training; give TRAIN=gpu too.")
             return None
         if trainer not in TRAINERS:
-            raise InputError(f"TRAIN={trainer} is not known; there are {', '.join(TRAINERS)}.")
+            raise InputError(f"TRAIN={trainer} is not known; choose one of {', '.join(TRAINERS)}.")
         stage = stage_named(TRAINERS[trainer])
         own = {name.upper() for name in stage.parameters.model_fields} | {"TEACHER"}
         words = {key: rest.pop(key) for key in list(rest) if key in own - set(known)}
         words |= {key.removeprefix(PREFIX): value for key, value in prefixed.items()}
         if useless := {"MODEL", "CKPT", "ARCH", "TOKENIZER", "REVISION"} & words.keys():
             raise InputError(
-                f"{', '.join(sorted(PREFIX + name for name in useless))} has no use: a pipeline "
+                f"{', '.join(sorted(PREFIX + name for name in useless))} is not used: a pipeline "
                 "trains what it prunes."
             )
         return cls.parse(stage, words)
@@ -154,7 +154,7 @@ class TrainingCommand:
         if found := token_data_named(draft, name):
             return found
         raise InputError(
-            f"DATA={name} is no token data on the store; make them with make data DATA={name} "
+            f"DATA={name} is not token data on the store; make them with make data DATA={name} "
             "SOURCE=<text> TOKENIZER=<the model>."
         )
 
@@ -163,7 +163,7 @@ def row_length(parameters: Parameters, config: Mapping[str, Any]) -> int:
     """Tokens a row, where a model of that config.json is trained with such parameters.
 
     Raises:
-        InputError: the config.json is not at hand.
+        InputError: the config.json is not available.
     """
     if not config:
         raise InputError(

@@ -163,7 +163,7 @@ def ca_bundle() -> Path | None:
     if bundle and Path(bundle).is_file():
         return Path(bundle)
     if given:
-        raise InputError(f"CA_BUNDLE={given} is no file: give the bundle of certificates.")
+        raise InputError(f"CA_BUNDLE={given} is not a file: give the bundle of certificates.")
     return None
 
 

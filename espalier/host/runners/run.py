@@ -57,9 +57,9 @@ class PlanRun:
         """Refuse a training whose plan says that it does not fit."""
         if plan.requests[other].stage.verb != "plan":
             return
-        told = json.loads((other / "plan.json").read_text())
-        if not told["tried"][0]["fits"] and not self.executor.settings.force:
-            raise InputError(f"the run {told['verdict']} PLAN=0 trains without asking.")
+        fit = json.loads((other / "plan.json").read_text())
+        if not fit["tried"][0]["fits"] and not self.executor.settings.force:
+            raise InputError(f"the run {fit['verdict']} PLAN=0 trains without asking.")
 
 
 def with_its_hint(step: Step, action: Any, *given: Any) -> bool:

@@ -29,7 +29,7 @@ def choose_runtime(settings: Settings) -> Runtime:
     """
     name = settings.runtime
     if name not in NAMES:
-        raise InputError(f"RUNTIME={name} is not known; there are {', '.join(NAMES)}.")
+        raise InputError(f"RUNTIME={name} is not known; choose one of {', '.join(NAMES)}.")
     if name == "local":
         return LocalRuntime()
     if name == "inside":

@@ -66,7 +66,7 @@ class ShardWriter:
     def write_blocks(self, contents: Mapping[str, Blocks]) -> None:
         """Put tensors in their places; once this returns they survive a kill.
 
-        Those that are written already are passed over: a run that goes on makes the same again.
+        Those that are written already are passed over: a run that resumes makes the same again.
 
         Raises:
             EnvironmentFailure: the disk is full or cannot be written.

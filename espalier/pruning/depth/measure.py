@@ -47,7 +47,7 @@ class Answers:
     def perplexity(self, tokens: int) -> float | None:
         """The exponential of the mean cross-entropy of windows with `tokens` predictions each.
 
-        None where that is no finite number.
+        None where that is not finite.
         """
         mean = -sum(self.log_likelihoods) / (len(self.log_likelihoods) * tokens)
         return math.exp(mean) if mean < LARGEST else None
@@ -90,7 +90,7 @@ def measure(
     cuts: Sequence[Cut],
     batch: int | None = None,
 ) -> tuple[Answers, dict[Cut, Answers]]:
-    """The whole model's answers and those without each cut; a killed run goes on after its chunk.
+    """The whole model's answers and those without each cut; a killed run resumes after its chunk.
 
     Args:
         context: its scratch folder keeps the chunks done.

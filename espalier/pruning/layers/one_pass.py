@@ -28,7 +28,7 @@ def one_pass(
     batch: int | None,
     observer: Observer,
 ) -> list[dict[str, Any]]:
-    """What `observer` measured of each layer; goes on where a killed run stopped.
+    """What `observer` measured of each layer; resumes where a killed run stopped.
 
     Args:
         context: its scratch folder keeps the state.

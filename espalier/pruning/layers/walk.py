@@ -98,7 +98,7 @@ class Visitor(Protocol):
         """Work on a layer.
 
         Returns:
-            what is known of it afterwards, as JSON can hold it. A run that goes on after a kill
+            what is known of it afterwards, as JSON can hold it. A run that resumes after a kill
             has the records of the layers done and nothing else.
         """
 
@@ -114,7 +114,7 @@ def walk(
     output: CheckpointWriter | None = None,
     shown: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
-    """Visit each layer in order; goes on where a killed run stopped.
+    """Visit each layer in order; resumes where a killed run stopped.
 
     Args:
         context: its scratch folder keeps the state.

@@ -56,7 +56,7 @@ class PruningJob:
 
 
 def prune_checkpoint(context: StageContext, job: PruningJob) -> Masked:
-    """Prune `context.inputs["model"]` into `context.output`; goes on where a killed run stopped.
+    """Prune `context.inputs["model"]` into `context.output`; resumes where a killed run stopped.
 
     Returns:
         what was pruned, for the manifest.

@@ -16,7 +16,7 @@ def unroll(parameters: ShapeParameters, config: Mapping[str, Any]) -> Unrolled:
     """The prunings that `parameters` stand for, of a parent with this config.json.
 
     Raises:
-        InputError: the shape cannot be reached, or has to be chosen and the config is not at hand.
+        InputError: the shape cannot be reached, or has to be chosen without the config.
     """
     if not config:
         if parameters.params or parameters.steps > 1:

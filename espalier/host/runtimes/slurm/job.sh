@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs "$@" as a job that may be stopped: it goes on in the same job, put back into the queue.
+# Runs "$@" as a job that may be stopped: it resumes in the same job, put back into the queue.
 set -u
 CHILD=
 STOPPED=
@@ -16,8 +16,8 @@ while kill -0 "$CHILD" 2>/dev/null; do # a signal has ended the wait, not the co
   wait "$CHILD" || CODE=$?
 done
 
-# Interrupted (75), or stopped before a stage had begun (143): the same command goes on. One that
-# nobody stopped was killed, for want of memory perhaps: it is tried three times, not for ever.
+# Interrupted (75), or stopped before a stage had begun (143): run the same command to resume. One that
+# nobody stopped was killed, probably out of memory: it is tried three times, not for ever.
 if [[ -n $STOPPED && $CODE =~ ^(75|143)$ || $CODE == 75 && ${SLURM_RESTART_COUNT:-0} -lt 3 ]]; then
   # Not a job that somebody cancels, nor one that Slurm puts back itself: those run no longer.
   if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then

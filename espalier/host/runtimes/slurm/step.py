@@ -76,7 +76,7 @@ class SlurmRuntime(Placed):
             raise EnvironmentFailure("no srun is on PATH here; add Slurm's commands to PATH.")
         nodes, had = launch.processes.nodes, int(os.environ.get("SLURM_JOB_NUM_NODES", "1"))
         if nodes > had:
-            raise InputError(f"NODES={nodes} were asked for, and this job has {had}.")
+            raise InputError(f"NODES={nodes} was requested, but this job has {had}.")
         if nodes > 1:
             launch = replace(launch, processes=replace(launch.processes, head=first_node()))
 

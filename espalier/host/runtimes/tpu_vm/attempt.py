@@ -209,7 +209,7 @@ class Attempt:
         """Why it is gone, and whether another would fare better.
 
         Raises:
-            EnvironmentFailure: it would not, for want of quota.
+            EnvironmentFailure: it would not, because the quota is too small.
         """
         if finished(self.run.exits(self.record.attempt), self.record.workers):
             return Ended(0)

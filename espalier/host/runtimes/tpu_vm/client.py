@@ -48,7 +48,7 @@ class TpuApi:
         """Ask for a TPU; False where it was asked for already.
 
         Raises:
-            EspalierError: it is refused, for want of quota perhaps.
+            EspalierError: it is refused, for example because the quota is too small.
         """
         from google.api_core.exceptions import AlreadyExists, NotFound
 
@@ -165,7 +165,7 @@ def refused(reason: str, place: Location) -> EspalierError | None:
 def no_capacity(name: str, state: str, deadline: float) -> EspalierError:
     """A TPU that was still in `state` after `deadline` seconds."""
     return EnvironmentFailure(
-        f"no capacity for {name} within TPU_DEADLINE={deadline / 60:g} minutes (it was {state}); "
+        f"no capacity for {name} within TPU_DEADLINE={deadline / 60:g} minutes (state: {state}); "
         "try another ZONE, SPOT=1 or a smaller TPU."
     )
 

@@ -12,7 +12,7 @@ from espalier.host.runtimes.tpu_vm.records import RunRecord, TpuRecord, now
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 
-FORSAKEN = 15
+LAUNCHER_TIMEOUT_MINUTES = 15
 """Minutes after which a launcher, or a worker, that was not seen does not come back."""
 DEAD = ("SUSPENDING", "SUSPENDED", "FAILED")
 """States in which a queued resource does nothing, and takes quota."""
@@ -54,7 +54,7 @@ class Member:
             return "of another BUCKET, or its record is lost; make tpu-down deletes it"
         if self.run and self.run.phase == "following" and self.run.tpu == self.name:
             minutes = (now() - self.run.seen).total_seconds() / 60
-            if self.over and minutes > FORSAKEN:
+            if self.over and minutes > LAUNCHER_TIMEOUT_MINUTES:
                 return ""
             return f"runs {self.run_name} (its launcher was seen {minutes:.0f} min ago)"
         return "kept for its user" if self.record.kept else ""
@@ -65,7 +65,7 @@ class Member:
 
     @property
     def reapable(self) -> bool:
-        """Dead, or nobody's."""
+        """Dead, or orphaned."""
         return self.state in DEAD or not self.use
 
 
@@ -128,4 +128,4 @@ def _is_over(folder: RunFolder, run: RunRecord) -> bool:
         return True
     beats = folder.heartbeats(run.attempt)
     ages = [(now() - beat.time).total_seconds() for n, beat in beats.items() if n not in exits]
-    return all(age > FORSAKEN * 60 for age in ages)
+    return all(age > LAUNCHER_TIMEOUT_MINUTES * 60 for age in ages)

@@ -27,7 +27,7 @@ class Holding:
     def __post_init__(self) -> None:
         if not valid_name(self.name):
             raise InputError(
-                f"NAME={self.name} is no name of a TPU: give lower-case letters, digits and "
+                f"NAME={self.name} is not a valid TPU name: give lower-case letters, digits and "
                 f"hyphens, {LONGEST} at most, a letter first."
             )
 
@@ -58,7 +58,7 @@ class Holding:
         active = False
         try:
             if self.api.create(creation(self.wanted, self.name, self.script, announced)):
-                self.say(f"Asked for {self.name}.")
+                self.say(f"Requested {self.name}.")
             self._wait()
             active = True
         finally:
@@ -77,7 +77,7 @@ class Holding:
             if state.lost:
                 reason = state.reason or state.name.lower()
                 raise refused(reason, self.wanted.place) or EnvironmentFailure(
-                    f"{self.name} is not to be had: {reason}; try again, or another ZONE."
+                    f"{self.name} could not be created: {reason}; try again, or another ZONE."
                 )
             if time.monotonic() - began > self.deadline:
                 raise no_capacity(self.name, state.name, self.deadline)

@@ -15,7 +15,7 @@ from espalier.host.runtimes.tpu_vm.startup import WorkOrder, startup_script
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 
-MOST_SILENT = 3
+MAX_OTHER_FAILURES = 3
 """Attempts that may be lost for another reason than pre-emption."""
 
 
@@ -48,7 +48,7 @@ class Launcher:
         """The stage's exit code.
 
         Raises:
-            EspalierError: no TPU was to be had, or none stayed.
+            EspalierError: no TPU could be created, or none stayed.
         """
         number, found = self._begin()
         others = 0
@@ -57,18 +57,19 @@ class Launcher:
             if isinstance(ended, Ended):
                 return ended.code
             if isinstance(ended, Asked):
-                raise Interrupted(f"{ended.why}; the same command goes on from there.")
+                raise Interrupted(f"{ended.why}; run the same command to resume.")
             if self.stop.is_set():
-                raise Interrupted(f"{ended.why}; the same command goes on.")
+                raise Interrupted(f"{ended.why}; run the same command to resume.")
             if self.held:
-                raise Interrupted(f"{ended.why}; the same command without TPU_NAME= goes on.")
+                raise Interrupted(f"{ended.why}; run the same command without TPU_NAME= to resume.")
             others += not ended.preempted
-            if others == MOST_SILENT or used == self.attempts:
+            if others == MAX_OTHER_FAILURES or used == self.attempts:
                 raise Interrupted(
                     f"{ended.why}, and that was TPU {used} of at most {self.attempts} "
-                    f"({MOST_SILENT} where it is not pre-emption); the same command goes on."
+                    f"({MAX_OTHER_FAILURES} where it is not pre-emption); "
+                    "run the same command to resume."
                 )
-            self.say(f"{ended.why}; asking for another TPU ({used + 1} of {self.attempts}).")
+            self.say(f"{ended.why}; requesting another TPU ({used + 1} of {self.attempts}).")
             number += 1
         raise AssertionError("the last attempt has an ending")
 
@@ -164,7 +165,7 @@ class Launcher:
         tpu.give(self.order, number)
         script = startup_script(tpu.folder, self.wanted.tpu.workers, self.timings)
         if self.api.create(creation(self.wanted, tpu.name, script, announced, self.run_id)):
-            self.say(f"Asked for {tpu.name}.")
+            self.say(f"Requested {tpu.name}.")
 
     def _is_kept(self, tpu: TpuFolder, ended: Ended | Lost | Asked) -> bool:
         """A TPU that is of no more use is deleted even where its user wanted to keep it."""

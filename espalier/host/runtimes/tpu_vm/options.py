@@ -62,7 +62,7 @@ class Wanted:
             settings.tpu_network or "",
         )
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """What it is, what it costs and what quota it takes, before it is created."""
         tpu = self.tpu
         kind = "preemptible" if self.spot else "on-demand"

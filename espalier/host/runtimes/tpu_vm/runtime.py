@@ -22,7 +22,7 @@ from espalier.host.runtimes.tpu_vm.records import RunRecord, now
 from espalier.host.runtimes.tpu_vm.request import creation, shown, tpu_name
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.startup import WorkOrder, startup_script
-from espalier.host.runtimes.tpu_vm.stops import noted
+from espalier.host.runtimes.tpu_vm.stops import stop_event
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.host.runtimes.tpu_vm.upload import spec_of, upload_inputs, upload_run
@@ -71,13 +71,13 @@ class TpuVmRuntime:
             TpuFolder(wanted.place.bucket, name).folder, wanted.tpu.workers, self.timings
         )
         request = shown(creation(wanted, name, script, now(), launch.run_id))
-        return {"TPU": wanted.told(), "request": request, "start-up script": script}
+        return {"TPU": wanted.describe(), "request": request, "start-up script": script}
 
     def run(self, launch: Launch) -> int:
         """Copy what it needs, follow it to its end, and bring the result into the output.
 
         Raises:
-            EspalierError: no TPU was to be had, or none stayed.
+            EspalierError: no TPU could be created, or none stayed.
         """
         wanted = self.wanted()
         spec = spec_of(launch)
@@ -94,13 +94,13 @@ class TpuVmRuntime:
             self._launcher(launch, wanted, run, order, threading.Event()).clear(record)
         else:
             if not self.settings.tpu_name:
-                self._say(wanted.told())
+                self._say(wanted.describe())
             if held := self.settings.tpu_name:
                 _require_free(TpuApi(wanted.place, self.timings), TpuFolder(bucket, held), run)
             urls = upload_inputs(bucket, launch, spec.input_records, self._say)
             upload_run(run.folder, launch)
             order = self.order(launch, wanted, run, urls)
-            with noted() as stop:
+            with stop_event() as stop:
                 if code := self._launcher(launch, wanted, run, order, stop).follow():
                     return code
         run.folder.below("output").download(launch.output, last=f"{RUN_FOLDER}/{MADE}")

@@ -13,7 +13,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def noted() -> Iterator[threading.Event]:
+def stop_event() -> Iterator[threading.Event]:
     """An event that the first of STOPS sets; the second one raises KeyboardInterrupt."""
     stop = threading.Event()
 
@@ -27,7 +27,7 @@ def noted() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def raised() -> Iterator[None]:
+def raise_on_stop() -> Iterator[None]:
     """Each of STOPS interrupts, so that what was begun is undone.
 
     Raises:
