@@ -148,9 +148,10 @@ class Draft:
 
     def _shape(self, file: Path) -> Mapping[str, Any]:
         """What is known of a config.json."""
-        if self.maker(file) and file.parent not in self.settled:
-            return self.shapes.get(file.parent, {})
-        return config_file(file) if file.is_file() else {}
+        as_it_will_be = file.parent in self.settled or not self.maker(file)
+        if as_it_will_be and file.is_file():
+            return config_file(file)
+        return self.shapes.get(file.parent, {})
 
 
 def _config_file(inputs: Mapping[str, Path]) -> Path | None:

@@ -5,7 +5,6 @@ It is a value. Nothing is read, made or written by it: it can be run, printed, s
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ class Plan:
 
     Attributes:
         requests: by the directory that each publishes.
-        steps: in order; an earlier one makes what it shares with later ones.
+        steps: in order; an earlier one makes what it shares with later ones, which wait for it.
         after: what else is to be there before a request runs; where that is a plan of its training,
             it has to say that the training fits.
         result: what it is all for.
@@ -92,16 +91,6 @@ class Plan:
                 waiting.append((target, True))
                 waiting += [(need, False) for need in reversed(self.needs(target))]
         return list(found)
-
-    @cached_property
-    def shares(self) -> dict[str, list[Path]]:
-        """By step, what it makes that no step before it has made."""
-        taken: set[Path] = set()
-        found = {}
-        for step in self.steps:
-            found[step.title] = [path for path in self.order(step.outputs) if path not in taken]
-            taken |= set(found[step.title])
-        return found
 
     def only(self, title: str) -> "Plan":
         """One step of it, with all that it needs.
