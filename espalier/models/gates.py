@@ -38,7 +38,7 @@ def check_parent(directory: Path) -> None:
 def check_checkpoint(
     directory: Path, *, pruning: Pruned | None = None, census: Census | None = None
 ) -> dict[str, Any]:
-    """Check a finished directory, a tensor at a time; memory stays that of a layer.
+    """Check a finished directory, a tensor at a time; memory stays that of two layers.
 
     Index, names and shapes against the stock model; dtype against config.json; tokenizer against
     the embedding; every weight finite; a finite loss from the stock layers. Where it is said what

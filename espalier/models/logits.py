@@ -45,7 +45,7 @@ def check_logits(directory: Path, file: Path) -> dict[str, Any]:
 
 
 def stock_logits(directory: Path, input_ids: Tensor, positions: Tensor) -> Tensor:
-    """Logits float32 [B, T, V] of ids int64 [B, T] at positions int64 [T]; memory is a layer's."""
+    """Logits float32 [B, T, V] of ids int64 [B, T] at positions int64 [T]; two layers are held."""
     decoder = Decoder(directory, dtype=torch.float32, position_ids=positions)
     hidden = decoder.embed(input_ids)
     for layer in decoder.layers():
