@@ -116,10 +116,9 @@ def _everything() -> Iterable[Session]:
             print(_passed_over(image), flush=True)
         elif image in WITHOUT_MODELS:
             yield _session(image, image, marked(image, []), mark_of(image))
-        elif image in own:
-            yield _session(image, image, ["tests"], f"every_image or {mark_of(image)}")
         else:
-            yield _session(image, image, ["tests/unit"], "every_image")
+            files = sorted({*marked(image, []), *marked("every_image", [])})
+            yield _session(image, image, files, f"every_image or {mark_of(image)}")
     # There is one cluster: its tests follow each other.
     yield _session("slurm", MAIN, [*marked("slurm", []), "-n", "0"], "slurm")
 

@@ -74,7 +74,9 @@ def measured(folder: Path, world: int) -> int:
     ("world", "given"),
     [
         (1, {"batch": 16, "micro_batch": 8}),
-        pytest.param(1, {"batch": 8, "micro_batch": 8, "recompute": True}, marks=pytest.mark.exhaustive),
+        pytest.param(
+            1, {"batch": 8, "micro_batch": 8, "recompute": True}, marks=pytest.mark.exhaustive
+        ),
         pytest.param(2, {"batch": 16, "micro_batch": 8}, marks=pytest.mark.exhaustive),
     ],
 )

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from espalier.errors import EnvironmentFailure, InputError
-from espalier.host.images import build, building, engine, ensure_built, find_engine, save
-from espalier.host.images.definition import load_image
+from espalier.host.images import build, build_all, building, engine, ensure_built, find_engine, save
+from espalier.host.images.definition import images_for, load_image
 from espalier.host.images.engine import CONTEXT_LABEL, ENVIRONMENT_LABEL
 
 CLIENT = """#!/usr/bin/env python3
@@ -99,6 +99,24 @@ def test_an_image_is_built_after_its_parent_and_only_once(state: Path) -> None:
     assert "BASE_IMAGE=base:1" in calls(state, "build")[0]
     assert ensure_built("wanda", answering(), "cpu") == first
     assert len(calls(state, "build")) == 2
+
+
+def test_all_are_built_once_those_that_others_stand_on_first(state: Path) -> None:
+    found = [image.reference for image in build_all(answering(), "cpu")]
+    assert sorted(found) == sorted(f"espalier/{name}:cpu" for name in images_for("cpu"))
+    assert found[:2] == ["espalier/torch:cpu", "espalier/maxtext:cpu"]
+    tags = [words[words.index("--tag") + 1] for words in calls(state, "build")]
+    assert sorted(tags) == sorted(found)
+    children = [tags.index(tag) for tag in found[2:]]
+    assert tags.index("espalier/torch:cpu") < min(children)
+    assert [image.reference for image in build_all(answering(), "cpu")] == found
+    assert len(calls(state, "build")) == len(found)
+
+
+def test_an_image_that_cannot_be_built_ends_them_all(state: Path) -> None:
+    (state / "fails").write_text("no space left on device")
+    with pytest.raises(EnvironmentFailure, match=r"image torch .*: no space left on device"):
+        list(build_all(answering(), "cpu"))
 
 
 def test_another_base_makes_it_stale(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
