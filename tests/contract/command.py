@@ -26,15 +26,15 @@ def espalier(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1200,
     )
 
 
 def command(store: Path, *words: str, cold: bool = False) -> list[str]:
     """The words of that command; a RUNTIME among them wins.
 
-    A warm interpreter runs it, and the stages that it starts, unless `cold` asks for new ones, which
-    import everything again and hash in another order.
+    A warm interpreter runs it, and the stages that it starts, unless `cold` asks for new ones,
+    which import everything again and hash in another order.
     """
     runtime = () if any(word.startswith("RUNTIME=") for word in words) else ("RUNTIME=inside",)
     words = ("-m", "espalier", *words, *runtime, f"STORE={store}")

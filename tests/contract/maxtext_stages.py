@@ -15,13 +15,17 @@ import pytest
 import torch
 from filelock import FileLock
 
-from espalier.contract.processes import HEAD, NODE, NODES
+from espalier.contract.processes import COMPILED, HEAD, NODE, NODES
+from espalier.contract.threads import THREADS, thread_variables
 from espalier.errors import EnvironmentFailure
+from espalier.host.images import load_image
 from espalier.host.images.venv import ensure_venv
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.local import ENVIRONMENTS, LocalRuntime
 from tests.contract.command import espalier
+from tests.kept import kept
 from tests.unit.tiny_checkpoints import load_all
+from tests.warm.interpreters import warm_up, warmed
 
 MEETING = Path(tempfile.gettempdir()) / "espalier-tests-meeting.lock"
 """All machines are this one, and two runs at once would meet at one port."""
@@ -30,14 +34,21 @@ MEETING = Path(tempfile.gettempdir()) / "espalier-tests-meeting.lock"
 def maxtext() -> None:
     """Skip where the image's packages cannot be had: a Python 3.13 is needed."""
     try:
-        ensure_venv("maxtext", "cpu", ENVIRONMENTS)
+        python = ensure_venv("maxtext", "cpu", ENVIRONMENTS)
     except EnvironmentFailure as error:
         pytest.skip(str(error))
+    warm_up(str(python), **{THREADS: "1", COMPILED: str(programs())}, **thread_variables(1))
+
+
+def programs() -> Path:
+    """What XLA has compiled, for all tests of a run: it tells programs apart itself."""
+    return kept("xla", load_image("maxtext").lock_hash("cpu"))
 
 
 def made(store: Path, *words: str) -> Path:
-    """What a command publishes."""
-    done = espalier(store, *words, "RUNTIME=local")
+    """What a command publishes, by default from the image's own environment."""
+    runtime = () if any(word.startswith("RUNTIME=") for word in words) else ("RUNTIME=local",)
+    done = espalier(store, *words, *runtime)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return Path(done.stdout.splitlines()[-1])
@@ -92,7 +103,7 @@ class Machines(LocalRuntime):
         def start(number: int) -> "subprocess.Popen[Any]":
             own = {NODES: str(self.count), NODE: str(number), HEAD: "localhost"}
             return subprocess.Popen(
-                self.argv(launch), env=self.environment(launch) | own, stdout=sys.stderr
+                warmed(self.argv(launch)), env=self.environment(launch) | own, stdout=sys.stderr
             )
 
         with FileLock(MEETING):
@@ -127,4 +138,4 @@ class OwnDisks(Machines):
     def _start(self, host: Launch, number: int, states: Path) -> "subprocess.Popen[Any]":
         own = {NODES: str(self.count), NODE: str(number), HEAD: "localhost"}
         variables = self.environment(host) | own | {"ESPALIER_STATE": str(states)}
-        return subprocess.Popen(self.argv(host), env=variables, stdout=sys.stderr)
+        return subprocess.Popen(warmed(self.argv(host)), env=variables, stdout=sys.stderr)

@@ -55,7 +55,8 @@ def test_a_step_is_compiled_for_a_tpu_that_is_not_there(tmp_path: Path) -> None:
 def test_masks_are_part_of_the_step(tmp_path: Path) -> None:
     """A checkpoint with zeros: a byte more for each weight of the layers' matrices."""
     dense = tiny_llama(tmp_path / "tiny")
-    pruned = made(tmp_path, "prune-magnitude", f"MODEL={dense}", "PATTERN=2:4", "SUITE=none")
+    pruning = ("prune-magnitude", f"MODEL={dense}", "PATTERN=2:4", "SUITE=none")
+    pruned = made(tmp_path, *pruning, "RUNTIME=inside")
     states = []
     for model in (dense, pruned):
         words = ("plan-tpu", f"CKPT={model}", "TPU=v5litepod-4", "BATCH=4", "TOKENS=1M")

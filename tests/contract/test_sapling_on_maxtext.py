@@ -7,6 +7,7 @@ import pytest
 
 from tests.contract.maxtext_stages import made, maxtext, returns_bit_by_bit
 from tests.contract.test_train_tpu import metrics
+from tests.sapling import with_sapling
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -22,7 +23,7 @@ PRUNINGS = {
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where sapling and its token data are."""
     maxtext()
-    store = tmp_path_factory.mktemp("store")
+    store = with_sapling(tmp_path_factory.mktemp("store"))
     made(store, "data", "DATA=pydoc-sapling")
     return store
 

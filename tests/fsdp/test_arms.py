@@ -6,8 +6,9 @@ import pytest
 
 from tests.contract.command import espalier
 from tests.fsdp.tiny_runs import train
+from tests.sapling import with_sapling
 
-pytestmark = [pytest.mark.fsdp, pytest.mark.slow]
+pytestmark = [pytest.mark.fsdp, pytest.mark.slow, pytest.mark.xdist_group("arms")]
 
 EQUAL = {
     "tokens": 40 * 1024, "batch": 4, "seqlen": 256, "lr": 2e-3, "valid_tokens": 8192,
@@ -19,7 +20,7 @@ EQUAL = {
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sapling, its token data, and sapling without two of its five layers."""
-    store = tmp_path_factory.mktemp("store")
+    store = with_sapling(tmp_path_factory.mktemp("store"))
     for words in (
         ("data", "DATA=pydoc-sapling"),
         ("prune-shortgpt", "LAYERS=3", "SUITE=none", "NAME=pruned"),

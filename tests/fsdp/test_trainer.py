@@ -10,7 +10,9 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM
 
 from espalier.errors import Interrupted
+from espalier.host.images import load_image
 from tests.fsdp.tiny_runs import job_of, place_of, train
+from tests.kept import kept
 from tests.unit.tiny_checkpoints import load_all
 from training.gpu_fsdp.batches import Windows
 from training.gpu_fsdp.trainer import FsdpTrainer
@@ -63,7 +65,11 @@ def test_how_it_is_run_changes_nothing(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
-def test_compiled_layers_change_nothing(tmp_path: Path, inputs: dict[str, Path]) -> None:
+def test_compiled_layers_change_nothing(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = kept("inductor", load_image("fsdp").lock_hash("cpu"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(programs))
     plain = train(tmp_path / "plain", inputs, tokens=3 * 64)
     compiled = train(tmp_path / "compiled", inputs, tokens=3 * 64, compile=True)
     assert compiled.losses == pytest.approx(plain.losses, abs=1e-4)

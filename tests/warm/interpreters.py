@@ -1,7 +1,6 @@
 """The warm interpreters of a test process: one a Python, started when it is first wanted."""
 
 import atexit
-import hashlib
 import os
 import shutil
 import subprocess
@@ -20,6 +19,8 @@ MODULES = (HOST, "espalier.run_stage", "training.gpu_fsdp.worker")
 """What they run, each as `python -m` would."""
 FOLDER = "ESPALIER_TESTS_WARM"
 """Names the folder of their sockets to whatever the tests start."""
+ROOM = "." * 1000
+"""Of a command's length, for others to take its place in the list of processes."""
 RELAY = Path(__file__).with_name("relay.py")
 
 
@@ -33,9 +34,12 @@ def warmed(argv: Sequence[str]) -> list[str]:
 
 
 def socket_of(python: str) -> Path | None:
-    """Where that Python's warm interpreter is asked, whether or not there is one."""
-    folder = os.environ.get(FOLDER)
-    return Path(folder, hashlib.sha256(python.encode()).hexdigest()[:16]) if folder else None
+    """Where that Python's warm interpreter is asked, whether or not there is one.
+
+    An environment of the tests has its image's packages first, and stands for the image's own.
+    """
+    folder, environment = os.environ.get(FOLDER), Path(python).parent.parent.name
+    return Path(folder, environment.removeprefix("test-")) if folder else None
 
 
 def warm_up(python: str = sys.executable, **variables: str) -> None:
@@ -50,7 +54,7 @@ def warm_up(python: str = sys.executable, **variables: str) -> None:
     given = {**os.environ, **stage_environment(launch), **variables, "PYTHONPATH": str(ROOT)}
     with socket.with_suffix(".log").open("w") as log:
         server = subprocess.Popen(
-            [python, "-m", "tests.warm.server", str(socket)],
+            [python, "-m", "tests.warm.server", str(socket), ROOM],
             cwd=ROOT, env=given, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip

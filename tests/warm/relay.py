@@ -50,7 +50,8 @@ def main(path: str, module: str, words: list[str]) -> None:
 
 def asked(path: str, module: str, words: list[str], life: int) -> socket.socket | None:
     """The connection on which the answer comes: the process's number, then its exit code."""
-    request = {"module": module, "words": words, "cwd": os.getcwd(), "variables": {**os.environ}}
+    here = os.getcwd()  # noqa: PTH109 - pathlib takes long to import
+    request = {"module": module, "words": words, "cwd": here, "variables": {**os.environ}}
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(path)
