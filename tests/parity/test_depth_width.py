@@ -18,7 +18,7 @@ from espalier.pruning.layers.one_pass import one_pass
 from methods.minitron.importance import WidthImportance, most_important
 from methods.shortgpt.algorithm import BlockInfluence, least_influential
 
-pytestmark = [pytest.mark.shared, pytest.mark.xdist_group("stories260k")]
+pytestmark = pytest.mark.shared
 
 BATCHES = [1, None]
 

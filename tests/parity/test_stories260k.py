@@ -18,7 +18,7 @@ from methods.magnitude.algorithm import Magnitude
 from methods.sparsegpt.algorithm import SparseGPT
 from methods.wanda.algorithm import Wanda
 
-pytestmark = [pytest.mark.shared, pytest.mark.xdist_group("stories260k")]
+pytestmark = pytest.mark.shared
 
 PATTERNS = {"2of4": Pattern(2, 4), "4of8": Pattern(4, 8)}
 MASKED = [
