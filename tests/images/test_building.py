@@ -181,7 +181,7 @@ def test_the_certificates_are_a_secret(
 ) -> None:
     bundle = tmp_path / "ca.crt"
     monkeypatch.setenv("CA_BUNDLE", str(bundle))
-    with pytest.raises(InputError, match=r"CA_BUNDLE=.* is no file"):
+    with pytest.raises(InputError, match=r"CA_BUNDLE=.* is not a file"):
         ensure_built("torch", answering(), "cpu")
     bundle.write_text("certificate")
     ensure_built("torch", answering(), "cpu")
