@@ -29,6 +29,8 @@ from tests.warm.interpreters import warm_up, warmed
 
 MEETING = Path(tempfile.gettempdir()) / "espalier-tests-meeting.lock"
 """All machines are this one, and two runs at once would meet at one port."""
+PATIENCE = 800
+"""Seconds for which machines may run, however busy this one is."""
 
 
 def maxtext() -> None:
@@ -107,7 +109,7 @@ class Machines(LocalRuntime):
             )
 
         with FileLock(MEETING):
-            return max(process.wait(240) for process in [start(n) for n in range(self.count)])
+            return max(process.wait(PATIENCE) for process in [start(n) for n in range(self.count)])
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class OwnDisks(Machines):
             time.sleep(0.1)
         for process in processes if self.stop_after else []:
             process.send_signal(signal.SIGTERM)
-        return max(process.wait(240) for process in processes)
+        return max(process.wait(PATIENCE) for process in processes)
 
     def _start(self, host: Launch, number: int, states: Path) -> "subprocess.Popen[Any]":
         own = {NODES: str(self.count), NODE: str(number), HEAD: "localhost"}

@@ -66,7 +66,7 @@ def test_a_pruned_checkpoint_is_published(tmp_path: Path, parent: Path, tokens: 
     ("word", "says"),
     [
         ("SPARSITY=1.5", "SPARSITY=1.5 should be less than 1"),
-        ("PATTERN=5:4", "PATTERN=5:4 cannot be"),
+        ("PATTERN=5:4", "PATTERN=5:4 is impossible"),
         ("PATTERN=17:32", "are not divisible by 32"),
         ("SEQLEN=65", "shorter than SEQLEN=65"),
         ("SAMPLES=0", "SAMPLES=0"),

@@ -122,7 +122,7 @@ def test_dry_run_touches_nothing(tmp_path: Path) -> None:
     done = espalier(tmp_path / "store", "fetch-data", "DRY_RUN=1")
     assert done.returncode == 0
     assert not (tmp_path / "store").exists()
-    for text in ("corpus (would run)", "espalier.run_stage", "at hand", "output"):
+    for text in ("corpus (would run)", "espalier.run_stage", "available", "output"):
         assert text in done.stdout
 
 

@@ -36,7 +36,12 @@ kept where this interpreter was told, not in each store.
 """
 GIVEN = dict(os.environ)
 """What packages have been imported under; some set variables themselves."""
-AT_USE = ("matplotlib.pyplot", "safetensors.torch", "transformers.models.llama.modeling_llama")
+AT_USE = (
+    "lm_eval.evaluator",
+    "matplotlib.pyplot",
+    "safetensors.torch",
+    "transformers.models.llama.modeling_llama",
+)
 """What the stages' modules import at use only."""
 SET_SIGNAL = 10
 """fcntl's F_SETSIG."""
