@@ -128,7 +128,7 @@ def went_on(cluster: Cluster, store: Path, number: str) -> None:
     """The job was stopped once, was requeued and has ended well, from where it had been."""
     wait_until(lambda: cluster.job(number)["Restarts"] == "1", 120)
     assert not list(store.glob("checkpoints/*/manifest.json"))
-    left = len(list(store.glob("checkpoints/*.partial-*/model-*.safetensors")))
+    left = len(layers_written(store))
     assert cluster.ended(number) == "COMPLETED", log(store, number)
     assert list(store.glob("checkpoints/deep-sparsegpt-0.5/manifest.json"))
     told = log(store, number)
