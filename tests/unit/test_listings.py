@@ -16,7 +16,11 @@ from espalier.host.settings import NAMES
 from espalier.host.words import Command, command_named
 from tests.unit.rendering import rendered
 
-ENVIRONMENT = {"BASE_IMAGE", "BASE_IMAGE_MAXTEXT", "CA_BUNDLE", "WHEELS", "TESTS", "TO", "FORCE"}
+ENVIRONMENT = {
+    *("BASE_IMAGE", "BASE_IMAGE_MAXTEXT", "CA_BUNDLE", "WHEELS", "TO", "FORCE"),
+    *("TESTS", "SLOW", "FRESH", "ESPALIER_CONTAINER_TESTS", "ESPALIER_CI_CACHE"),
+}
+"""What builds and tests take from the environment."""
 COMMANDS = {stage.name: Command.of(stage) for stage in stages().values()}
 KNOWN = frozenset().union(*(command.words for command in COMMANDS.values())) | NAMES | ENVIRONMENT
 KNOWN |= {"TRAIN", *(f"TRAIN_{word}" for word in KNOWN)}  # a pipeline's
