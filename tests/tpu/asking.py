@@ -35,7 +35,7 @@ def executor(asked: Settings) -> Executor:
 
 def on_tpus(name: str) -> Stage:
     """A stage that is cheap, as if it computed on TPUs."""
-    return replace(stage_named(name), tpu=True)
+    return replace(stage_named(name), tpu=True, on_device=True)
 
 
 def make_text(asked: Settings, name: str = "pydoc") -> Path:

@@ -185,7 +185,7 @@ def test_it_runs_with_the_packages_of_tpus_on_a_processor(tmp_path: Path) -> Non
         ((), "TPU is needed"),
         (("TPU=v4-8", "MFU=1.2"), "MFU=1.2"),
         (("TPU=v4-8", "MODEL=org/unknown"), "a plan fetches nothing; give ARCH=<config.json>"),
-        (("TPU=v4-8", "TEACHER=sapling"), "TEACHER has no use"),
+        (("TPU=v4-8", "TEACHER=sapling"), "TEACHER is not used"),
         (("TPU=v4-8", "COLOUR=red"), "COLOUR is not a parameter here"),
     ],
 )
