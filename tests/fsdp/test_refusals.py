@@ -81,7 +81,7 @@ def test_architectures(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leave CKPT out"):
         job_of({**fresh, "model": inputs["model"]}, init="random")
     (tmp_path / "config.json").write_text("no config")
-    with pytest.raises(InputError, match=r"is no config\.json"):
+    with pytest.raises(InputError, match=r"is not a config\.json"):
         job_of({**fresh, "architecture": tmp_path / "config.json"}, init="random")
     with pytest.raises(InputError, match="needs a tokenizer"):
         job_of({"architecture": config, "data": inputs["data"]}, init="random")
@@ -150,7 +150,7 @@ def test_commands(
     [
         (("TRAIN=tpus",), "TRAIN=tpus is not known; choose one of gpu"),
         (("TRAIN_LR=1",), "is for training; give TRAIN=gpu too"),
-        (("TRAIN=gpu", "TRAIN_CKPT=x"), "TRAIN_CKPT has no use"),
+        (("TRAIN=gpu", "TRAIN_CKPT=x"), "TRAIN_CKPT is not used"),
         (("TRAIN=gpu", "TRAIN_SPEED=x"), "SPEED is not a parameter here"),
     ],
 )

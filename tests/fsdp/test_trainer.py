@@ -94,7 +94,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(
             return self.made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.gpu_fsdp.worker.Trainer", Stopping)
+        patch.setattr("training.gpu_fsdp.worker.FsdpTrainer", Stopping)
         with pytest.raises(Interrupted):
             train(place.output, inputs, **arguments)
     parts = train(place.output, inputs, **arguments)
@@ -152,7 +152,7 @@ def test_a_weight_that_training_made_zero_is_not_frozen(
             return values
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.gpu_fsdp.worker.Trainer", Zeroing)
+        patch.setattr("training.gpu_fsdp.worker.FsdpTrainer", Zeroing)
         run = trained(tmp_path / "run", {**inputs, "model": pruned}, tokens=4 * 64)
     name = "model.layers.0.mlp.up_proj.weight"
     kept = load_all(pruned)[name] != 0
@@ -243,7 +243,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, inputs: dict[str
             return super()._step(step, batch)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.gpu_fsdp.worker.Trainer", Poisoned)
+        patch.setattr("training.gpu_fsdp.worker.FsdpTrainer", Poisoned)
         with pytest.raises(Diverged, match="at step 4; the state of step 2 is kept") as error:
             train(tmp_path / "r", inputs, tokens=6 * 64, save_every=2)
     assert error.value.exit_code == 75
