@@ -29,7 +29,7 @@ def main(path: str, module: str, words: list[str]) -> None:
         for pid in pids:
             os.kill(pid, number)
 
-    stops = (signal.SIGINT, signal.SIGTERM)
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, hand_over) for number in stops}
     life, alive = os.pipe()  # `life` is read to its end when this process is gone
     connection = asked(path, module, words, life)
