@@ -20,6 +20,7 @@ from espalier.host.commands.sources import model_named
 from espalier.host.commands.training import TrainingCommand
 from espalier.host.draft import Draft, draw_up
 from espalier.host.execution import Executor
+from espalier.host.fit import Fit
 from espalier.host.plan import Plan, Request, Step
 from espalier.host.runners.run import PlanRun
 from espalier.host.runners.show import Show
@@ -370,3 +371,19 @@ def test_a_text_that_was_asked_for_comes_before_the_pruning(draft: Draft, model:
     plan = draft.plan(command.add(draft))
     order = [path.name for path in plan.order(plan.steps[0].outputs)]
     assert order == ["wikitext2", "c4", "model-wanda-0.5"]
+
+
+@pytest.mark.parametrize("trainer", ["train-gpu", "train-tpu"])
+def test_a_training_from_scratch_is_estimated_by_its_architecture(
+    draft: Draft, model: Path, trainer: str
+) -> None:
+    """Listed and not there yet, or given as a file."""
+    stage, file = stage_named(trainer), model / "config.json"
+    rows = file.parent / "rows"
+    rows.mkdir()
+    (rows / "tokens.json").touch()
+    for words in ({"ARCH": "sapling"}, {"ARCH": str(file), "TOKENIZER": "sapling"}):
+        given = {**words, "TOKENS": "1M", "DATA": str(rows)}
+        target = TrainingCommand.parse(stage, given).add(draft)
+        made = draft.requests[target]
+        assert Fit.of(stage, made.parameters, made.inputs, made.shape).estimate is not None
