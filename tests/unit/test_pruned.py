@@ -187,7 +187,7 @@ def test_padding_of_another_shape(tmp_path: Path) -> None:
         achieved=0.1,
         layers=layers,
     )
-    with pytest.raises(InputError, match="has 3 layers where 2 were aimed at"):
+    with pytest.raises(InputError, match="has 3 layers but the target was 2"):
         check_checkpoint(model, pruning=fewer)
 
 

@@ -173,7 +173,7 @@ def test_a_gate_that_sees_another_shape_than_aimed_at(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "parent")
     shapes = Shapes.of(read_config(tmp_path / "parent"))
     pruning = uniform(shapes, replace(shapes, layers=1), Selection([0]))
-    with pytest.raises(InputError, match="has 2 layers where 1 were aimed at"):
+    with pytest.raises(InputError, match="has 2 layers but the target was 1"):
         check_checkpoint(tmp_path / "parent", pruning=pruning)
 
 
