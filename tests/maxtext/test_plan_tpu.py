@@ -64,7 +64,7 @@ def test_a_plan_has_the_length_of_its_run() -> None:
 
     parameters = PlanTpuParameters(tpu="v4-8", config=CONFIG, batch=16, tokens=10_000)
     job, tokens = planned_job(parameters, None)
-    assert (job.budget.steps, tokens, job.masked) == (10, 10 * 16 * 64, False)
+    assert (job.budget.steps, tokens, job.zeros) == (10, 10 * 16 * 64, None)
     assert planned_job(parameters.model_copy(update={"tokens": None}), None)[1] is None
 
 

@@ -53,7 +53,7 @@ def test_broken_pattern(tmp_path: Path) -> None:
 
 def test_sparsity_off_the_target(tmp_path: Path) -> None:
     make_checkpoint(tmp_path)
-    with pytest.raises(InputError, match=r"0\.0000 sparse where 0\.5000"):
+    with pytest.raises(InputError, match=r"0\.0000 sparse but the target was 0\.5000"):
         check_checkpoint(tmp_path, pruning=Masked(pattern="unstructured", target=0.5, achieved=0.5))
 
 

@@ -55,7 +55,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path, suffix: str) -> None:
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"text": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="document 1 is no text"):
+    with pytest.raises(InputError, match="document 1 is not text"):
         list(documents_of(tmp_path / "a.parquet"))
     with pytest.raises(InputError, match="has no column words"):
         list(documents_of(tmp_path / "a.parquet", "words"))
