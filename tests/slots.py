@@ -26,8 +26,11 @@ def make_slots(folder: Path, count: int) -> dict[str, str]:
 
 @contextmanager
 def slot() -> Iterator[None]:
-    """Hold one of the slots; wait for one as long as all are taken."""
-    folder = os.environ.get(VARIABLE)
+    """Hold one of the slots; wait for one as long as all are taken.
+
+    Meanwhile the environment names no slots: tests that this one starts are within its own.
+    """
+    folder = os.environ.pop(VARIABLE, None)
     if not folder:
         yield
         return
@@ -39,6 +42,7 @@ def slot() -> Iterator[None]:
     finally:
         for file in files:
             file.close()
+        os.environ[VARIABLE] = folder
 
 
 def _taken(file: IO[str]) -> bool:
