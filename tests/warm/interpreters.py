@@ -22,6 +22,8 @@ FOLDER = "ESPALIER_TESTS_WARM"
 ROOM = "." * 1000
 """Of a command's length, for others to take its place in the list of processes."""
 RELAY = Path(__file__).with_name("relay.py")
+AT_START = dict(os.environ)
+"""Before any test has changed it: a test's own variables are no reason for others to run cold."""
 
 
 def warmed(argv: Sequence[str]) -> list[str]:
@@ -51,7 +53,8 @@ def warm_up(python: str = sys.executable, **variables: str) -> None:
     if not socket or socket.exists():
         return
     launch = Launch("", "cpu", "", {}, ROOT)
-    given = {**os.environ, **stage_environment(launch), **variables, "PYTHONPATH": str(ROOT)}
+    own = {FOLDER: os.environ[FOLDER], "PYTHONPATH": str(ROOT)}
+    given = {**AT_START, **stage_environment(launch), **variables, **own}
     with socket.with_suffix(".log").open("w") as log:
         server = subprocess.Popen(
             [python, "-m", "tests.warm.server", str(socket), ROOM],
