@@ -10,6 +10,7 @@ from espalier.contract.paths import ROOT
 from espalier.host.images import known_images
 from tests.run import mark_of
 from tests.slots import slot
+from tests.warm.interpreters import forget_variables_of_packages
 
 ASKED_FOR = {"containers": "ESPALIER_CONTAINER_TESTS", "exhaustive": "SLOW"}
 """The marks of tests that run only where a variable is 1."""
@@ -42,4 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_protocol() -> Generator[None, object, object]:
     """A test waits for its slot before its own time begins."""
     with slot():
-        return (yield)
+        try:
+            return (yield)
+        finally:
+            forget_variables_of_packages()

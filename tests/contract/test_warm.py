@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.contract.command import command, espalier, quiet_environment, without_times
 from tests.contract.command import tree as files
 from tests.contract.test_faults import stage_processes
 from tests.contract.waiting import wait_for, wait_until
-from tests.warm.interpreters import socket_of, warmed
+from tests.warm.interpreters import forget_variables_of_packages, socket_of, warmed
 
 COLD = "espalier.run_stage has other variables"
 
@@ -40,6 +42,15 @@ def test_variables_that_packages_read_on_import_need_a_new_interpreter(tmp_path:
     done = espalier(tmp_path, "fetch-data", environment={"HF_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     assert said().count(COLD) == before + 1
+
+
+def test_variables_that_packages_set_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every command after the first import of lm_eval would need a new interpreter."""
+    for name in ("HF_OF_A_PACKAGE", "OF_A_TEST"):
+        monkeypatch.setenv(name, "1")
+    forget_variables_of_packages()
+    assert "HF_OF_A_PACKAGE" not in os.environ
+    assert "OF_A_TEST" in os.environ
 
 
 def test_what_is_killed_takes_its_stage_along(tmp_path: Path) -> None:

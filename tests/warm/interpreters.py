@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espalier.contract.paths import ROOT
+from espalier.contract.threads import THREADS
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.base import quiet_environment as stage_environment
 
@@ -24,6 +25,12 @@ ROOM = "." * 1000
 RELAY = Path(__file__).with_name("relay.py")
 AT_START = dict(os.environ)
 """Before any test has changed it: a test's own variables are no reason for others to run cold."""
+READ_AT_IMPORT = ("HF_", "JAX_PLATFORMS", "TQDM_", "TRANSFORMERS_", THREADS)
+"""Beginnings of the names of variables that packages look at when they are imported.
+
+Those of numeric libraries are not: a stage takes none of the caller's. XLA's compiled programs are
+kept where this interpreter was told, not in each store.
+"""
 
 
 def warmed(argv: Sequence[str]) -> list[str]:
@@ -42,6 +49,17 @@ def socket_of(python: str) -> Path | None:
     """
     folder, environment = os.environ.get(FOLDER), Path(python).parent.parent.name
     return Path(folder, environment.removeprefix("test-")) if folder else None
+
+
+def forget_variables_of_packages() -> None:
+    """Drop what packages have set for themselves in this process since it began.
+
+    lm_eval does on import, and every later command would have a variable that no warm interpreter
+    was started with.
+    """
+    for name in set(os.environ) - set(AT_START):
+        if name.startswith(READ_AT_IMPORT):
+            del os.environ[name]
 
 
 def warm_up(python: str = sys.executable, **variables: str) -> None:

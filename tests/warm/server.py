@@ -25,15 +25,8 @@ from typing import Any
 
 from espalier.contract import processes
 from espalier.contract.discovery import stages
-from espalier.contract.threads import THREADS
-from tests.warm.interpreters import HOST, warmed
+from tests.warm.interpreters import HOST, READ_AT_IMPORT, warmed
 
-READ_AT_IMPORT = ("HF_", "JAX_PLATFORMS", "TQDM_", "TRANSFORMERS_", THREADS)
-"""Beginnings of the names of variables that packages look at when they are imported.
-
-Those of numeric libraries are not: a stage takes none of the caller's. XLA's compiled programs are
-kept where this interpreter was told, not in each store.
-"""
 GIVEN = dict(os.environ)
 """What packages have been imported under; some set variables themselves."""
 AT_USE = (
