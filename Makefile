@@ -76,7 +76,7 @@ prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
 #:   show             CKPT's lineage: parents, parameters, sparsity, made by whom with what
 #:   verify           hash CKPT's files again
 #:   drift            list what older code or packages made (it is used; FORCE=1 makes it again)
-#:   gc               remove partial results that no run is working on
+#:   gc               remove unfinished work that no command goes on with (MIN_AGE hours; ALL=1: any unfinished work)
 list list-models show verify drift gc: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 

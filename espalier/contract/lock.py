@@ -41,17 +41,27 @@ def artifact_lock(path: Path, wait: bool, say: Callable[[str], None]) -> Iterato
         lock.release()
 
 
-def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock file at `path`."""
-    if not path.exists():
-        return False
+@contextmanager
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock file at `path` if nobody else does, and say whether that is so."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return True
-    lock.release()
-    return False
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock file at `path`; nothing is written."""
+    if not path.exists():
+        return False
+    with lock_if_free(path) as free:
+        return not free
 
 
 def _describe(holder: Path) -> str:

@@ -106,13 +106,17 @@ class Store:
                 if PARTIAL not in name and REPLACED not in name:
                     yield section, name, directory
 
-    def leftovers(self) -> Iterator[tuple[str, Path]]:
-        """Section and directory of every partial or replaced artifact."""
+    def leftovers(self) -> Iterator[Path]:
+        """Every partial or replaced directory, where artifacts are; what is inside one is its."""
         for section in SECTIONS:
             for mark in (PARTIAL, REPLACED):
-                for path in sorted((self.root / section).glob(f"**/*{mark}*")):
-                    if path.is_dir():
-                        yield section, path
+                depth = ("*/", "") if section in NESTED else ("",)
+                for path in sorted(
+                    p for d in depth for p in (self.root / section).glob(f"{d}*{mark}*")
+                ):
+                    inside = any(m in path.parent.name for m in (PARTIAL, REPLACED))
+                    if path.is_dir() and not path.is_symlink() and not inside:
+                        yield path
 
     def target_of(self, leftover: Path) -> Path:
         """What a partial or replaced directory was going to be, or was."""

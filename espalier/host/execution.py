@@ -92,7 +92,7 @@ class Executor:
             if len(found) != 1:
                 raise InputError(
                     f"{len(found)} results of other parameters are unpublished candidates for "
-                    f"{target}; make gc removes them."
+                    f"{target}; make gc ALL=1 removes them."
                     if found
                     else f"there is no unpublished candidate for {target}; give the NAME of what a "
                     "stage has made."

@@ -136,15 +136,20 @@ def drift(manifest: Manifest, stage: Stage) -> list[str]:
     found = []
     if manifest.code.sha256 != (code := code_of(stage)):
         found.append(f"other code ({short(manifest.code.sha256)}, now {short(code)})")
-    lock = _lock_of(stage, manifest)
+    lock = _lock_of(stage, str(manifest.environment.get("device", "cpu")))
     if manifest.image.lock != lock:
         found.append(f"other packages (lock {short(manifest.image.lock)}, now {short(lock)})")
     return found
 
 
-def _lock_of(stage: Stage, manifest: Manifest) -> str | None:
+def made_otherwise(spec: RunSpec, stage: Stage) -> bool:
+    """Whether unfinished work was begun by other code or packages than today's."""
+    today = (code_of(stage), _lock_of(stage, spec.device))
+    return (spec.code.sha256, spec.image.lock) != today
+
+
+def _lock_of(stage: Stage, device: str) -> str | None:
     """Today's lock of the packages that a result's device takes; None where there is none."""
-    device = str(manifest.environment.get("device", "cpu"))
     try:
         return packages_lock(stage.image, stage.packages_on(device))
     except EspalierError:

@@ -146,7 +146,13 @@ def test_a_signal_ends_in_75_and_the_same_command_goes_on(
     assert "Traceback" not in stderr
     assert not (store / "models" / "sapling").exists()
     assert len(list(store.glob("models/sapling.partial-*"))) == 1
-    assert espalier(store, "gc").returncode == 0
+    kept = espalier(store, "gc", "MIN_AGE=0")
+    assert "can be resumed by the command that began it; ALL=1 removes it" in kept.stderr
+    assert len(list(store.glob("models/sapling.partial-*"))) == 1
+    would = espalier(store, "gc", "MIN_AGE=0", "ALL=1", "DRY_RUN=1")
+    assert "would be removed" in would.stderr
+    assert len(list(store.glob("models/sapling.partial-*"))) == 1
+    assert espalier(store, "gc", "MIN_AGE=0", "ALL=1").returncode == 0
     assert not list(store.glob("models/*"))
 
 
@@ -165,8 +171,8 @@ def test_two_runs_of_one_name(tmp_path: Path, made: Path) -> None:
             3,
             f"models__sapling is being made by process {first.pid}",
         )
-        kept = espalier(store, "gc")
-        assert "is being worked on; kept" in kept.stderr
+        kept = espalier(store, "gc", "MIN_AGE=0", "ALL=1")
+        assert "is being worked on" in kept.stderr
     finally:
         first.send_signal(signal.SIGTERM)
         first.wait(timeout=60)

@@ -47,7 +47,7 @@ def test_partials_are_found_and_lead_back_to_their_target(tmp_path: Path) -> Non
     store = Store(tmp_path)
     partial = store.partial("evals", "m/quick", "f" * 64)
     store.create(partial)
-    assert list(store.leftovers()) == [("evals", partial)]
+    assert list(store.leftovers()) == [partial]
     assert store.target_of(partial) == store.path("evals", "m/quick")
 
 

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from espalier.errors import EspalierError, Interrupted
-from espalier.host.cli import build, convert, describe, drift, inspect, plan, run, tpu
+from espalier.host.cli import build, convert, describe, drift, inspect, plan, run, tidy, tpu
 from espalier.host.services import with_environment
 from espalier.host.settings import load_dotenv
 
@@ -13,7 +13,7 @@ CTRL_C = 130
 """What typer returns of a command that KeyboardInterrupt has ended."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (run, convert, plan, inspect, drift, build, tpu, describe):
+for group in (run, convert, plan, inspect, tidy, drift, build, tpu, describe):
     group.register(app)
 
 

@@ -8,7 +8,6 @@ from rich.table import Table
 
 from espalier.contract.discovery import stages
 from espalier.contract.manifest import Manifest, read_manifest
-from espalier.errors import InputError
 from espalier.host.cli.inspect import print_whole
 from espalier.host.cli.session import Assignments, store_of
 from espalier.host.identity import drift as changes_since
@@ -21,9 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def drift(assignments: Assignments = None) -> None:
     """List the published results that older code or packages made; they stay usable."""
-    store, rest = store_of(assignments)
-    if rest:
-        raise InputError(f"{', '.join(rest)} is not understood; drift takes STORE alone.")
+    store, _ = store_of(assignments)
     table = Table("name", "made by", "differs in", box=None)
     counted = Counter[bool]()
     for section, name, directory in store.artifacts():

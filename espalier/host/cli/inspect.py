@@ -1,6 +1,5 @@
-"""Commands that look at the store or tidy it: list, show, verify, gc, list-models."""
+"""Commands that look at the store: list, show, verify, list-models."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,10 @@ from rich.tree import Tree
 
 from espalier.contract.ledger import Entry, Total
 from espalier.contract.lineage import lineage
-from espalier.contract.lock import is_held
 from espalier.contract.manifest import Manifest, check_files, read_manifest
 from espalier.contract.measure import show_size, show_time
 from espalier.contract.store import SECTIONS, Store
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, store_of
 from espalier.models.aliases import model_aliases
 
@@ -26,7 +24,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command("list")(list_artifacts)
     app.command("list-models")(list_models)
-    for command in (show, verify, gc):
+    for command in (show, verify):
         app.command(command.__name__)(command)
 
 
@@ -50,6 +48,7 @@ def list_artifacts(assignments: Assignments = None) -> None:
 
 def list_models(assignments: Assignments = None) -> None:
     """List the aliases that MODEL= understands."""
+    store_of(assignments)
     table = Table("alias", "hub id", "revision", box=None)
     for name, source in model_aliases().items():
         where = "grown here" if source.grown else source.hub_id
@@ -59,7 +58,7 @@ def list_models(assignments: Assignments = None) -> None:
 
 def show(assignments: Assignments = None) -> None:
     """Show CKPT's lineage: parents, parameters, sparsity, and who made it with what."""
-    store, rest = store_of(assignments)
+    store, rest = store_of(assignments, "CKPT", "MODEL")
     directory = _checkpoint(store, rest)
     trees: list[Tree] = []
     for depth, name, facts in _ancestors(directory, store.root):
@@ -131,27 +130,9 @@ def _cost(ledger: list[Entry]) -> str:
 
 def verify(assignments: Assignments = None) -> None:
     """Hash CKPT's files again and compare them with its manifest."""
-    store, rest = store_of(assignments)
+    store, rest = store_of(assignments, "CKPT", "MODEL")
     directory = _checkpoint(store, rest)
     sys.stdout.write(f"{directory}: {check_files(directory)} files are as published\n")
-
-
-def gc(assignments: Assignments = None) -> None:
-    """Remove partial results that no run is working on."""
-    store, _ = store_of(assignments)
-    freed = 0
-    for _, directory in store.leftovers():
-        size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
-        if is_held(store.lock_file(store.target_of(directory))):
-            sys.stderr.write(f"{directory} is being worked on; kept\n")
-            continue
-        try:
-            shutil.rmtree(directory)
-        except OSError as error:
-            raise EnvironmentFailure(f"{directory} cannot be removed: {error.strerror}.") from None
-        freed += size
-        sys.stderr.write(f"removed {directory}\n")
-    sys.stdout.write(f"{show_size(freed)} freed\n")
 
 
 def _checkpoint(store: Store, rest: dict[str, str]) -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from espalier.contract.store import Store
+from espalier.errors import InputError
 from espalier.host.draft import Draft, draw_up
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan
@@ -79,7 +80,14 @@ class Session:
         return Show(self.executor) if self.settings.dry_run else run
 
 
-def store_of(words: list[str] | None) -> tuple[Store, dict[str, str]]:
-    """The store and the remaining assignments, for commands that start no stage."""
+def store_of(words: list[str] | None, *takes: str) -> tuple[Store, dict[str, str]]:
+    """The store and the other assignments, of commands that start no stage and take a few words.
+
+    Raises:
+        InputError: another word was given.
+    """
     settings, rest = read_settings(split_assignments(words or []))
+    if unknown := sorted(rest.keys() - set(takes)):
+        known = ", ".join(("STORE", *takes))
+        raise InputError(f"{', '.join(unknown)} is not understood here (known: {known}).")
     return Store(settings.store), rest
