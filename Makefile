@@ -14,9 +14,17 @@ ESPALIER := $(VENV)/bin/python -m espalier
 OVERVIEW := .espalier/overview
 
 # Every variable that was given on the command line, quoted, and no other: an unknown one is refused.
+# Its text is taken as it was given: make would expand $(shell …) in it, and eat $HOME.
+GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $v)),$v))
+define NEWLINE
+
+
+endef
+$(foreach v,$(GIVEN),$(if $(findstring $(NEWLINE),$(value $v)),$(error espalier: $v must be one line)))
 quote = '$(subst ','\'',$(1))'
-given = $(foreach v,$(.VARIABLES),$(if $(filter command line,$(origin $v)),$(call quote,$v=$($v))))
-ARGUMENTS = $(filter-out 'PYTHON=%,$(given))
+ARGUMENTS = $(foreach v,$(filter-out PYTHON,$(GIVEN)),$(call quote,$v=$(value $v)))
+# To be exported make would expand it too; the developers' targets take theirs from the environment.
+$(if $(filter test lint bench lock%,$(MAKECMDGOALS)),,$(foreach v,$(GIVEN),$(eval unexport $v)))
 
 #: make <target> [NAME=value ...]
 #:

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -148,10 +150,20 @@ def read_settings(assignments: dict[str, str]) -> tuple[Settings, dict[str, str]
 
 
 def load_dotenv(path: Path = ROOT / ".env") -> None:
-    """Take what the caller's environment does not set from `.env`, as docker compose does."""
+    """Take what the caller's environment does not set from `.env`, as docker compose reads it.
+
+    Raises:
+        InputError: a line is none of `NAME=value`.
+    """
     if not path.is_file():
         return
-    lines = (line.strip() for line in path.read_text().splitlines())
-    pairs = (line.partition("=") for line in lines if line and not line.startswith("#"))
-    for key, _, value in pairs:
-        os.environ.setdefault(key.strip(), value.strip().strip("'\""))
+    with path.open(encoding="utf-8-sig") as file:
+        for line in parse_stream(file):
+            if line.error:
+                raise InputError(
+                    f"line {line.original.line} of {path} is not understood; write NAME=value, "
+                    "with quotes around what has quotes in it."
+                )
+    for name, value in dotenv_values(path, encoding="utf-8-sig").items():
+        if value is not None:
+            os.environ.setdefault(name, value)

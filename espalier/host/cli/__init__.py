@@ -19,8 +19,8 @@ for group in (run, convert, plan, inspect, tidy, drift, build, tpu, describe):
 
 def main() -> None:
     """Run a command; a failure is one sentence and its exit code."""
-    load_dotenv()
     try:
+        load_dotenv()
         ended = app(with_environment(sys.argv[1:]), standalone_mode=False)
     except EspalierError as error:
         if str(error):
