@@ -95,16 +95,15 @@ class Store:
         shutil.rmtree(replaced, ignore_errors=True)
 
     def artifacts(self) -> Iterator[tuple[str, str, Path]]:
-        """Section, name and directory of everything published."""
+        """Section, name and directory of everything published, by name."""
         for section in SECTIONS:
             base = self.root / section
-            for manifest in sorted(base.glob(f"*/{MANIFEST}")) + sorted(
-                base.glob(f"*/*/{MANIFEST}") if section in NESTED else []
-            ):
-                directory = manifest.parent
-                name = directory.relative_to(base).as_posix()
-                if PARTIAL not in name and REPLACED not in name:
-                    yield section, name, directory
+            names = [name for name in _folders(base) if not _is_leftover(name)]
+            if section in NESTED:
+                names += [f"{name}/{inner}" for name in names for inner in _folders(base / name)]
+            for name in sorted(names):
+                if not _is_leftover(name) and os.path.isfile(f"{base}/{name}/{MANIFEST}"):  # noqa: PTH113 - there may be many
+                    yield section, name, base / name
 
     def leftovers(self) -> Iterator[Path]:
         """Every partial or replaced directory, where artifacts are; what is inside one is its."""
@@ -129,6 +128,18 @@ class Store:
         """The file that is locked while `target` is being made."""
         name = target.relative_to(self.root).as_posix().replace("/", "__")
         return self.root / ".locks" / f"{name}.lock"
+
+
+def _folders(directory: Path) -> list[str]:
+    try:
+        with os.scandir(directory) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_leftover(name: str) -> bool:
+    return PARTIAL in name or REPLACED in name
 
 
 def _sync_directory(directory: Path) -> None:

@@ -4,11 +4,11 @@ import sys
 from collections import Counter
 
 import typer
-from rich.table import Table
 
 from espalier.contract.discovery import stages
 from espalier.contract.manifest import Manifest, read_manifest
-from espalier.host.cli.inspect import print_whole
+from espalier.errors import InputError
+from espalier.host.cli.inspect import print_columns
 from espalier.host.cli.session import Assignments, store_of
 from espalier.host.identity import drift as changes_since
 
@@ -21,16 +21,20 @@ def register(app: typer.Typer) -> None:
 def drift(assignments: Assignments = None) -> None:
     """List the published results that older code or packages made; they stay usable."""
     store, _ = store_of(assignments)
-    table = Table("name", "made by", "differs in", box=None)
+    rows = [("name", "made by", "differs in")]
     counted = Counter[bool]()
     for section, name, directory in store.artifacts():
-        manifest = read_manifest(directory)
+        try:
+            manifest = read_manifest(directory)
+        except InputError as error:
+            sys.stderr.write(f"{error}\n")
+            continue
         changes = _changes(manifest)
         counted[bool(changes)] += 1
         if changes:
-            table.add_row(f"{section}/{name}", manifest.stage, ", ".join(changes))
+            rows.append((f"{section}/{name}", manifest.stage, ", ".join(changes)))
     if counted[True]:
-        print_whole(table)
+        print_columns(rows)
     sys.stderr.write(
         f"{counted[True]} of {counted.total()} results were made by older code or packages"
         + ("; the command that made one makes it again with FORCE=1.\n" if counted[True] else ".\n")

@@ -1,7 +1,7 @@
 """Commands that look at the store: list, show, verify, list-models."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from rich.tree import Tree
 
 from espalier.contract.ledger import Entry, Total
 from espalier.contract.lineage import lineage
-from espalier.contract.manifest import Manifest, check_files, read_manifest
+from espalier.contract.manifest import Manifest, check_files
 from espalier.contract.measure import show_size, show_time
 from espalier.contract.store import SECTIONS, Store
+from espalier.contract.summaries import summaries
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, store_of
 from espalier.models.aliases import model_aliases
@@ -31,19 +32,18 @@ def register(app: typer.Typer) -> None:
 def list_artifacts(assignments: Assignments = None) -> None:
     """List what is published on the store."""
     store, _ = store_of(assignments)
-    table = Table("name", "made by", "size", "parameters", "non-zero", box=None)
-    for section, name, directory in store.artifacts():
-        manifest = read_manifest(directory)
-        model = manifest.model or {}
-        total, nonzero = model.get("parameters"), model.get("nonzero")
-        table.add_row(
-            f"{section}/{name}",
-            manifest.stage,
-            show_size(sum(file.size for file in manifest.files)),
-            f"{total:,}" if total else "",
-            f"{nonzero:,}" if nonzero else "",
+    rows = [("name", "made by", "size", "parameters", "non-zero")]
+    for section, name, summary in summaries(store):
+        rows.append(
+            (
+                f"{section}/{name}",
+                summary.stage or "a manifest that cannot be read; see make verify",
+                show_size(summary.size) if summary.stage else "",
+                f"{summary.parameters:,}" if summary.parameters else "",
+                f"{summary.nonzero:,}" if summary.nonzero else "",
+            )
         )
-    print_whole(table)
+    print_columns(rows)
 
 
 def list_models(assignments: Assignments = None) -> None:
@@ -153,3 +153,11 @@ def _checkpoint(store: Store, rest: dict[str, str]) -> Path:
 def print_whole(renderable: Any) -> None:
     """On stdout; names are for copying: a pipe gets whole lines."""
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(renderable)
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """On stdout, each column as wide as its widest; quick for many rows."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
+        sys.stdout.write(f"{line.rstrip()}\n")
