@@ -93,6 +93,7 @@ list list-models show verify drift gc: $(VENV)/.ready
 #:   images           build every image that there is for ACCEL
 #:   image-<name>     build one, run its checks, record its packages and size
 #:   save-<name>      write an image as an archive for machines without a registry (TO)
+#:   sbom-<name>      list what is in an image, as CycloneDX (TO)
 #:   lock-<name>      write a hash-locked package list again; locks: all of them
 #:   lock-check       fail when a lock is stale
 #:   listings         write compose's services and the README's table of methods again, from the specs
@@ -104,6 +105,9 @@ image-%: $(VENV)/.ready always
 
 save-%: $(VENV)/.ready always
 	@$(ESPALIER) save $* $(ARGUMENTS)
+
+sbom-%: $(VENV)/.ready always
+	@$(ESPALIER) sbom $* $(ARGUMENTS)
 
 lock-%: $(VENV)/.ready always
 	@$(ESPALIER) lock $*
@@ -161,7 +165,7 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: $(PYTHON) is older than 3.11; give PYTHON=<a newer one>." >&2; exit 3; }
 	@echo "Setting up the host tool in $(VENV) (once)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $< \
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r $< \
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 

@@ -1,4 +1,4 @@
-"""Commands for images, locks and the machine: image, save, lock, lock-check, doctor."""
+"""Commands for images, locks and the machine: image, save, sbom, lock, lock-check, doctor."""
 
 import shutil
 import sys
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from espalier.contract.files import write_text
 from espalier.contract.measure import show_size
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.host.cli.session import Assignments
@@ -23,6 +24,7 @@ from espalier.host.images import (
     save,
 )
 from espalier.host.images.engine import Engine
+from espalier.host.images.sbom import sbom as describe_contents
 from espalier.host.images.venv import find_python
 from espalier.host.runners.show import print_rows
 from espalier.host.runtimes.choice import ENGINES, choose_runtime
@@ -33,7 +35,7 @@ Name = Annotated[str, typer.Argument(help="image, or `all`")]
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (image, save_image, lock, lock_check, doctor):
+    for command in (image, save_image, sbom, lock, lock_check, doctor):
         name = {"save_image": "save"}.get(command.__name__, command.__name__.replace("_", "-"))
         app.command(name)(command)
 
@@ -57,6 +59,26 @@ def save_image(name: Name, assignments: Assignments = None) -> None:
     ensure_built(name, engine, settings.accel)
     target = Path(rest.get("TO", f"espalier-{name}-{settings.accel}.tar"))
     sys.stdout.write(f"{save(name, engine, settings.accel, target)}\n")
+
+
+def sbom(name: Name, assignments: Assignments = None) -> None:
+    """Write what is in an image as a CycloneDX list (TO=, default ./espalier-<name>.cdx.json)."""
+    settings, rest = read_settings(split_assignments(assignments or []))
+    image = load_image(name)
+    image.require(settings.accel)
+    asked = ENGINES if settings.runtime == "auto" else (settings.runtime,)
+    found = (find_engine(name) for name in asked if name in ENGINES)
+    engine = next((engine for engine in found if engine), None)
+    target = Path(rest.pop("TO", f"espalier-{name}-{settings.accel}.cdx.json"))
+    if rest:
+        raise InputError(f"{', '.join(rest)} is not understood here (known: TO).")
+    write_text(target, describe_contents(image, settings.accel, engine))
+    if not (engine and engine.inspect(image.reference(settings.accel))):
+        sys.stderr.write(
+            f"image {name} is not built here, so its Debian packages are not listed; make "
+            f"image-{name} builds it.\n"
+        )
+    sys.stdout.write(f"{target}\n")
 
 
 def lock(name: Name) -> None:
