@@ -23,9 +23,11 @@ from espalier.host.resolution import launch_to
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.choice import choose_runtime, fetching_runtime
 from espalier.host.runtimes.local import InsideRuntime
+from espalier.host.runtimes.slurm import step
 from espalier.host.runtimes.slurm.backends import WRAPPER, Apptainer, Bare, ImageFiles, Pyxis
 from espalier.host.runtimes.slurm.job import BODY, Job
 from espalier.host.runtimes.slurm.step import SlurmRuntime
+from espalier.host.runtimes.slurm.submission import submit
 from espalier.host.settings import Settings, read_settings, split_assignments
 from tests.contract.waiting import wait_until
 
@@ -315,6 +317,96 @@ def test_a_job_hands_the_signal_on_and_is_requeued(
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) in (75, 143)
     assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+
+
+ONCE_BUSY = 'test -e "$0.asked" || { touch "$0.asked"; exit 1; }'
+"""Does not answer at first."""
+
+
+def test_a_job_asks_again_where_slurm_does_not_answer(tmp_path: Path, fakes: Path) -> None:
+    for name in ("squeue", "scontrol"):
+        text = (fakes / name).read_text()
+        (fakes / name).write_text(text.replace("#!/bin/sh\n", f"#!/bin/sh\n{ONCE_BUSY}\n"))
+    words = ["bash", str(BODY), "bash", "-c", "exit 75"]
+    given = with_fakes(fakes, ESPALIER_ASK_AGAIN_SECONDS="0")
+    assert subprocess.run(words, env=given, check=False).returncode == 75
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+
+
+def test_a_job_that_cannot_be_queued_again_says_how_to_resume(fakes: Path) -> None:
+    (fakes / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+    words = ["bash", str(BODY), "bash", "-c", "exit 75"]
+    given = with_fakes(fakes, ESPALIER_ASK_AGAIN_SECONDS="0")
+    done = subprocess.run(words, env=given, check=False, capture_output=True, text=True)
+    assert done.returncode == 75
+    assert "is not queued again; run the same command to resume." in done.stderr
+
+
+def test_the_first_node_is_asked_for_again(fakes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = 'case "$2" in hostnames) echo a1 a2;; *) echo "NodeName=a1 NodeAddr=10.0.0.1 x";; esac'
+    (fakes / "scontrol").write_text(f"#!/bin/sh\n{ONCE_BUSY}\n{answer}\n")
+    monkeypatch.setenv("PATH", with_fakes(fakes)["PATH"])
+    monkeypatch.setattr(step, "ASK_AGAIN_SECONDS", 0)
+    assert step.first_node() == "10.0.0.1"
+    monkeypatch.setattr(step, "ANSWER_SECONDS", 0)
+    (fakes / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(EnvironmentFailure, match="does not say which the job's nodes are"):
+        step.first_node()
+
+
+SBATCH = """n=$(cat {0}/count 2>/dev/null || echo 0); n=$((n + 1)); echo $n > {0}/count
+[ $n -lt 3 ] || {{ {1}; }}
+echo $n"""
+
+
+def chain(tmp_path: Path) -> list[Job]:
+    first = job(tmp_path)
+    first.folder.mkdir(parents=True)
+    names = ("prune", "train", "evaluate")
+    jobs = [replace(first, step=name) for name in names]
+    return [replace(each, after=(names[n - 1],) if n else ()) for n, each in enumerate(jobs)]
+
+
+def test_half_a_chain_is_taken_back(
+    tmp_path: Path, fakes: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail = 'echo "sbatch: error: Batch job submission failed: Invalid account" >&2; exit 1'
+    (fakes / "sbatch").write_text(f"#!/bin/sh\n{SBATCH.format(tmp_path, fail)}\n")
+    (fakes / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/cancelled\n')
+    for name in ("sbatch", "scancel"):
+        (fakes / name).chmod(0o755)
+    monkeypatch.setenv("PATH", with_fakes(fakes)["PATH"])
+    jobs = chain(tmp_path)
+    with pytest.raises(InputError, match="Slurm refuses the job evaluate: Invalid account"):
+        submit(jobs)
+    assert (tmp_path / "cancelled").read_text() == "1 2\n"
+    assert "cancelled what was submitted: 1, 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_any_end_takes_half_a_chain_back(
+    tmp_path: Path,
+    fakes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    end: BaseException,
+) -> None:
+    """The job whose script could not be kept is in the queue too."""
+    (fakes / "sbatch").write_text(f"#!/bin/sh\n{SBATCH.format(tmp_path, ':')}\n")
+    (fakes / "scancel").write_text("#!/bin/sh\necho 'scancel: error: no answer' >&2; exit 1\n")
+    for name in ("sbatch", "scancel"):
+        (fakes / name).chmod(0o755)
+    monkeypatch.setenv("PATH", with_fakes(fakes)["PATH"])
+
+    def write_text(path: Path, content: str) -> None:
+        if "train" in path.name:
+            raise end
+
+    jobs = chain(tmp_path)
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(type(end)):
+        submit(jobs)
+    assert "still in the queue (scancel: error: no answer): scancel 1 2" in capsys.readouterr().err
 
 
 def test_apptainer_is_told_what_the_node_knows(tmp_path: Path, fakes: Path) -> None:

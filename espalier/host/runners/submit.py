@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.manifest import MANIFEST
-from espalier.errors import EspalierError
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan, Step
 from espalier.host.runners.run import PlanRun, with_its_hint
@@ -106,7 +105,7 @@ def _submit_with(file: Path, text: str, jobs: Sequence[Job]) -> list[str]:
     file.write_text(text)
     try:
         return submit(jobs)
-    except EspalierError:
+    except BaseException:
         if new:
             file.unlink()
         raise

@@ -3,6 +3,16 @@
 set -u
 CHILD=
 STOPPED=
+
+# The controller may be busy, or be restarted: it is asked for a minute.
+asked() {
+  for _ in {1..12}; do
+    "$@" && return
+    sleep "${ESPALIER_ASK_AGAIN_SECONDS:-5}"
+  done
+  return 1
+}
+
 # Slurm signals this script alone, ahead of the time limit (--signal=B:TERM@…).
 trap 'STOPPED=1; [[ -z $CHILD ]] || kill -TERM "$CHILD"' TERM
 
@@ -20,8 +30,9 @@ done
 # nobody stopped was killed, probably out of memory: it is tried three times, not for ever.
 if [[ -n $STOPPED && $CODE =~ ^(75|143)$ || $CODE == 75 && ${SLURM_RESTART_COUNT:-0} -lt 3 ]]; then
   # Not a job that somebody cancels, nor one that Slurm puts back itself: those run no longer.
-  if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
-    scontrol requeue "$SLURM_JOB_ID"
+  if [[ $(asked squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T) == RUNNING ]]; then
+    asked scontrol requeue "$SLURM_JOB_ID" || echo "espalier: Slurm does not answer, so this job is not" \
+      "queued again; run the same command to resume." >&2
   fi
 fi
 exit "$CODE"

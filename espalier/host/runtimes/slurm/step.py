@@ -18,6 +18,8 @@ from espalier.host.runtimes.slurm.backends import ContainerBackend
 LAST_TASK_SECONDS = 120
 """How long the others may still save after the first task of a step has ended."""
 STEP_KNOWN_SECONDS = 20
+ANSWER_SECONDS = 60
+ASK_AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ def first_node() -> str:
     Raises:
         EnvironmentFailure: Slurm does not say.
     """
-    names = _asked("scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", ""))
+    names = _insisted("scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", ""))
     first = (names.split() or [""])[0]
-    shown = _asked("scontrol", "show", "node", first, "--oneliner") if first else ""
+    shown = _insisted("scontrol", "show", "node", first, "--oneliner") if first else ""
     if found := re.search(r"\bNodeAddr=(\S+)", shown):
         return found[1]
     raise EnvironmentFailure("scontrol does not say which the job's nodes are; is Slurm answering?")
@@ -134,3 +136,11 @@ def _signal_step(name: str, child: "subprocess.Popen[bytes]") -> None:
 def _asked(*words: str) -> str:
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     return done.stdout
+
+
+def _insisted(*words: str) -> str:
+    """What it answers, asked for a minute: a controller may be busy, or be restarted."""
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while not (answer := _asked(*words)) and time.monotonic() < deadline:
+        time.sleep(ASK_AGAIN_SECONDS)
+    return answer

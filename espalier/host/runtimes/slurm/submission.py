@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from espalier.errors import EnvironmentFailure, EspalierError, InputError
+from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.runtimes.slurm.job import Job
 
 NO_ANSWER = re.compile(r"unable to contact|timed out|connection refused|munge", re.IGNORECASE)
@@ -32,15 +32,27 @@ def submit(jobs: Sequence[Job]) -> list[str]:
         EnvironmentFailure: Slurm does not answer.
     """
     ids: dict[str, str] = {}
-    for job in jobs:
-        try:
-            ids[job.step] = _submit(job, [ids[step] for step in job.after])
-        except EspalierError:
-            if ids:
-                subprocess.run(["scancel", *ids.values()], check=False, capture_output=True)
-            raise
-        _say(f"{job.step}: job {ids[job.step]}, log {job.file(ids[job.step], 'log')}")
+    try:
+        for job in jobs:
+            script = job.script()
+            ids[job.step] = _submit(job.step, script, [ids[step] for step in job.after])
+            job.file(ids[job.step], "sh").write_text(script)
+            _say(f"{job.step}: job {ids[job.step]}, log {job.file(ids[job.step], 'log')}")
+    except BaseException:  # Ctrl-C and a full disk too
+        if ids:
+            _cancel(list(ids.values()))
+        raise
     return list(ids.values())
+
+
+def _cancel(ids: Sequence[str]) -> None:
+    """Take back a part of a chain, or say how to."""
+    command = ["scancel", *ids]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        _say(f"these jobs are still in the queue ({_reason(done.stderr)}): {' '.join(command)}")
+    else:
+        _say(f"cancelled what was submitted: {', '.join(ids)}")
 
 
 def dependency(after: Sequence[str]) -> list[str]:
@@ -48,17 +60,15 @@ def dependency(after: Sequence[str]) -> list[str]:
     return [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
 
 
-def _submit(job: Job, after: Sequence[str]) -> str:
+def _submit(step: str, script: str, after: Sequence[str]) -> str:
     words = ["sbatch", "--parsable", *dependency(after)]
-    done = subprocess.run(words, input=job.script(), check=False, capture_output=True, text=True)
+    done = subprocess.run(words, input=script, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = _reason(done.stderr)
         if NO_ANSWER.search(reason):
             raise EnvironmentFailure(f"Slurm does not answer: {reason}.")
-        raise InputError(f"Slurm refuses the job {job.step}: {reason}.")
-    number = done.stdout.strip().partition(";")[0]
-    job.file(number, "sh").write_text(job.script())
-    return number
+        raise InputError(f"Slurm refuses the job {step}: {reason}.")
+    return done.stdout.strip().partition(";")[0]
 
 
 def _reason(said: str) -> str:
