@@ -37,6 +37,7 @@ def _one_line(value: str) -> str:
 def _directory(value: Any) -> Any:
     if "://" in str(value):
         raise ValueError("must be a directory of this machine; BUCKET= takes gs://… for TPU VMs")
+    _one_line(str(value))
     return value
 
 

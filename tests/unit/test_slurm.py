@@ -253,6 +253,7 @@ def test_times_that_slurm_knows(time: str) -> None:
         ("CONTAINER=docker", "CONTAINER=docker should be 'none', 'apptainer'"),
         ("PARTITION=a\n#SBATCH --uid=0", "must be one line"),
         ("SBATCH_FLAGS=a\nrm", "must be one line"),
+        ("STORE=a\n#SBATCH --uid=0", "must be one line"),
     ],
 )
 def test_settings_that_do_not_hold(word: str, says: str) -> None:
