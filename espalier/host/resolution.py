@@ -15,7 +15,7 @@ from espalier.host.identity import Identity
 from espalier.host.plan import Request
 from espalier.host.revision import code_revision
 from espalier.host.runtimes.base import Launch, Limits, Runtime
-from espalier.host.secrets import hub_environment
+from espalier.host.secrets import hub_environment, without_logins
 from espalier.host.settings import Settings
 
 
@@ -71,7 +71,7 @@ class Resolved:
             recipe=self.identity.recipe,
             image=image,
             code=CodeRecord(sha256=self.identity.code, revision=code_revision()),
-            command=self.runtime.argv(self.launch),
+            command=without_logins(self.runtime.argv(self.launch)),
             runtime=self.runtime.name,
             device=self.device,
         )

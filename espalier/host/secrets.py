@@ -1,8 +1,13 @@
-"""The hub's token and address, for stages with the network and for no other."""
+"""The hub's token and address, for stages with the network and for no other; and no secret shown.
+
+Whoever lists a machine's processes sees their words, and whoever reads a manifest those of its
+command: words name variables, whose values stay in the environment.
+"""
 
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,3 +46,34 @@ def hub_environment(stage: Stage) -> dict[str, str]:
     if not stage.network:
         return {}
     return {name: os.environ[name] for name in HUB_VARIABLES if name in os.environ}
+
+
+def by_name(flags: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """An engine's flags with `-e NAME=value` as `--env=NAME`, and those values by name.
+
+    The engine's client takes the value of a variable that is only named from its own environment.
+    """
+    kept: list[str] = []
+    values: dict[str, str] = {}
+    words = iter(flags)
+    for word in words:
+        if word in ("-e", "--env"):
+            given = next(words, "")
+        elif found := re.match(r"(--env=|-e=?)(?=\w)", word):
+            given = word[found.end() :]
+        else:
+            kept.append(word)
+            continue
+        name, equals, value = given.partition("=")
+        kept.append(f"--env={name}")
+        if equals:
+            values[name] = value
+    return kept, values
+
+
+def without_logins(words: Sequence[str]) -> list[str]:
+    """Words with the name and password of addresses left out: for manifests and for the screen."""
+    return [_LOGIN.sub("://…@", word) for word in words]
+
+
+_LOGIN = re.compile(r"://[^/@\s]+@")

@@ -11,6 +11,7 @@ from rich.text import Text
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan
 from espalier.host.runtimes.base import Explained
+from espalier.host.secrets import without_logins
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Show:
             **{f"input {role}": str(path) for role, path in run.request.inputs.items()},
             "output": str(run.target),
             **run.fit.rows(self.executor.store.root, settings.memory),
-            "command": shlex.join(run.runtime.argv(run.launch)),
+            "command": shlex.join(without_logins(run.runtime.argv(run.launch))),
             **asked,
         }
 

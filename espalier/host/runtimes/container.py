@@ -10,6 +10,7 @@ from espalier.contract.manifest import ImageRecord
 from espalier.contract.processes import COMPILED
 from espalier.host.images import Engine, ensure_built, load_image
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
+from espalier.host.secrets import by_name
 
 STOP_SECONDS = 60
 SECRETS = "/run/secrets"
@@ -80,9 +81,11 @@ class ContainerRuntime:
         for variable, path in launch.secrets.items():
             inside = f"{SECRETS}/{variable.lower()}"
             flags += [f"--volume={path.resolve()}:{inside}:ro", f"--env={variable}={inside}"]
-        flags += [f"--env={key}={value}" for key, value in quiet_environment(launch).items()]
+        for key, value in quiet_environment(launch).items():
+            flags.append(f"--env={key}" if key in launch.environment else f"--env={key}={value}")
+        own, _ = by_name(self.engine.run_flags)
         return [
-            *(self.engine.client, *self.engine.flags, "run", *flags, *self.engine.run_flags),
+            *(self.engine.client, *self.engine.flags, "run", *flags, *own),
             *(_tag(launch.image, launch.device), *COMMAND, "/out"),
         ]
 
@@ -90,7 +93,8 @@ class ContainerRuntime:
         """Remove what a dead host left running under this name, then run to the end."""
         stale = [self.engine.client, *self.engine.flags, "rm", "-f", f"espalier-{launch.run_id}"]
         subprocess.run(stale, check=False, capture_output=True)
-        return run_to_end(self.argv(launch))
+        _, given = by_name(self.engine.run_flags)
+        return run_to_end(self.argv(launch), {**os.environ, **launch.environment, **given})
 
     def _user(self) -> list[str]:
         user = [f"--user={os.getuid()}:{os.getgid()}"]
