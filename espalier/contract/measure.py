@@ -18,7 +18,7 @@ def parse_size(text: str) -> int:
     unit = number[-1:] if number[-1:].isalpha() else ""
     try:
         return int(float(number.removesuffix(unit)) * UNITS[unit])
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise InputError(f"MEMORY={text} is not a size; give for example 8g.") from None
 
 

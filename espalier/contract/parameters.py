@@ -1,6 +1,8 @@
 """Validated stage parameters, given on the command line as upper-case KEY=value."""
 
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -12,17 +14,39 @@ def _unset_if_empty(value: Any) -> Any:
     return None if value == "" else value
 
 
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+MOST = 10**18
+"""No count is as large as that; what int64 holds is more."""
+_NUMBER = re.compile(
+    r"(?P<number>[+-]?(?=\.?\d)(\d{1,3}([,_]\d{3})+|\d*)(\.\d+)?(e[+-]?\d{1,3})?)(?P<unit>[KMBT]?)",
+    re.ASCII | re.IGNORECASE,
+)
+
+
 def parse_count(value: Any) -> Any:
-    """`4B`, `1.5M`, `700K` as a number; what is no such text is left to pydantic."""
-    units = {"K": 10**3, "M": 10**6, "B": 10**9}
-    if isinstance(value, str) and value and value[-1].upper() in units:
-        try:
-            return round(float(value[:-1]) * units[value[-1].upper()])
-        except ValueError:
-            raise ValueError("is not a number such as 4B, 1.5M or 700000") from None
-    return _unset_if_empty(value)
+    """`15T`, `2.5B`, `700K`, `1e6`, `1,000` as a whole number; what is no text is left to pydantic.
+
+    A fraction that a unit leaves (0.3333B is whole, 1.0001K is not) is rounded.
+
+    Raises:
+        ValueError: it is no number, not a whole one, or too large.
+    """
+    if not isinstance(value, str) or not value:
+        return _unset_if_empty(value)
+    found = _NUMBER.fullmatch(value.strip())
+    if found is None:
+        raise ValueError("is not a number such as 15T, 2.5B, 700K, 1e6 or 1,000,000")
+    unit = found["unit"].upper()
+    number = Decimal(re.sub("[,_]", "", found["number"])) * UNITS[unit]
+    if abs(number) >= MOST:
+        raise ValueError(f"is too large; give less than {MOST:.0e}")
+    if number != round(number) and not unit:
+        raise ValueError("is not a whole number; give one such as 700000, 700K or 2.5B")
+    return round(number)
 
 
+Count = BeforeValidator(parse_count)
+"""Of every number of tokens or parameters, which may be given with a unit."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="random seed")]
 Optional = BeforeValidator(_unset_if_empty)
 
@@ -31,7 +55,11 @@ class Parameters(BaseModel):
     """Base of every stage's parameters: immutable, no unknown names, upper-case on the outside."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=str.upper,
+        populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset()

@@ -48,7 +48,11 @@ class Settings(BaseModel):
     """How to run, none of which decides a result. Also taken from the environment."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=str.upper, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=str.upper,
+        populate_by_name=True,
+        allow_inf_nan=False,
     )
 
     store: Annotated[Path, BeforeValidator(_directory)] = Path("store")

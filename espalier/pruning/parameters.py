@@ -38,7 +38,7 @@ class SparsityParameters(Parameters):
         pattern = Pattern.parse(text)
         given = values.get("SPARSITY", values.get("sparsity"))
         if pattern.structured:
-            if given is not None and abs(float(given) - pattern.sparsity) > 1e-9:
+            if given is not None and not abs(float(given) - pattern.sparsity) <= 1e-9:
                 raise InputError(
                     f"SPARSITY={given} contradicts PATTERN={pattern}, which removes "
                     f"{pattern.sparsity:g}; leave SPARSITY out."

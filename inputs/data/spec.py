@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from espalier.contract.parameters import Parameters, parse_count
+from espalier.contract.parameters import Count, Parameters
 from espalier.contract.stage import Estimate, Stage
 
-Count = BeforeValidator(parse_count)
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 TOKENS_PER_SECOND = 400_000
 BYTES_PER_TOKEN = 4

@@ -37,6 +37,8 @@ POSITIONS = 512
 BATCH = 2
 TOKENS = BATCH * POSITIONS
 """Of an optimizer step."""
+ENDLESS = 1e9
+"""Passes over its text: as many as its steps take."""
 THREADS = 1
 """Sums over parts of a matrix depend on how many there are, so never on the machine's cores; and
 threads that wait for one another on busy cores make so small a model slower, not faster."""
@@ -73,7 +75,7 @@ def recipe(parameters: GrowParameters) -> TrainingParameters:
     """How it is trained: from scratch, by Muon, for as many passes over its text as that takes."""
     return TrainingParameters(
         tokens=parameters.steps * TOKENS,
-        epochs=math.inf,
+        epochs=ENDLESS,
         batch=BATCH,
         init="random",
         optimizer="muon",

@@ -1,8 +1,13 @@
+from collections.abc import Iterator
+from typing import Any, get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from espalier.contract.discovery import stages
 from espalier.contract.measure import parse_size
+from espalier.contract.parameters import parse_count
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
 from espalier.host.settings import read_settings, split_assignments
@@ -54,6 +59,69 @@ def test_a_pattern_sets_the_sparsity_and_the_name() -> None:
     assert (given_pattern.sparsity, given_pattern.label()) == (0.5, "2of4")
     assert SparsityParameters.from_assignments({"PATTERN": "1:4"}).sparsity == 0.25
     assert SparsityParameters.from_assignments({"SPARSITY": "0.7"}).label() == "0.7"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("700000", 700_000), ("1e6", 10**6), ("1.5e6", 1_500_000), ("1E6", 10**6), ("+7", 7),
+        ("1,000", 1000), ("12,345,678", 12_345_678), ("1_000", 1000), ("700K", 700_000),
+        ("2.5B", 2_500_000_000), ("52.4288b", 52_428_800_000), ("1T", 10**12), ("15t", 15 * 10**12),
+        (".5M", 500_000), ("1,500K", 1_500_000), ("0.3333333333B", 333_333_333), ("-3", -3),
+    ],
+)  # fmt: skip
+def test_counts(text: str, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@given(st.integers(0, 10**15), st.sampled_from([("", 0), ("K", 3), ("M", 6), ("B", 9), ("T", 12)]))
+def test_a_count_is_read_exactly(count: int, unit: tuple[str, int]) -> None:
+    letter, digits = unit
+    padded = str(count).rjust(digits + 1, "0")
+    text = f"{padded[: len(padded) - digits]}.{padded[len(padded) - digits :]}" if digits else padded
+    assert parse_count(f"{text}{letter}") == count
+    assert parse_count(f"{count:,}") == count
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["inf", "nan", "-inf", "infB", "nanK", "Infinity", "1e999", "1e19", "1000000T", "1.5", "B", "e6",
+     "1,5B", "1,0000", "1e", "4G", "many", "1e6.5", "0x10"],
+)  # fmt: skip
+@pytest.mark.parametrize("word", ["train-gpu TOKENS", "train-tpu VALID_TOKENS", "data SHARD"])
+def test_no_counts(word: str, text: str) -> None:
+    stage, name = word.split()
+    with pytest.raises(InputError, match=rf"^{name}={text.replace('.', '[.]')} is [^\n]*\.$"):
+        stages()[stage].parameters.from_assignments({name: text})
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """An annotation and all that it is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types(part)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "Infinity", "1e999"])
+def test_no_number_of_any_stage_is_infinite(value: str) -> None:
+    """Each number that may be given, of every stage, refuses it in one sentence."""
+    tried = 0
+    for stage in stages().values():
+        for name, about in stage.parameters.model_fields.items():
+            if not {int, float} & set(_types(about.annotation)):
+                continue
+            with pytest.raises(InputError, match=f"{name.upper()}={value} ") as error:
+                stage.parameters.from_assignments({name.upper(): value})
+            assert str(error.value).count("\n") == 0
+            tried += 1
+    assert tried > 80
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "1e999"])
+@pytest.mark.parametrize("name", ["CPUS", "TPU_DEADLINE", "MEMORY", "THREADS", "GPUS", "TIME"])
+def test_no_setting_is_infinite(name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{name}={value}"):
+        read_settings({name: value})
 
 
 def test_settings_are_taken_out_of_the_assignments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """From a number of tokens to steps, and what they cost. Needs no torch."""
 
-import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from espalier.contract.ledger import FORWARD, TRAINING
 from espalier.errors import InputError
@@ -31,31 +31,25 @@ class Budget:
     ) -> "Budget":
         """The steps nearest to TOKENS, or all that EPOCHS passes over `available` tokens give.
 
+        TOKENS that the data hold are trained: where the nearest number of steps is more than they
+        allow, the largest that they do is taken.
+
         Raises:
             InputError: the data hold fewer tokens than that, or not even one step's.
         """
         windows = max(0, available - 1) // seqlen
-        allowed = (epochs or 1) * windows
+        if not windows:
+            raise InputError(_too_short(available, seqlen))
+        passes = Fraction(str(epochs or 1))  # as it was written: 0.29 × 100 are 29
+        most = int(passes * windows // batch)
         step = batch * seqlen
-        if tokens is None:
-            if allowed < batch:
-                raise InputError(
-                    f"the data hold {windows:,} sequences of SEQLEN={seqlen} and a step takes "
-                    f"BATCH={batch}; lower BATCH or SEQLEN, or give EPOCHS."
-                )
-            if math.isinf(allowed):
-                raise InputError(f"EPOCHS={epochs} never end; give TOKENS too.")
-            steps = int(allowed // batch)
-            return cls(steps * step, steps, batch, seqlen, windows)
-        steps = max(1, round(tokens / step))
-        if steps * batch > allowed:
-            passes = steps * batch / windows if windows else math.inf
-            raise InputError(
-                f"TOKENS={tokens} are {steps:,} steps of {step:,} tokens, {passes:.2f} epochs of "
-                f"the {available:,} training tokens that there are; give EPOCHS={passes:.2f} or "
-                "more, fewer TOKENS, or more data."
-            )
-        return cls(tokens, steps, batch, seqlen, windows)
+        steps = most if tokens is None else max(1, round(tokens / step))
+        held = passes * (windows + 1) * seqlen  # the data's tokens, where rows are all that is left
+        if tokens is not None and tokens <= held and most:
+            steps = min(steps, most)
+        if steps > most or not steps:
+            raise InputError(_too_few(tokens, max(1, steps), batch, seqlen, windows, available))
+        return cls(steps * step if tokens is None else tokens, steps, batch, seqlen, windows)
 
     @property
     def step_tokens(self) -> int:
@@ -70,12 +64,46 @@ class Budget:
     def epochs(self) -> float:
         return self.steps * self.batch / self.windows
 
+    @property
+    def rounded_down(self) -> bool:
+        """Whether the nearest number of steps would have been larger."""
+        return self.steps < round(self.nominal / self.step_tokens)
+
     def __str__(self) -> str:
         exact = f"{self.steps:,} steps of {self.step_tokens:,} tokens: {self.tokens:,} tokens"
         if self.tokens == self.nominal:
             return exact
         difference = self.tokens / self.nominal - 1
-        return f"{exact} for the {self.nominal:,} asked for ({difference:+.2%})"
+        why = ", rounded down: the data hold no further step" if self.rounded_down else ""
+        return f"{exact} for the {self.nominal:,} asked for ({difference:+.2%}{why})"
+
+
+def _too_short(available: int, seqlen: int) -> str:
+    """What is said of data without one whole sequence, which has a target after its last token."""
+    if available < 3:
+        return f"the data have {available} training tokens; give more data."
+    return (
+        f"the data's {available:,} training tokens are no sequence of SEQLEN={seqlen} and the "
+        f"token after it; give SEQLEN={available - 1} or less, or more data."
+    )
+
+
+def _too_few(
+    tokens: int | None, steps: int, batch: int, seqlen: int, windows: int, available: int
+) -> str:
+    """What is said where so many steps need more passes than are allowed; each way is enough."""
+    hundredths = -(-100 * steps * batch // windows)
+    passes = f"EPOCHS={hundredths // 100}.{hundredths % 100:02d}"
+    if steps == 1 and batch > windows:
+        return (
+            f"the data hold {windows:,} sequences of SEQLEN={seqlen} and a step takes "
+            f"BATCH={batch}; give BATCH={windows} or less, {passes} or more, or more data."
+        )
+    return (
+        f"TOKENS={tokens} are {steps:,} steps of {batch * seqlen:,} tokens, "
+        f"{hundredths / 100:.2f} epochs of the {available:,} training tokens that there are; give "
+        f"{passes} or more, TOKENS={windows * seqlen} or less, or more data."
+    )
 
 
 def training_flops(shapes: Shapes, seqlen: int) -> float:

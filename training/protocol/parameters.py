@@ -3,13 +3,12 @@
 import math
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from espalier.contract.parameters import Optional, Parameters, Seed, parse_count
+from espalier.contract.parameters import Count, Optional, Parameters, Seed
 from espalier.errors import InputError
 from training.protocol.schedule import Shape, learning_rate
 
-Count = BeforeValidator(parse_count)
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -130,8 +129,8 @@ class ProtocolParameters(Parameters):
 
 
 def compact(count: int) -> str:
-    """`52.4B`: the shortest of B, M, K and units that loses nothing of three digits."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+    """`52.4B`: the shortest of T, B, M, K and units that loses nothing of three digits."""
+    for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
         if count >= size:
             return f"{count / size:.4g}{unit}"
     return str(count)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from espalier.contract.parameters import Optional, Parameters, parse_count
+from espalier.contract.parameters import Count, Optional, Parameters
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
 from espalier.pruning.structured.target import target_shapes
@@ -39,7 +39,7 @@ class ShapeParameters(Parameters):
 
     params: Annotated[
         Annotated[int, Field(ge=1)] | None,
-        BeforeValidator(parse_count),
+        Count,
         Field(description="parameters to be left, such as 4B: the shape is chosen"),
     ] = None
     steps: Annotated[
@@ -92,7 +92,7 @@ class ShapeParameters(Parameters):
 
 def short_count(count: int) -> str:
     """`4B`, `1.05M`, `700K`: what `parse_count` reads."""
-    for unit, size in (("B", 10**9), ("M", 10**6), ("K", 10**3)):
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6), ("K", 10**3)):
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return str(count)
