@@ -20,8 +20,8 @@ pytestmark = pytest.mark.fsdp
     ("parameters", "says"),
     [
         ({"seqlen": 256}, "SEQLEN=256 is longer than the model's 128 positions"),
-        ({"tokens": 10**6}, "epochs of the .* training tokens that there are; give EPOCHS="),
-        ({"batch": 4096}, "lower BATCH or SEQLEN"),
+        ({"tokens": 10**6}, "epochs of the .* training tokens that there are.*; give EPOCHS="),
+        ({"batch": 4096}, "; give EPOCHS=.* or more, or BATCH=.* or less"),
         ({"ce_weight": 0.0}, "leaves nothing to train on; give a TEACHER"),
     ],
 )

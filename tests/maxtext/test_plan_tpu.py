@@ -55,7 +55,9 @@ def test_sequences_that_chips_do_not_share_evenly_are_refused() -> None:
     from training.plan_tpu.stage import planned_job
 
     parameters = PlanTpuParameters(tpu="v5litepod-16", config=CONFIG, batch=24)
-    with pytest.raises(InputError, match="BATCH=24 does not divide among 16 devices; give a mult"):
+    with pytest.raises(
+        InputError, match="BATCH=24 does not divide among 16 devices; give BATCH=16 or BATCH=32"
+    ):
         planned_job(parameters, None)
 
 

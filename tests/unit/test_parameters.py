@@ -78,7 +78,9 @@ def test_counts(text: str, count: int) -> None:
 def test_a_count_is_read_exactly(count: int, unit: tuple[str, int]) -> None:
     letter, digits = unit
     padded = str(count).rjust(digits + 1, "0")
-    text = f"{padded[: len(padded) - digits]}.{padded[len(padded) - digits :]}" if digits else padded
+    text = (
+        f"{padded[: len(padded) - digits]}.{padded[len(padded) - digits :]}" if digits else padded
+    )
     assert parse_count(f"{text}{letter}") == count
     assert parse_count(f"{count:,}") == count
 

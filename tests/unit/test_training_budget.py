@@ -1,7 +1,6 @@
 """Budgets, schedules, orders and costs: closed forms and properties."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -45,11 +44,9 @@ def test_more_tokens_than_there_are_need_epochs() -> None:
         budget(10_000_000_000, 5_000_000_000)
     allowed = budget(10_000_000_000, 5_000_000_000, epochs=2.1)
     assert allowed.epochs == pytest.approx(2.0, abs=0.01)
-    with pytest.raises(InputError, match="lower BATCH or SEQLEN"):
+    with pytest.raises(InputError, match=r"EPOCHS=4\.20 or more, or BATCH=122 or less, or more"):
         budget(None, 1_000_000)
     assert budget(None, 5_000_000_000).steps == 4_999_999_999 // 8192 // 512
-    with pytest.raises(InputError, match="never end"):
-        budget(None, 5_000_000_000, epochs=math.inf)
 
 
 @settings(max_examples=50)

@@ -76,12 +76,7 @@ class FsdpRun(Run):
         Raises:
             InputError: the ranks do not divide BATCH, or MICRO_BATCH not a rank's part of it.
         """
-        share, rest = divmod(self.parameters.batch, world)
-        if rest:
-            raise InputError(
-                f"BATCH={self.parameters.batch} does not divide among {world} processes; give a "
-                "multiple of them."
-            )
+        share = self.parameters.share(world, "processes")
         return self.parameters.sequences_at_once(share, self.budget.seqlen)
 
 

@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from espalier.errors import InputError
+from training.protocol.parameters import largest_divisor
 
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 
@@ -35,7 +36,8 @@ def device_mesh(device: str, world: int, replicas: int) -> DeviceMesh:
     """
     if world % replicas:
         raise InputError(
-            f"REPLICAS={replicas} does not divide the {world} processes; give a divisor of them."
+            f"REPLICAS={replicas} does not divide the {world} processes; give "
+            f"REPLICAS={largest_divisor(world, replicas)}."
         )
     if replicas == 1:
         return init_device_mesh(device, (world,), mesh_dim_names=("shard",))

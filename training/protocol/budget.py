@@ -1,5 +1,6 @@
 """From a number of tokens to steps, and what they cost. Needs no torch."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -37,18 +38,18 @@ class Budget:
         Raises:
             InputError: the data hold fewer tokens than that, or not even one step's.
         """
+        passes = Fraction(str(epochs or 1))  # as it was written: 0.29 × 100 are 29
         windows = max(0, available - 1) // seqlen
         if not windows:
-            raise InputError(_too_short(available, seqlen))
-        passes = Fraction(str(epochs or 1))  # as it was written: 0.29 × 100 are 29
-        most = int(passes * windows // batch)
-        step = batch * seqlen
+            raise InputError(_too_short(tokens, passes, batch, seqlen, available))
+        step, most = batch * seqlen, int(passes * windows // batch)
+        # An export's rows do not say how many tokens followed the last whole one: fewer than a row.
+        held = tokens is None or tokens <= passes * (windows + 1) * seqlen
         steps = most if tokens is None else max(1, round(tokens / step))
-        held = passes * (windows + 1) * seqlen  # the data's tokens, where rows are all that is left
-        if tokens is not None and tokens <= held and most:
+        if held and most:
             steps = min(steps, most)
         if steps > most or not steps:
-            raise InputError(_too_few(tokens, max(1, steps), batch, seqlen, windows, available))
+            raise InputError(_too_few(tokens, held, passes, batch, seqlen, available))
         return cls(steps * step if tokens is None else tokens, steps, batch, seqlen, windows)
 
     @property
@@ -78,31 +79,40 @@ class Budget:
         return f"{exact} for the {self.nominal:,} asked for ({difference:+.2%}{why})"
 
 
-def _too_short(available: int, seqlen: int) -> str:
+def _too_short(
+    tokens: int | None, passes: Fraction, batch: int, seqlen: int, available: int
+) -> str:
     """What is said of data without one whole sequence, which has a target after its last token."""
-    if available < 3:
-        return f"the data have {available} training tokens; give more data."
-    return (
-        f"the data's {available:,} training tokens are no sequence of SEQLEN={seqlen} and the "
-        f"token after it; give SEQLEN={available - 1} or less, or more data."
-    )
+    what = f"the data's {available:,} training tokens are no sequence of SEQLEN={seqlen}"
+    needed = math.ceil(batch / passes)  # sequences that a step takes
+    shorter = (available - 1) // needed
+    if shorter < 2:
+        return f"{what}; give more data."
+    most = int(passes * ((available - 1) // shorter)) * shorter
+    fewer = f" and TOKENS={most} or less" if tokens and tokens > most else ""
+    return f"{what}; give SEQLEN={shorter} or less{fewer}, or more data."
 
 
 def _too_few(
-    tokens: int | None, steps: int, batch: int, seqlen: int, windows: int, available: int
+    tokens: int | None, held: bool, passes: Fraction, batch: int, seqlen: int, available: int
 ) -> str:
-    """What is said where so many steps need more passes than are allowed; each way is enough."""
+    """What is said where the steps need more passes than are allowed; each way out is enough."""
+    windows = (available - 1) // seqlen
+    allowed = int(passes * windows)
+    steps = 1 if tokens is None else max(1, round(tokens / (batch * seqlen)))
     hundredths = -(-100 * steps * batch // windows)
-    passes = f"EPOCHS={hundredths // 100}.{hundredths % 100:02d}"
-    if steps == 1 and batch > windows:
-        return (
-            f"the data hold {windows:,} sequences of SEQLEN={seqlen} and a step takes "
-            f"BATCH={batch}; give BATCH={windows} or less, {passes} or more, or more data."
-        )
+    ways = [f"EPOCHS={hundredths / 100:.2f} or more"]
+    if allowed >= batch:
+        ways.append(f"TOKENS={allowed * seqlen} or less")
+    elif allowed and held:
+        ways.append(f"BATCH={allowed} or less")
+    what = f"{steps:,} steps of {batch * seqlen:,} tokens"
+    if tokens is None or steps == 1:
+        what = f"a step of BATCH={batch} sequences of SEQLEN={seqlen}"
+    asked = f"TOKENS={tokens} are {what}" if tokens else f"there is to be {what}"
     return (
-        f"TOKENS={tokens} are {steps:,} steps of {batch * seqlen:,} tokens, "
-        f"{hundredths / 100:.2f} epochs of the {available:,} training tokens that there are; give "
-        f"{passes} or more, TOKENS={windows * seqlen} or less, or more data."
+        f"{asked}, {hundredths / 100:.2f} epochs of the {available:,} training tokens that there "
+        f"are, and {float(passes):g} are allowed; give {', or '.join(ways)}, or more data."
     )
 
 

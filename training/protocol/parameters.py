@@ -76,7 +76,10 @@ class ProtocolParameters(Parameters):
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         if self.micro_batch and self.batch % self.micro_batch:
-            raise ValueError(f"MICRO_BATCH={self.micro_batch} does not divide BATCH={self.batch}")
+            raise ValueError(
+                f"MICRO_BATCH={self.micro_batch} does not divide BATCH={self.batch}; give "
+                f"MICRO_BATCH={largest_divisor(self.batch, self.micro_batch)}"
+            )
         return self
 
     def label(self) -> str:
@@ -107,9 +110,27 @@ class ProtocolParameters(Parameters):
         """
         if self.seqlen and self.seqlen > positions:
             raise InputError(
-                f"SEQLEN={self.seqlen} is longer than the model's {positions} positions; lower it."
+                f"SEQLEN={self.seqlen} is longer than the model's {positions} positions; give "
+                f"SEQLEN={positions} or less."
             )
         return self.seqlen or min(positions, LONGEST)
+
+    def share(self, devices: int, what: str) -> int:
+        """How many of a step's sequences each of `devices`, which are `what`, takes.
+
+        Raises:
+            InputError: they do not divide BATCH.
+        """
+        share, rest = divmod(self.batch, devices)
+        if rest:
+            unit = devices * (self.micro_batch or 1)
+            fewer = self.batch // unit * unit
+            ways = [f"BATCH={size}" for size in (fewer, fewer + unit) if size]
+            raise InputError(
+                f"BATCH={self.batch} does not divide among {devices} {what}; give "
+                f"{' or '.join(ways)}."
+            )
+        return share
 
     def sequences_at_once(self, share: int, seqlen: int) -> int:
         """MICRO_BATCH, or about 8192 tokens: what one device takes of its `share` of a batch.
@@ -118,14 +139,18 @@ class ProtocolParameters(Parameters):
             InputError: it does not divide the share.
         """
         if self.micro_batch is None:
-            most = max(1, LONGEST // seqlen)
-            return max(size for size in range(1, min(most, share) + 1) if share % size == 0)
+            return largest_divisor(share, max(1, LONGEST // seqlen))
         if share % self.micro_batch:
             raise InputError(
                 f"MICRO_BATCH={self.micro_batch} does not divide the {share} sequences that each "
-                "device has a step."
+                f"device has a step; give MICRO_BATCH={largest_divisor(share, self.micro_batch)}."
             )
         return self.micro_batch
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """Of `number`, and no larger than `most`."""
+    return max(size for size in range(1, min(most, number) + 1) if number % size == 0)
 
 
 def compact(count: int) -> str:

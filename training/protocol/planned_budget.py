@@ -46,7 +46,9 @@ def _tokens_of(data: Path, seqlen: int) -> int:
     manifest = read_manifest(data)
     rows = (manifest.data or {}).get("rows", {}).get("train")
     if rows is None or manifest.parameters.get("seqlen") != seqlen:
+        known = manifest.parameters.get("seqlen") if rows is not None else None
+        which = f"give SEQLEN={known}, which they have" if known else "give another SEQLEN"
         raise InputError(
-            f"{data} has no rows of {seqlen} tokens; give its SEQLEN, or token data of make data."
+            f"{data} has no rows of {seqlen} tokens; {which}, or token data of make data."
         )
     return int(rows) * seqlen + 1

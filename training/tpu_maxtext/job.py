@@ -65,12 +65,7 @@ class MaxTextRun(Run):
         Raises:
             InputError: the devices do not divide BATCH, or MICRO_BATCH not a device's part of it.
         """
-        share, rest = divmod(self.parameters.batch, devices)
-        if rest:
-            raise InputError(
-                f"BATCH={self.parameters.batch} does not divide among {devices} devices; give a "
-                "multiple of them."
-            )
+        share = self.parameters.share(devices, "devices")
         return self.parameters.sequences_at_once(share, self.budget.seqlen)
 
     def keys(self, device: str, devices: int) -> dict[str, Any]:
