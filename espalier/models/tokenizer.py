@@ -1,14 +1,12 @@
 """Which token ids a tokenizer's files can give, read without loading the tokenizer."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from espalier.errors import InputError
-
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
+from espalier.models.tokenizer_identity import files_hash, identity_hash
 
 
 def check_tokenizer(directory: Path, rows: int) -> None:
@@ -34,14 +32,34 @@ def largest_token_id(directory: Path) -> int | None:
 
 
 def tokenizer_hash(directory: Path) -> str | None:
-    """sha256 over the tokenizer's files; None where there are none."""
-    present = [directory / name for name in FILES if (directory / name).is_file()]
-    if not present:
-        return None
-    digest = hashlib.sha256()
-    for path in present:
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    """sha256 of what decides a text's ids, or of the files where `tokenizer.json` is none of them.
+
+    None where there is no tokenizer.
+    """
+    return identity_hash(directory) or files_hash(directory)
+
+
+def require_same_tokenizer(data: Path, recorded: str, model: Path) -> None:
+    """Refuse a model whose tokenizer is not the one, by its hash, that made the ids of `data`.
+
+    Data of before hold the hash of the files as they were.
+
+    Raises:
+        InputError: it has another, or none.
+    """
+    found = tokenizer_hash(model)
+    if recorded in (found, files_hash(model)):
+        return
+    has = (
+        f"another ({found[:12]}): vocabulary, merges, added tokens, normaliser, pre-tokenizer, BOS "
+        "or EOS differ"
+        if found
+        else "no tokenizer"
+    )
+    raise InputError(
+        f"{data} was made with tokenizer {recorded[:12]} and {model} has {has}; make the data with "
+        "TOKENIZER=<that model>."
+    )
 
 
 def load_tokenizer(model: Path) -> Any:

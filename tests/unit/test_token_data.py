@@ -152,7 +152,7 @@ def test_a_model_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
     (other / "tokenizer.json").write_text("[]")
     data = TokenData(write(tmp_path / "data", [[1]], 4, tokenizer_hash(one) or ""))
     data.require_tokenizer_of(one)
-    with pytest.raises(InputError, match="has another tokenizer"):
+    with pytest.raises(InputError, match=r"has another \("):
         data.require_tokenizer_of(other)
     with pytest.raises(InputError, match="has no tokenizer"):
         data.require_tokenizer_of(none)

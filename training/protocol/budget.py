@@ -38,18 +38,16 @@ class Budget:
         Raises:
             InputError: the data hold fewer tokens than that, or not even one step's.
         """
-        passes = Fraction(str(epochs or 1))  # as it was written: 0.29 × 100 are 29
+        passes = Fraction(str(epochs or 1))  # as it was written: 0.29 of 100 are 29
         windows = max(0, available - 1) // seqlen
         if not windows:
             raise InputError(_too_short(tokens, passes, batch, seqlen, available))
         step, most = batch * seqlen, int(passes * windows // batch)
-        # An export's rows do not say how many tokens followed the last whole one: fewer than a row.
-        held = tokens is None or tokens <= passes * (windows + 1) * seqlen
         steps = most if tokens is None else max(1, round(tokens / step))
-        if held and most:
+        if most and _held(tokens, passes, seqlen, available):
             steps = min(steps, most)
         if steps > most or not steps:
-            raise InputError(_too_few(tokens, held, passes, batch, seqlen, available))
+            raise InputError(_too_few(tokens, passes, batch, seqlen, available))
         return cls(steps * step if tokens is None else tokens, steps, batch, seqlen, windows)
 
     @property
@@ -79,6 +77,14 @@ class Budget:
         return f"{exact} for the {self.nominal:,} asked for ({difference:+.2%}{why})"
 
 
+def _held(tokens: int | None, passes: Fraction, seqlen: int, available: int) -> bool:
+    """Whether the passes have so many tokens.
+
+    An export's rows do not say how many followed the last whole one: fewer than a row.
+    """
+    return tokens is None or tokens <= passes * ((available - 1) // seqlen + 1) * seqlen
+
+
 def _too_short(
     tokens: int | None, passes: Fraction, batch: int, seqlen: int, available: int
 ) -> str:
@@ -93,9 +99,7 @@ def _too_short(
     return f"{what}; give SEQLEN={shorter} or less{fewer}, or more data."
 
 
-def _too_few(
-    tokens: int | None, held: bool, passes: Fraction, batch: int, seqlen: int, available: int
-) -> str:
+def _too_few(tokens: int | None, passes: Fraction, batch: int, seqlen: int, available: int) -> str:
     """What is said where the steps need more passes than are allowed; each way out is enough."""
     windows = (available - 1) // seqlen
     allowed = int(passes * windows)
@@ -104,7 +108,7 @@ def _too_few(
     ways = [f"EPOCHS={hundredths / 100:.2f} or more"]
     if allowed >= batch:
         ways.append(f"TOKENS={allowed * seqlen} or less")
-    elif allowed and held:
+    elif allowed and _held(tokens, passes, seqlen, available):
         ways.append(f"BATCH={allowed} or less")
     what = f"{steps:,} steps of {batch * seqlen:,} tokens"
     if tokens is None or steps == 1:

@@ -7,7 +7,7 @@ from typing import Any
 
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
+from espalier.models.tokenizer import check_tokenizer, require_same_tokenizer
 from training.maxtext_model.shape import model_keys
 from training.protocol.budget import Budget
 from training.protocol.run import Run, Start
@@ -103,12 +103,7 @@ def hardware(device: str) -> dict[str, Any]:
 
 def _check_data(records: Records, tokenizer: Path, shapes: Shapes) -> None:
     check_tokenizer(tokenizer, shapes.vocabulary)
-    found = tokenizer_hash(tokenizer)
-    if found != records.tokenizer:
-        raise InputError(
-            f"{records.directory} was made with tokenizer {records.tokenizer[:12]} and {tokenizer} "
-            f"has another ({str(found)[:12]}); make the data with TOKENIZER=<that model>."
-        )
+    require_same_tokenizer(records.directory, records.tokenizer, tokenizer)
     if records.vocabulary > shapes.vocabulary:
         raise InputError(
             f"{records.directory} has tokens up to {records.vocabulary} and the model's vocabulary "

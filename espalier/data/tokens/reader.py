@@ -12,7 +12,7 @@ import numpy.typing as npt
 from espalier.contract.files import file_sha256
 from espalier.data.tokens.index import START, Split, SplitIndex, TokenIndex, TokenShard, token_dtype
 from espalier.errors import InputError
-from espalier.models.tokenizer import tokenizer_hash
+from espalier.models.tokenizer import require_same_tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -73,13 +73,7 @@ class TokenData:
         Raises:
             InputError: it has another, or none.
         """
-        found = tokenizer_hash(model)
-        if found != self.index.tokenizer:
-            has = f"another tokenizer ({found[:12]})" if found else "no tokenizer"
-            raise InputError(
-                f"{self.directory} was made with tokenizer {self.index.tokenizer[:12]} and {model} "
-                f"has {has}; make the data with TOKENIZER=<that model>."
-            )
+        require_same_tokenizer(self.directory, self.index.tokenizer, model)
 
     def verify(self, part: int = 0, of: int = 1) -> None:
         """Read every shard, or every `of`-th from `part`, and compare it with the index.
