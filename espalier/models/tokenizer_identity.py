@@ -1,8 +1,8 @@
 """What of a tokenizer decides the ids of a text, whatever wrote its files.
 
-Of `tokenizer.json`: vocabulary, merges, added tokens, normaliser and pre-tokenizer, each in one form
-for all that mean the same; beside it BOS and EOS, which stand around documents. Decoders, padding,
-truncation and what post-processors add decide no id of a text's own.
+Of `tokenizer.json`: vocabulary, merges, added tokens, normaliser and pre-tokenizer, each in one
+form for all that mean the same; beside it BOS and EOS, which stand around documents. Decoders,
+padding, truncation and what post-processors add decide no id of a text's own.
 """
 
 import hashlib

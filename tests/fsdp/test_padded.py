@@ -55,11 +55,11 @@ def test_a_weight_that_is_zero_and_no_padding_is_trained(
 
 def test_what_the_manifest_says(inputs: dict[str, Path], padded: Path) -> None:
     job = job_of({**inputs, "model": padded}, tokens=64, policy="densify")
-    assert job.warning is not None
+    assert len(job.notices) == 1
     assert pruning_section(job, lambda: 0.0) == PADDED
     found = {"loss": 1.0, "valid": [], "best": None}
     assert training_section(job, found)["policy"] == "preserve"
-    assert job_of({**inputs, "model": padded}, tokens=64).warning is None
+    assert job_of({**inputs, "model": padded}, tokens=64).notices == []
 
 
 def test_as_a_user_trains_it(tmp_path: Path, data: Path, padded: Path) -> None:

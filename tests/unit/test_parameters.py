@@ -87,8 +87,8 @@ def test_a_count_is_read_exactly(count: int, unit: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["inf", "nan", "-inf", "infB", "nanK", "Infinity", "1e999", "1e19", "1000000T", "1.5", "B", "e6",
-     "1,5B", "1,0000", "1e", "4G", "many", "1e6.5", "0x10"],
+    ["inf", "nan", "-inf", "infB", "nanK", "Infinity", "1e999", "1e19", "1000000T", "1.5", "B",
+     "e6", "1,5B", "1,0000", "1e", "4G", "many", "1e6.5", "0x10"],
 )  # fmt: skip
 @pytest.mark.parametrize("word", ["train-gpu TOKENS", "train-tpu VALID_TOKENS", "data SHARD"])
 def test_no_counts(word: str, text: str) -> None:

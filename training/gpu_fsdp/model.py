@@ -18,6 +18,7 @@ from espalier.models.padding import Padding
 from training.gpu_fsdp.batches import Sequences
 from training.gpu_fsdp.loss import Sums, Weights, summed_losses, taught_layers
 from training.gpu_fsdp.sparsity import local
+from training.protocol.dropout import without_dropout
 
 
 class LanguageModel(nn.Module):  # type: ignore[misc]
@@ -91,8 +92,12 @@ class Teacher(nn.Module):  # type: ignore[misc]
 
 
 def empty_model(config: Mapping[str, Any]) -> LanguageModel:
-    """The model on torch's meta device: shapes and names, no memory."""
-    raw = {key: value for key, value in config.items() if key not in ("torch_dtype", "dtype")}
+    """The model on torch's meta device: shapes and names, no memory, and no dropout."""
+    raw = {
+        key: value
+        for key, value in without_dropout(config).items()
+        if key not in ("torch_dtype", "dtype")
+    }
     stock = AutoConfig.for_model(raw.pop("model_type"), **raw)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(

@@ -21,8 +21,8 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, TrainingParameters)  # noqa: S101
     require_device(context.device)
     job = FsdpRun.of(parameters, context.inputs)
-    if job.warning:
-        context.progress.say(job.warning)
+    for line in job.notices:
+        context.progress.say(line)
     place = RunFolders(context.scratch, context.output)
     processes = Processes.from_environment()
     found = train(job, place, context.device, context.name, processes)

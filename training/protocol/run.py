@@ -9,6 +9,7 @@ from espalier.contract.manifest import pruning_of
 from espalier.errors import InputError
 from espalier.models.shapes import DTYPE_BYTES, Shapes, config_file, read_config
 from training.protocol.budget import Budget
+from training.protocol.dropout import dropout_notice
 from training.protocol.parameters import ProtocolParameters
 from training.protocol.sparsity import Zeros
 
@@ -71,11 +72,12 @@ class Run:
         return self.parameters.precision or stored
 
     @property
-    def warning(self) -> str | None:
-        """What is done otherwise than POLICY asks."""
+    def notices(self) -> list[str]:
+        """What is done otherwise than the words or the model ask, a line each."""
+        found = [dropout_notice(self.config)]
         if self.zeros and self.zeros.padded and self.parameters.policy == "densify":
-            return "POLICY=densify trains every weight, and padding is none: it stays zero."
-        return None
+            found.append("POLICY=densify trains every weight, and padding is none: it stays zero.")
+        return [line for line in found if line]
 
 
 def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:

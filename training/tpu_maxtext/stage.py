@@ -73,8 +73,8 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[MaxTextRun, d
         if rank == 0:
             since = f", from step {first}" if first else ""
             context.progress.say(f"{context.name}: {job.budget}{since}")
-            if job.warning:
-                context.progress.say(job.warning)
+            for line in job.notices:
+                context.progress.say(line)
         span = (first, job.budget.steps)
         with followed(context.output, context.name, span, rank) as metrics:
             trainer.run(first, metrics)
