@@ -4,8 +4,12 @@ import shutil
 
 from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
+from espalier.contract.pattern import Pattern
+from espalier.contract.pruned import Masked
 from espalier.contract.stage import Outcome, StageContext
+from espalier.models.found_zeros import FoundZeros, found_masked
 from espalier.models.gates import check_parent
+from inputs.adopt.spec import AdoptParameters
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
 
@@ -16,6 +20,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     Raises:
         InputError: the directory is no checkpoint that the contract allows.
     """
+    assert isinstance(parameters, AdoptParameters)  # noqa: S101
     source = context.inputs["source"]
     check_parent(source)
     files = sorted({path for part in PARTS for path in source.glob(part) if path.is_file()})
@@ -26,4 +31,22 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
             with replacing(context.output / path.name) as temporary:
                 shutil.copyfile(path, temporary)
             steps.advance(file=path.name)
-    return Outcome(notes={"adopted_from": source.name})
+    pruning = _account(context, parameters)
+    return Outcome(pruning=pruning, notes={"adopted_from": source.name})
+
+
+def _account(context: StageContext, parameters: AdoptParameters) -> Masked | None:
+    """What was pruned of the copy, as PATTERN has it; what is found and not said is told.
+
+    Raises:
+        InputError: PATTERN does not hold.
+    """
+    if parameters.pattern is not None:
+        return found_masked(context.output, Pattern.parse(parameters.pattern))
+    found = FoundZeros.of(context.output)
+    if found.pruned:
+        context.progress.say(
+            f"{found}; if it was pruned, PATTERN={found.pattern} records that, for training, "
+            "gates and conversions to go by."
+        )
+    return None

@@ -67,14 +67,24 @@ def test_it_tracks_the_other_trainer(tmp_path: Path, model: Path, data: Path) ->
         torch.testing.assert_close(weights(one)[name], weight, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("pattern", ["unstructured", "2:4"])
-@pytest.mark.parametrize("init", ["checkpoint", "random"])
+@pytest.mark.parametrize(
+    ("pattern", "init", "recorded"),
+    [
+        ("unstructured", "checkpoint", True),
+        ("unstructured", "random", True),
+        ("2:4", "checkpoint", False),  # known by what the file holds
+        ("2:4", "random", True),
+    ],
+)
 def test_zeros_stay_exactly(
-    tmp_path: Path, model: Path, data: Path, pattern: str, init: str
+    tmp_path: Path, model: Path, data: Path, pattern: str, init: str, recorded: bool
 ) -> None:
     store = tmp_path / "store"
     words = ["prune-magnitude", f"MODEL={model}", f"PATTERN={pattern}", "SPARSITY=0.5"]
     pruned = made(store, *words, "SUITE=none", "NAME=sparse", *HERE)
+    if not recorded:
+        pruned = shutil.copytree(pruned, tmp_path / "foreign")
+        (pruned / "manifest.json").unlink()
     training = [f"CKPT={pruned}", f"DATA={data}", *RUN, f"TOKENS={50 * STEP}", f"INIT={init}"]
     trained = made(store, "train-tpu", *training)
     before, after = weights(pruned), weights(trained)
@@ -83,7 +93,7 @@ def test_zeros_stay_exactly(
             assert torch.equal(weight == 0, after[name] == 0), name
             assert not torch.equal(weight, after[name])
     pruning = json.loads((trained / "manifest.json").read_text())["pruning"]
-    assert pruning["policy"] == "preserve"
+    assert (pruning["policy"], pruning["pattern"]) == ("preserve", pattern)
     assert pruning["achieved"] == pytest.approx(0.5, abs=0.005)
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.optim import Optimizer
 
+from espalier.models.found_zeros import is_masked
 from espalier.models.shapes import read_config
 from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.model import (
@@ -22,7 +23,7 @@ from training.gpu_fsdp.model import (
 from training.gpu_fsdp.optimizers import optimizers
 from training.gpu_fsdp.sharding import Layout, device_mesh, shard
 from training.gpu_fsdp.sparsity import Masks
-from training.protocol.sparsity import Zeros, is_masked
+from training.protocol.sparsity import Zeros
 
 
 @dataclass(frozen=True)

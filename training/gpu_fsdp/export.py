@@ -12,8 +12,8 @@ from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorSpec
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import NAMES, CheckpointWriter
+from espalier.models.found_zeros import is_masked
 from training.gpu_fsdp.model import LanguageModel
-from training.protocol.sparsity import is_masked
 
 
 def export(

@@ -16,10 +16,10 @@ from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorSpec
 from espalier.models.checkpoint.locate import locate
 from espalier.models.checkpoint.shards import ShardWriter
+from espalier.models.found_zeros import is_masked
 from espalier.models.shapes import Shapes
 from training.maxtext_model.names import STACKED_AXIS, Weight, weights
 from training.maxtext_model.shape import stored_dtype
-from training.protocol.sparsity import is_masked
 
 NUMPY_DTYPES: dict[str, Any] = {
     "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,

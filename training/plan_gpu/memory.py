@@ -20,6 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from espalier.models.found_zeros import is_masked
 from training.gpu_fsdp.assembly import Assembled
 from training.gpu_fsdp.batches import Sequences
 from training.gpu_fsdp.job import FsdpRun
@@ -28,7 +29,6 @@ from training.gpu_fsdp.optimizers import optimizers
 from training.gpu_fsdp.sharding import Layout, device_mesh, shard
 from training.gpu_fsdp.sparsity import Masks, local
 from training.plan_gpu.advice import ACTIVATIONS, Peak
-from training.protocol.sparsity import is_masked
 
 UNMASKED = "unmasked_sdpa"
 """Attention without a mask: of fake tensors, transformers cannot see that none is needed."""

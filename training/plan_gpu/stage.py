@@ -48,6 +48,7 @@ def planned_job(parameters: PlanParameters, data: Path | None) -> tuple[FsdpRun,
         tokenizer=NOWHERE,
         teacher=None if teacher is None else NOWHERE,
         zeros=parameters.zeros,
+        found=None,
         budget=budget,
     )
     return job, tokens

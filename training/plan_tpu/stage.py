@@ -43,6 +43,7 @@ def planned_job(parameters: PlanTpuParameters, data: Path | None) -> tuple[MaxTe
         checkpoint=None,
         tokenizer=NOWHERE,
         zeros=parameters.zeros,
+        found=None,
         budget=budget,
         records=Records(NOWHERE, tokenizer="", vocabulary=0, seqlen=budget.seqlen, rows={}),
     )

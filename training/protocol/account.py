@@ -41,6 +41,9 @@ def training_section(
 def pruning_section(run: Run, achieved: Callable[[], float]) -> Pruned | None:
     """What was pruned of the parent, as it holds for weights of `achieved` sparsity."""
     before = None if run.checkpoint is None else pruning_of(run.checkpoint)
+    if before is None and run.zeros is not None and run.found is not None:
+        kept = achieved()
+        return run.found.masked().model_copy(update={"target": kept, "achieved": kept})
     if not isinstance(before, Masked):
         return before  # of padding every zero is kept
     if run.zeros is None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from espalier.contract.manifest import pruning_of
 from espalier.errors import InputError
+from espalier.models.found_zeros import WORTH_SAYING, FoundZeros
 from espalier.models.shapes import DTYPE_BYTES, Shapes, config_file, read_config
 from training.protocol.budget import Budget
 from training.protocol.dropout import dropout_notice
@@ -22,12 +23,15 @@ class Start(NamedTuple):
         checkpoint: whose weights it starts from, or whose mask it takes; None: neither.
         tokenizer: the directory whose tokenizer the result gets.
         zeros: what of `checkpoint` stays zero; None: nothing.
+        found: zeros of `checkpoint` that its manifest does not account for, where they were asked
+            for; None: there was nothing to ask.
     """
 
     config: Mapping[str, Any]
     checkpoint: Path | None
     tokenizer: Path
     zeros: Zeros | None
+    found: FoundZeros | None
 
     @classmethod
     def of(cls, parameters: ProtocolParameters, inputs: Mapping[str, Path]) -> "Start":
@@ -42,7 +46,11 @@ class Start(NamedTuple):
         if tokenizer is None:
             raise InputError("a model from ARCH needs a tokenizer; give TOKENIZER=<model>.")
         pruning = None if checkpoint is None else pruning_of(checkpoint)
-        return cls(config, checkpoint, tokenizer, Zeros.of(pruning, parameters.policy))
+        zeros, found = Zeros.of(pruning, parameters.policy), None
+        if checkpoint and parameters.policy == "preserve" and not zeros:
+            found = FoundZeros.of(checkpoint)
+            zeros = Zeros() if found.pruned else None
+        return cls(config, checkpoint, tokenizer, zeros, found)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Run:
     checkpoint: Path | None
     tokenizer: Path
     zeros: Zeros | None
+    found: FoundZeros | None
     budget: Budget
 
     @property
@@ -74,10 +83,20 @@ class Run:
     @property
     def notices(self) -> list[str]:
         """What is done otherwise than the words or the model ask, a line each."""
-        found = [dropout_notice(self.config)]
+        found = [dropout_notice(self.config), self._zeros_notice()]
         if self.zeros and self.zeros.padded and self.parameters.policy == "densify":
             found.append("POLICY=densify trains every weight, and padding is none: it stays zero.")
         return [line for line in found if line]
+
+    def _zeros_notice(self) -> str | None:
+        """What is done with zeros that no manifest accounts for."""
+        if self.found is None or self.found.share < WORTH_SAYING:
+            return None
+        what = f"{self.found}, and no manifest says why"
+        if self.found.pruned:
+            return f"{what}: POLICY=preserve keeps them; POLICY=densify trains every weight."
+        few = "too few for a pruned model" + (", those aside" if self.found.empty else "")
+        return f"{what}: {few}, so they are trained."
 
 
 def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:

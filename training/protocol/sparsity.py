@@ -1,6 +1,6 @@
 """Which weights stay zero in training. Needs no torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,8 +37,3 @@ class Zeros:
         if self.padded is None:
             return {}
         return {found.name: found for found in paddings(self.padded, shapes, head_dim)}
-
-
-def is_masked(name: str, shape: Sequence[int]) -> bool:
-    """Whether a pattern zeroes in a parameter of this Hugging Face name: in a layer's matrix."""
-    return ".layers." in name and len(shape) == 2

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from espalier.models.found_zeros import is_masked
 from espalier.models.shapes import Shapes
 from training.maxtext_model.checkpoint import StoredWeights
 from training.maxtext_model.names import Weight, weights
-from training.protocol.sparsity import Zeros, is_masked
+from training.protocol.sparsity import Zeros
 
 
 class KeptEntries(StoredWeights):

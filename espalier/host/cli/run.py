@@ -209,13 +209,14 @@ def adopt(assignments: Assignments = None) -> None:
     """Copy a Hugging Face directory FROM= into the store as models/NAME, through the gates."""
     session = Session.of(assignments)
     source, name = session.rest.pop("FROM", None), session.rest.pop("NAME", None)
-    _refuse(session.rest, "FROM, NAME")
+    stage = stage_named("adopt")
+    parameters = stage.parameters.from_assignments(session.rest)
     if not source or not name:
         raise InputError("give FROM=<Hugging Face directory> and NAME=<name on the store>.")
-    path, stage = Path(source).expanduser(), stage_named("adopt")
+    path = Path(source).expanduser()
     if not (path / CONFIG).is_file():
         raise InputError(f"FROM={source} holds no config.json; give a Hugging Face directory.")
-    session.carry_out("adopt", lambda draft: draft.make(stage, {}, {"source": path}, name))
+    session.carry_out("adopt", lambda draft: draft.make(stage, parameters, {"source": path}, name))
 
 
 def run(assignments: Assignments = None) -> None:
