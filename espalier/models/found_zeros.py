@@ -26,7 +26,7 @@ WORTH_SAYING = 0.001
 GROUPS = (2, 4, 8, 16)
 """Widths of groups in which a pattern is looked for, the narrowest first."""
 SLACK = 0.005
-"""More zeros than N:M by that much are another pattern, whose groups are so by chance: but not 2:4."""
+"""Zeros that are more than N:M by as much have another pattern; only 2:4 is taken all the same."""
 BLOCK_ELEMENTS = 1 << 21
 UNSTRUCTURED = Pattern()
 _BITS: dict[str, tuple[Any, int]] = {

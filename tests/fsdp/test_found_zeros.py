@@ -1,4 +1,4 @@
-"""POLICY=preserve and zeros that something else pruned: kept where no manifest says so, and said."""
+"""POLICY=preserve and zeros that something else pruned: kept without a manifest, and said."""
 
 import shutil
 from pathlib import Path

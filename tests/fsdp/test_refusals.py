@@ -67,9 +67,12 @@ def test_teachers_that_do_not_fit(inputs: dict[str, Path], tmp_path: Path) -> No
     assert job_of({**inputs, "teacher": wide}).weights.kl == 1.0
     with pytest.raises(InputError, match="TEACHER's are 64 wide, the model's 32"):
         job_of({**inputs, "teacher": wide}, hidden_weight=1.0)
-    larger = tiny_llama(tmp_path / "larger", vocab_size=320)
-    with pytest.raises(InputError, match="TEACHER has 320 tokens and the model 288"):
-        job_of({**inputs, "teacher": larger})
+    wider = shutil.copytree(inputs["data"], tmp_path / "wider")
+    content = json.loads((wider / "tokens.json").read_text()) | {"vocabulary": 300}
+    (wider / "tokens.json").write_text(json.dumps(content))
+    fits = tiny_llama(tmp_path / "fits", vocab_size=300)
+    with pytest.raises(InputError, match=r"tokens up to 300 and the vocabulary of .* ends at 288"):
+        job_of({"model": fits, "data": wider, "teacher": inputs["model"]})
     short = tiny_llama(tmp_path / "short", max_position_embeddings=8)
     with pytest.raises(InputError, match="longer than TEACHER's 8 positions"):
         job_of({**inputs, "teacher": short})

@@ -223,6 +223,29 @@ def test_a_teachers_kl_is_the_formulas(tmp_path: Path, inputs: dict[str, Path]) 
     assert run.rows[0]["kl"] == pytest.approx(expected.item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "taught_rows"), [(288, 320), (320, 288), (300, 320)])
+def test_a_teacher_padded_beyond_the_tokenizer(
+    tmp_path: Path, inputs: dict[str, Path], rows: int, taught_rows: int
+) -> None:
+    """As Qwen2.5 7B teaches 0.5B: one tokenizer, other numbers of rows."""
+    from espalier.data.tokens.reader import TokenData
+    from tests.tiny import tiny_llama
+
+    model = tiny_llama(tmp_path / "model", vocab_size=rows)
+    teacher = tiny_llama(tmp_path / "teacher", vocab_size=taught_rows, num_hidden_layers=4)
+    given = {"data": inputs["data"], "model": model, "teacher": teacher}
+    run = train(tmp_path / "r", given, tokens=64, micro_batch=1)
+    models = [AutoModelForCausalLM.from_pretrained(p) for p in (teacher, model)]
+    windows = Windows(TokenData(inputs["data"]), "train", 16, False)
+    batch = windows.read(Order(windows.count, 0).windows_of(0, 4))
+    common = min(rows, taught_rows)
+    p, q = (m(batch.inputs).logits[..., :common].float().softmax(-1) for m in models)
+    assert run.rows[0]["kl"] == pytest.approx((p * (p / q).log()).sum(-1).mean().item(), rel=1e-4)
+    (line,) = job_of(given, tokens=64).notices
+    assert line.startswith(f"TEACHER has {taught_rows} rows of logits and the model {rows}")
+    assert f"the first {common}," in line
+
+
 def test_the_best_weights_are_kept(tmp_path: Path, inputs: dict[str, Path]) -> None:
     """A rate that ruins the model: the best lie before the last."""
     run = train(tmp_path / "r", inputs, tokens=10 * 64, valid_every=2, lr=0.3, warmup=0.9)

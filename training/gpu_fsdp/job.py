@@ -59,6 +59,18 @@ class FsdpRun(Run):
         return None if self.teacher is None else Shapes.of(read_config(self.teacher))
 
     @property
+    def notices(self) -> list[str]:
+        """As every run's, and what of a teacher's logits is compared."""
+        teacher, rows = self.teacher_shapes, self.shapes.vocabulary
+        if teacher is None or teacher.vocabulary == rows:
+            return super().notices
+        return [
+            *super().notices,
+            f"TEACHER has {teacher.vocabulary} rows of logits and the model {rows}: KL is over the "
+            f"first {min(teacher.vocabulary, rows)}, which both have.",
+        ]
+
+    @property
     def weights(self) -> Weights:
         """The terms of the objective."""
         distilled = self.teacher is not None
@@ -84,8 +96,8 @@ def _check_data(data: TokenData, tokenizer: Path, shapes: Shapes) -> None:
     data.require_tokenizer_of(tokenizer)
     if data.index.vocabulary > shapes.vocabulary:
         raise InputError(
-            f"{data.directory} has tokens up to {data.index.vocabulary} and the model's vocabulary "
-            f"ends at {shapes.vocabulary}; make the data with its own tokenizer."
+            f"{data.directory} has tokens up to {data.index.vocabulary} and the vocabulary of "
+            f"{tokenizer} ends at {shapes.vocabulary}; make the data with its own tokenizer."
         )
 
 
@@ -93,7 +105,7 @@ def _check_teacher(
     parameters: TrainingParameters, teacher: Path, data: TokenData, shapes: Shapes, seqlen: int
 ) -> None:
     check_parent(teacher)
-    data.require_tokenizer_of(teacher)
+    _check_data(data, teacher, Shapes.of(read_config(teacher)))
     check_distillation(parameters, Shapes.of(read_config(teacher)), shapes, seqlen)
 
 
@@ -105,11 +117,6 @@ def check_distillation(
     Raises:
         InputError: its sizes are others.
     """
-    if teacher_shapes.vocabulary != shapes.vocabulary:
-        raise InputError(
-            f"TEACHER has {teacher_shapes.vocabulary} tokens and the model "
-            f"{shapes.vocabulary}; logits can only be compared where they are equal."
-        )
     if seqlen > teacher_shapes.positions:
         raise InputError(
             f"SEQLEN={seqlen} is longer than TEACHER's {teacher_shapes.positions} positions."

@@ -1,6 +1,9 @@
 """Sums of losses over tokens, computed a piece of the tokens at a time.
 
 Shapes: N tokens, D hidden width, V vocabulary.
+
+A teacher of the same tokenizer may have more or fewer rows than the student: padding beyond the ids
+that texts have. What is compared is then what both have, the first min(V, V') logits.
 """
 
 from dataclasses import dataclass
@@ -58,7 +61,7 @@ def summed_losses(
         head: the output matrix [V, D].
         targets: int64 [N].
         weights: of the terms.
-        teacher: its final hidden states [N, D'] and output matrix [V, D'].
+        teacher: its final hidden states [N, D'] and output matrix [V', D'].
     """
     size = max(1, LOGITS // head.shape[0])
     parts = []
@@ -88,13 +91,17 @@ def _piece(
         objective = objective + weights.z_loss * torch.logsumexp(logits, -1).square().sum()
     kl = torch.zeros_like(cross_entropy)
     if teacher is not None and weights.kl:
-        kl = divergence(linear(*teacher).float(), logits, weights.temperature)
+        states, rows = teacher[0], teacher[1][: head.shape[0]]
+        kl = divergence(linear(states, rows).float(), logits[:, : len(rows)], weights.temperature)
         objective = objective + weights.kl * kl
     return objective, cross_entropy, kl
 
 
 def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
-    """Sum of KL(teacher || student) over tokens, of logits [N, V], times temperature squared."""
+    """Sum of KL(teacher || student) over tokens, of logits [N, V], times temperature squared.
+
+    Both are distributions over these logits alone, whatever else a model has rows for.
+    """
     expected = log_softmax(teacher / temperature, -1)
     given = log_softmax(student / temperature, -1)
     return kl_div(given, expected, reduction="sum", log_target=True) * temperature**2

@@ -74,7 +74,7 @@ class LanguageModel(nn.Module):  # type: ignore[misc]
 
 
 class Taught:
-    """What a teacher gives for the same sequences: hidden states [B, L, D'] and head [V, D']."""
+    """What a teacher gives for the same sequences: hidden states [B, L, D'] and head [V', D']."""
 
     def __init__(self, states: tuple[Tensor, ...], head: Tensor) -> None:
         self.states, self.head = states, head
