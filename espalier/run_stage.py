@@ -25,7 +25,7 @@ from espalier.contract.environment import describe_environment
 from espalier.contract.image import require_built_from
 from espalier.contract.imports import uncollected
 from espalier.contract.ledger import Entry
-from espalier.contract.lineage import account_of, measured_tokens
+from espalier.contract.lineage import account_of, readings_of
 from espalier.contract.made import Made
 from espalier.contract.manifest import (
     LOGITS,
@@ -44,6 +44,8 @@ from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
+from espalier.models.cost import entries
+from espalier.models.shapes import Shapes, read_config
 
 
 def main() -> None:
@@ -190,8 +192,17 @@ def _ledger(
         return before
     if model is None:
         return []
-    measured = measured_tokens(context.inputs.values())
-    return [*before, *Entry.of(spec.stage, spec.name, model, outcome, measured)]
+    read = readings_of(context.inputs.values())
+    shapes = _shapes(context.inputs.get("model") or context.output)
+    return [*before, *entries(spec.stage, spec.name, shapes, outcome, read)]
+
+
+def _shapes(directory: Path) -> Shapes | None:
+    """A model's; None: of a form whose layers are not known."""
+    try:
+        return Shapes.of(read_config(directory))
+    except InputError:
+        return None
 
 
 def _gate(

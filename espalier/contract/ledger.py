@@ -4,14 +4,9 @@ Two arms of a study can be compared at equal tokens or at equal FLOPs only where
 all that lies behind them; what is not known stays None and is never counted as nothing.
 """
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict
-
-from espalier.contract.stage import Outcome
-
-FORWARD, TRAINING = 2, 6
-"""FLOPs a parameter and token (Kaplan et al., 2020, arXiv 2001.08361, section 2.1)."""
 
 
 class Entry(BaseModel):
@@ -29,31 +24,6 @@ class Entry(BaseModel):
     name: str
     tokens: int | None = None
     flops: float | None = None
-
-    @classmethod
-    def of(
-        cls, stage: str, name: str, model: dict[str, Any], outcome: Outcome, measured: int = 0
-    ) -> list[Self]:
-        """The line of a stage that made a model.
-
-        `measured` are tokens of scores that a pruning went by: one pass of the parent each, a depth
-        search's further passes aside.
-        """
-        if outcome.training is not None:
-            counted = {key: outcome.training[key] for key in ("tokens", "flops")}
-            return [cls(kind="training", stage=stage, name=name, **counted)]
-        if outcome.pruning is not None:
-            data = outcome.data or {}
-            read = int(data.get("samples", 0)) * int(data.get("seqlen", 0)) + measured
-            parameters = model.get("parent_parameters") or model["parameters"]
-            cost = float(FORWARD * parameters * read)
-            return [cls(kind="pruning", stage=stage, name=name, tokens=read, flops=cost)]
-        if stage in ("fetch", "adopt"):
-            known = outcome.notes.get("pretraining_tokens")
-            tokens = int(known) if known else None
-            flops = float(TRAINING * model["parameters"] * tokens) if tokens else None
-            return [cls(kind="pretraining", stage=stage, name=name, tokens=tokens, flops=flops)]
-        return []
 
 
 class Total(BaseModel):

@@ -1,7 +1,9 @@
 """Where an artifact comes from, read from the manifests along its parents."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from espalier.contract.ledger import Entry
 from espalier.contract.manifest import MANIFEST, Manifest, read_manifest
@@ -35,8 +37,35 @@ def account_of(model: Path | None) -> list[Entry]:
     return ledger or [Entry(kind="pretraining", stage="?", name=model.name)]
 
 
-def measured_tokens(scores: Iterable[Path]) -> int:
-    """Tokens that published scores were measured on, each of them once."""
+@dataclass(frozen=True)
+class Reading:
+    """What was computed on a text to score or calibrate a model.
+
+    Attributes:
+        tokens: of the text, each of them once.
+        seqlen: tokens a sequence.
+        layer_runs: layers that ran on each of them, where that was a search; 0: each layer once.
+        head_runs: how often the head ran in a search on each of the tokens that were scored.
+        scored: how many these are.
+    """
+
+    tokens: int
+    seqlen: float
+    layer_runs: int = 0
+    head_runs: int = 0
+    scored: int = 0
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any] | None, notes: Mapping[str, Any]) -> Self:
+        """As a manifest's sections `data` and `notes` say it."""
+        data = data or {}
+        sequences, seqlen = int(data.get("samples") or 0), int(data.get("seqlen") or 0)
+        tokens = int(notes.get("tokens_read") or sequences * seqlen)
+        runs = (int(notes.get(name) or 0) for name in ("layer_runs", "head_runs", "tokens_scored"))
+        return cls(tokens, seqlen or tokens / max(1, sequences), *runs)
+
+
+def readings_of(scores: Iterable[Path]) -> list[Reading]:
+    """What published scores among these directories were measured on."""
     found = [read_manifest(path) for path in scores if (path / MANIFEST).is_file()]
-    records = [manifest.data or {} for manifest in found if manifest.verb == "score"]
-    return sum(int(data.get("samples", 0)) * int(data.get("seqlen", 0)) for data in records)
+    return [Reading.of(one.data, one.notes) for one in found if one.verb == "score"]

@@ -14,7 +14,7 @@ from espalier.figures import save
 from espalier.models.decoder import Decoder
 from espalier.models.gates import check_parent
 from espalier.models.tokenizer import load_tokenizer
-from espalier.pruning.depth.cuts import cuts_of
+from espalier.pruning.depth.cuts import cuts_of, layer_runs
 from espalier.pruning.depth.measure import Answers, Sample, measure
 from espalier.pruning.scores import about_data, model_name, shortened, write_scores
 from methods.minitron.plots import draw_depth
@@ -56,7 +56,13 @@ def run(context: StageContext, parameters: DepthScoreParameters) -> Outcome:
     write_scores(context.output, scores)
     save(draw_depth(scores), context.output / "depth")
     context.progress.say(f"{parameters.score} of the whole model: {unpruned:.4f}")
-    return Outcome(data=record, notes={"products": decoder.kernel})
+    made = {
+        "tokens_read": sum(len(sample.tokens) - 1 for sample in samples),
+        "tokens_scored": sum(sample.scored for sample in samples),
+        "layer_runs": layer_runs(decoder.num_layers, cuts),
+        "head_runs": len(cuts) + 1,
+    }
+    return Outcome(data=record, notes={"products": decoder.kernel, **made})
 
 
 def _short(score: float | None) -> float | None:

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from espalier.errors import InputError
+from espalier.models.flops import forward_flops, training_flops
 from espalier.models.shapes import Shapes
 from tests.unit.test_plan_gpu import CONFIG
 from training.plan_gpu.advice import Peak
 from training.plan_gpu.spec import PlanParameters
-from training.protocol.budget import forward_flops, training_flops
 
 pytestmark = pytest.mark.fsdp
 

@@ -17,12 +17,13 @@ from espalier.host.execution import Executor
 from espalier.host.plan import Request
 from espalier.host.runtimes.local import LocalRuntime
 from espalier.host.settings import Settings
+from espalier.models.flops import training_flops
 from tests.manifests import mark_pruned
 from tests.unit.test_plan_gpu import CONFIG
 from training.plan_tpu.estimate import estimated
 from training.plan_tpu.spec import PlanTpuParameters
 from training.plan_tpu.trials import USABLE, Trial, following, verdict
-from training.protocol.budget import Budget, training_flops
+from training.protocol.budget import Budget
 from training.protocol.run import Run
 
 GIB = 1 << 30
@@ -106,7 +107,7 @@ def test_time_and_price_follow_from_the_utilisation(tmp_path: Path) -> None:
     budget = Budget.of(
         tokens=parameters.tokens, epochs=None, batch=512, seqlen=8192, available=10**11
     )
-    run = Run(parameters, tmp_path, parameters.config, None, tmp_path, None, budget)
+    run = Run(parameters, tmp_path, parameters.config, None, tmp_path, None, None, budget)
     told = estimated(run, budget.tokens, tpu_named("v5litepod-256"), 0.4)
     work = training_flops(run.shapes, 8192)
     assert told["tokens_per_second"] == pytest.approx(0.4 * 197e12 * 256 / work)
@@ -125,7 +126,7 @@ def test_float32_takes_six_passes(tmp_path: Path) -> None:
     for precision in ("bf16", "float32"):
         parameters = parse(tmp_path, *words, f"PRECISION={precision}")
         budget = Budget.of(tokens=10**9, epochs=None, batch=8, seqlen=8192, available=10**10)
-        run = Run(parameters, tmp_path, parameters.config, None, tmp_path, None, budget)
+        run = Run(parameters, tmp_path, parameters.config, None, tmp_path, None, None, budget)
         speeds.append(estimated(run, None, tpu_named("v4-8"), 0.4)["tokens_per_second"])
     assert speeds[0] == pytest.approx(6 * speeds[1])
 

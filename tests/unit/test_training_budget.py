@@ -7,19 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from espalier.contract.ledger import Entry, Total
-from espalier.contract.pruned import Masked
-from espalier.contract.stage import Outcome
 from espalier.errors import InputError
+from espalier.models.flops import forward_flops, training_flops
 from espalier.models.shapes import Shapes
 from training.gpu_fsdp.spec import TrainingParameters
-from training.protocol.budget import Budget, forward_flops, training_flops
+from training.protocol.budget import Budget
 from training.protocol.order import Order, Share
 from training.protocol.parameters import compact
 from training.protocol.run import as_stored
 from training.protocol.schedule import learning_rate, warmup_steps
 
-MASKED = Masked(pattern="unstructured", target=0.5, achieved=0.5)
 LLAMA_8B = Shapes(
     hidden=4096, intermediate=14336, layers=32, heads=32, kv_heads=8, head_dim=128,
     vocabulary=128256, positions=131072, tied=False, item_bytes=2,
@@ -110,23 +107,6 @@ def test_how_it_is_run_is_not_fingerprinted() -> None:
     assert plain.identity() == other.identity()
     assert plain.identity() != TrainingParameters(seed=1).identity()
     assert "micro_batch" not in plain.identity()
-
-
-def test_the_ledger_adds_what_is_known() -> None:
-    model = {"parameters": 100, "parent_parameters": 200}
-    fetched = Entry.of("fetch", "m", model, Outcome(notes={"pretraining_tokens": 1e6}))
-    pruned = Entry.of(
-        "wanda", "p", model, Outcome(pruning=MASKED, data={"samples": 2, "seqlen": 10})
-    )
-    trained = Entry.of("train-gpu", "t", model, Outcome(training={"tokens": 7, "flops": 11.0}))
-    assert fetched[0].flops == 6 * 100 * 1e6
-    assert (pruned[0].tokens, pruned[0].flops) == (20, 2 * 200 * 20)
-    assert Total.of([*fetched, *pruned, *trained]) == Total(tokens=1_000_007, flops=6e8 + 8011)
-    unknown = Entry.of("adopt", "a", model, Outcome())
-    assert Total.of([*unknown, *trained]) == Total(tokens=None, flops=None)
-    scored = Entry.of("shortgpt", "p", model, Outcome(pruning=MASKED), measured=30)
-    assert scored[0].flops == 2 * 200 * 30
-    assert Entry.of("score-shortgpt", "s", model, Outcome()) == []
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from pydantic import Field
 
 from espalier.contract.parameters import Optional
 from espalier.contract.stage import Estimate, Stage
+from espalier.models.flops import training_flops
 from espalier.models.shapes import Shapes
-from training.protocol.budget import training_flops
 from training.protocol.parameters import LONGEST, Positive, ProtocolParameters, Weight
 
 STATE_BYTES = 16

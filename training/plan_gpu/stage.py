@@ -9,13 +9,13 @@ from espalier.contract.files import write_text
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.hardware.gpus import GPUS
+from espalier.models.flops import run_flops
 from espalier.models.shapes import Shapes
 from training.gpu_fsdp.job import FsdpRun, check_distillation
 from training.plan_gpu.advice import Peak, record, verdict
 from training.plan_gpu.memory import Rehearsal, pretended_ranks
 from training.plan_gpu.report import PLAN
 from training.plan_gpu.spec import PlanParameters
-from training.protocol.budget import run_flops
 from training.protocol.planned_budget import NOWHERE, planned_budget
 from training.protocol.run import as_stored
 

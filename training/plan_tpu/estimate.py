@@ -3,7 +3,7 @@
 from typing import Any
 
 from espalier.hardware.tpus import PRICED, Tpu
-from training.protocol.budget import training_flops
+from espalier.models.flops import training_flops
 from training.protocol.run import Run
 
 FLOAT32_PASSES = 6

@@ -6,8 +6,8 @@ from typing import Any
 
 from espalier.contract.manifest import pruning_of, published_name
 from espalier.contract.pruned import Masked, Pruned
+from espalier.models.flops import run_flops
 from espalier.models.shapes import Shapes, read_config
-from training.protocol.budget import run_flops
 from training.protocol.run import Run
 
 

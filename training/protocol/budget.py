@@ -1,12 +1,10 @@
-"""From a number of tokens to steps, and what they cost. Needs no torch."""
+"""From a number of tokens to steps. Needs no torch."""
 
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from espalier.contract.ledger import FORWARD, TRAINING
 from espalier.errors import InputError
-from espalier.models.shapes import Shapes
 
 
 @dataclass(frozen=True)
@@ -118,31 +116,3 @@ def _too_few(tokens: int | None, passes: Fraction, batch: int, seqlen: int, avai
         f"{asked}, {hundredths / 100:.2f} epochs of the {available:,} training tokens that there "
         f"are, and {float(passes):g} are allowed; give {', or '.join(ways)}, or more data."
     )
-
-
-def training_flops(shapes: Shapes, seqlen: int) -> float:
-    """FLOPs a token of forward and backward: 6 a weight but for the embedding, and attention.
-
-    Attention's products are counted as causal, half of all pairs (12 a pair and head dimension in
-    Chowdhery et al., 2022, appendix B, which counts them all). Zeros count as weights.
-    """
-    return TRAINING * _products(shapes) + 3 * _attention(shapes, seqlen)
-
-
-def run_flops(shapes: Shapes, teacher: Shapes | None, seqlen: int) -> float:
-    """FLOPs a token of a run: the model's training, and its teacher's forward pass."""
-    taught = forward_flops(teacher, seqlen) if teacher is not None else 0.0
-    return training_flops(shapes, seqlen) + taught
-
-
-def forward_flops(shapes: Shapes, seqlen: int) -> float:
-    """FLOPs a token of a forward pass alone: a teacher's."""
-    return FORWARD * _products(shapes) + _attention(shapes, seqlen)
-
-
-def _products(shapes: Shapes) -> float:
-    return float(shapes.layers * shapes.layer_parameters + shapes.vocabulary * shapes.hidden)
-
-
-def _attention(shapes: Shapes, seqlen: int) -> float:
-    return 4 * shapes.layers * shapes.heads * shapes.head_dim * seqlen / 2

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from espalier.contract.stage import Estimate, Stage
+from espalier.models.flops import training_flops
 from espalier.models.shapes import Shapes
-from training.protocol.budget import training_flops
 from training.protocol.parameters import LONGEST, ProtocolParameters
 
 STATE_BYTES = 17
