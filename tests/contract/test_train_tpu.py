@@ -53,9 +53,11 @@ def metrics(directory: Path, name: str = "loss") -> list[float]:
     return [row[name] for row in rows if name in row and "lr" in row]
 
 
-def test_it_tracks_the_other_trainer(tmp_path: Path, model: Path, data: Path) -> None:
+@pytest.mark.parametrize("decay", ["all", "matrices"])
+def test_it_tracks_the_other_trainer(tmp_path: Path, model: Path, data: Path, decay: str) -> None:
     """The same data, order and schedule: 20 steps of which each loss is the same."""
     words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={20 * STEP}", "Z_LOSS=0.0001"]
+    words += [f"DECAY={decay}", "WEIGHT_DECAY=3"]  # enough to be seen in so few steps
     one = made(tmp_path / "tpu", "train-tpu", *words)
     other = made(tmp_path / "gpu", "train-gpu", *words, "TRACKER=none")
     for name, close in (("loss", 1e-5), ("grad_norm", 1e-3), ("lr", 1e-7), ("valid_loss", 1e-5)):

@@ -42,7 +42,7 @@ def job_of(folder: Path) -> FsdpRun:
         seqlen=parameters.seqlen,
         available=10_000,
     )
-    return FsdpRun(parameters, folder / "data", config, None, NOWHERE, False, budget)
+    return FsdpRun(parameters, folder / "data", config, None, NOWHERE, None, None, budget)
 
 
 def measure(folder: Path, share: Share) -> int:

@@ -82,7 +82,10 @@ def test_muon_gathers_whole_matrices() -> None:
         ({"batch": 6}, "BATCH=6 does not divide among 4 processes"),
         ({"batch": 12, "micro_batch": 2}, "MICRO_BATCH=2 does not divide the 3 sequences"),
         ({"seqlen": 65}, "SEQLEN=65 is longer than the model's 64 positions"),
-        ({"teacher_config": {**CONFIG, "vocab_size": 97}}, "TEACHER has 97 tokens"),
+        (
+            {"teacher_config": {**CONFIG, "max_position_embeddings": 32}},
+            "longer than TEACHER's 32 positions",
+        ),
     ],
 )
 def test_sizes_that_do_not_go_together_are_refused(given: dict[str, Any], says: str) -> None:

@@ -23,13 +23,23 @@ from training.protocol.schedule import learning_rate
 pytestmark = pytest.mark.fsdp
 
 
-def test_the_weights_are_those_of_a_plain_loop(tmp_path: Path, inputs: dict[str, Path]) -> None:
+@pytest.mark.parametrize("decay", ["all", "matrices"])
+def test_the_weights_are_those_of_a_plain_loop(
+    tmp_path: Path, inputs: dict[str, Path], decay: str
+) -> None:
     """The whole batch at once, the stock model's own loss, torch's AdamW and clipping."""
     from espalier.data.tokens.reader import TokenData
 
-    run = train(tmp_path / "run", inputs, tokens=6 * 64, micro_batch=1)
+    how = {"micro_batch": 1, "decay": decay, "weight_decay": 0.1 if decay == "all" else 5.0}
+    run = train(tmp_path / "run", inputs, tokens=6 * 64, **how)
     model = AutoModelForCausalLM.from_pretrained(inputs["model"], attn_implementation="eager")
-    adam = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
+    groups: list[dict[str, Any]] = [
+        {"params": [weight], "weight_decay": how["weight_decay"]} for weight in model.parameters()
+    ]
+    for group in groups if decay == "matrices" else []:
+        if group["params"][0].ndim == 1:
+            group["weight_decay"] = 0.0
+    adam = torch.optim.AdamW(groups, betas=(0.9, 0.95))
     windows = Windows(TokenData(inputs["data"]), "train", 16, False)
     order, losses = Order(windows.count, 0), []
     for step in range(6):
@@ -39,9 +49,8 @@ def test_the_weights_are_those_of_a_plain_loop(tmp_path: Path, inputs: dict[str,
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        adam.param_groups[0]["lr"] = learning_rate(
-            step, 6, peak=3e-3, shape="cosine", warmup=0.05, final=0.1
-        )
+        for group in adam.param_groups:
+            group["lr"] = learning_rate(step, 6, peak=3e-3, shape="cosine", warmup=0.05, final=0.1)
         adam.step()
         losses.append(loss.item())
     assert run.losses == pytest.approx(losses, abs=1e-5)
@@ -76,12 +85,15 @@ def test_compiled_layers_change_nothing(
     assert compiled.weights.keys() == plain.weights.keys()
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    "steps_by",
+    [{"optimizer": "adamw"}, {"optimizer": "muon"}, {"decay": "matrices", "weight_decay": 5.0}],
+)
 @pytest.mark.parametrize("stopped_after", [1, 3, 6])
 def test_an_interrupted_run_ends_as_if_it_had_not_been(
-    tmp_path: Path, inputs: dict[str, Path], stopped_after: int, optimizer: str
+    tmp_path: Path, inputs: dict[str, Path], stopped_after: int, steps_by: dict[str, Any]
 ) -> None:
-    arguments = {"tokens": 8 * 64, "save_every": 3, "optimizer": optimizer, "valid_every": 2}
+    arguments = {"tokens": 8 * 64, "save_every": 3, "valid_every": 2, **steps_by}
     whole = train(tmp_path / "whole", inputs, **arguments)
     place = place_of(tmp_path / "parts")
 

@@ -30,7 +30,7 @@ def optimizers(
     chosen = set(map(id, hidden))
     others = [p for p in weights.values() if id(p) not in chosen]
     adam = AdamW(
-        others,
+        _groups(others, parameters),
         lr=parameters.lr,
         betas=(parameters.beta1, parameters.beta2),
         weight_decay=0.0 if hidden else parameters.weight_decay,
@@ -38,6 +38,16 @@ def optimizers(
     )
     muon = [Muon(hidden, parameters.lr, parameters.weight_decay)] if hidden else []
     return [adam, *muon]
+
+
+def _groups(weights: list[nn.Parameter], parameters: TrainingParameters) -> list[dict[str, Any]]:
+    """All weights alike, or norms and biases apart from what decays."""
+    if parameters.decay == "all":
+        return [{"params": weights}]
+    matrices = [weight for weight in weights if weight.ndim > 1]
+    rest = [weight for weight in weights if weight.ndim == 1]
+    groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 class Muon(Optimizer):  # type: ignore[misc]

@@ -47,6 +47,10 @@ class ProtocolParameters(Parameters):
     warmup: Annotated[Fraction, Field(description="fraction of steps, 2000 at most")] = 0.05
     final_lr: Annotated[Fraction, Field(description="last rate as a fraction of LR")] = 0.1
     weight_decay: Annotated[float, Field(ge=0, description="decoupled")] = 0.1
+    decay: Annotated[
+        Literal["all", "matrices"],
+        Field(description="what decays: all weights, or matrices alone (no norms, no biases)"),
+    ] = "all"
     beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's")] = 0.95
     clip: Annotated[float, Field(ge=0, description="gradient norm at most; 0: no clipping")] = 1.0

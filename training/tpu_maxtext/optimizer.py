@@ -10,6 +10,8 @@ from training.protocol.parameters import ProtocolParameters
 
 EPSILON = 1e-8
 """AdamW's, as torch has it."""
+NO_MATRICES = ("scale", "bias")
+"""How MaxText names norms' weights, and biases: stacked over layers, they look like matrices."""
 
 
 class MaskState(NamedTuple):
@@ -38,8 +40,19 @@ def optimizer(
             b2=parameters.beta2,
             eps=EPSILON,
             weight_decay=parameters.weight_decay,
+            mask=None if parameters.decay == "all" else matrices,
         ),
     )
+
+
+def matrices(weights: Any) -> Any:
+    """True for what is neither a norm's weight nor a bias, a bool tree like the weights'."""
+
+    def is_matrix(path: tuple[Any, ...], _: Any) -> bool:
+        names = {str(getattr(key, "key", getattr(key, "name", key))) for key in path}
+        return names.isdisjoint(NO_MATRICES)
+
+    return jax.tree_util.tree_map_with_path(is_matrix, weights)
 
 
 def keep_pruned() -> optax.GradientTransformation:
