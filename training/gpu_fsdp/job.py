@@ -119,7 +119,8 @@ def check_distillation(
     """
     if seqlen > teacher_shapes.positions:
         raise InputError(
-            f"SEQLEN={seqlen} is longer than TEACHER's {teacher_shapes.positions} positions."
+            f"SEQLEN={seqlen} is longer than TEACHER's {teacher_shapes.positions} positions; give "
+            f"SEQLEN={teacher_shapes.positions} or less."
         )
     if parameters.hidden_weight and teacher_shapes.hidden != shapes.hidden:
         raise InputError(
