@@ -46,7 +46,7 @@ def _groups(weights: list[nn.Parameter], parameters: TrainingParameters) -> list
         return [{"params": weights}]
     matrices = [weight for weight in weights if weight.ndim > 1]
     rest = [weight for weight in weights if weight.ndim == 1]
-    groups = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": rest, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
