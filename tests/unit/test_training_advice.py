@@ -1,6 +1,8 @@
 """Whatever a refusal of the protocol names is enough when it is given, and data are used up."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from espalier.errors import InputError
+from tests.manifests import mark_pruned
 from training.gpu_fsdp.sharding import device_mesh
 from training.gpu_fsdp.spec import TrainingParameters
+from training.plan_gpu.spec import PlanParameters
 from training.protocol.budget import Budget
 from training.protocol.parameters import ProtocolParameters
+from training.protocol.planned_budget import planned_budget
+from training.protocol.run import Start
 
 NAMED = r"([A-Z_]+)=(\d+(?:\.\d+)?)"
 WAY = re.compile(rf"(?:{NAMED} or (?:more|less)(?: and )?)+")
@@ -131,3 +137,40 @@ def test_a_sequence_longer_than_the_model(positions: int, seqlen: int) -> None:
         read.sequence_length(positions)
     (way,) = ways(error.value)
     assert TrainingParameters(seqlen=int(way["SEQLEN"])).sequence_length(positions) == positions
+
+
+CONFIG = {
+    "model_type": "llama", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "vocab_size": 96, "max_position_embeddings": 128,
+}  # fmt: skip
+
+
+def test_rows_of_another_length(tmp_path: Path) -> None:
+    """A plan for data that are exported already: the length that they have is named."""
+    mark_pruned(tmp_path, None)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest |= {"parameters": {"seqlen": 32}, "data": {"rows": {"train": 10}}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError) as error:
+        planned_budget(PlanParameters(config=CONFIG, batch=2, seqlen=64), tmp_path)
+    (way,) = ways(error.value)
+    read = PlanParameters(config=CONFIG, batch=2, seqlen=int(way["SEQLEN"]))
+    found, tokens = planned_budget(read, tmp_path)
+    assert (found.steps, tokens) == (5, 320)
+
+
+def test_what_a_run_starts_from(tmp_path: Path) -> None:
+    """Each sentence's advice in turn, until there is something to train."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(CONFIG))
+    inputs: dict[str, Path] = {}
+    parameters = ProtocolParameters()
+    with pytest.raises(InputError, match=r"give CKPT=<model>, or ARCH=<model or config.json>"):
+        Start.of(parameters, inputs)
+    inputs["architecture"] = file
+    with pytest.raises(InputError, match="give INIT=random"):
+        Start.of(parameters, inputs)
+    parameters = ProtocolParameters(init="random")
+    with pytest.raises(InputError, match="give TOKENIZER=<model>"):
+        Start.of(parameters, inputs)
+    assert Start.of(parameters, {**inputs, "tokenizer": tmp_path}).tokenizer == tmp_path
