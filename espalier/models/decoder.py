@@ -8,7 +8,7 @@ Shapes: B samples, T tokens, H hidden, V vocabulary.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from espalier.models.adapter import Architecture, Positions
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.device import require_device
+from espalier.models.finite import Extremes
 from espalier.models.products import choose_products, products
 
 TOKENS_AT_ONCE = 2048
@@ -39,10 +40,28 @@ class Layer:
     module: nn.Module
     read_next: Callable[[], None]
     _run: Callable[[nn.Module, int, Tensor], Tensor]
+    _extremes: Extremes = field(default_factory=Extremes)
 
     def run(self, hidden: Tensor) -> Tensor:
-        """Hidden states [B, T, H] through the layer: [B, T, H] on the device."""
+        """Hidden states [B, T, H] through the layer: [B, T, H] on the device.
+
+        They are looked at by `require_finite`, at the latest when the next layer is asked for.
+        """
+        outputs = self.attempt(hidden)
+        self._extremes.add(outputs)
+        return outputs
+
+    def attempt(self, hidden: Tensor) -> Tensor:
+        """As `run`, where NaN and infinities are an answer like another."""
         return self._run(self.module, self.number, hidden)
+
+    def require_finite(self) -> None:
+        """Wait for the device, and see that what was run since the last call is finite.
+
+        Raises:
+            InputError: naming the layer and the dtype that its activations overflow.
+        """
+        self._extremes.require_finite(self.number)
 
 
 class Decoder:
@@ -99,6 +118,9 @@ class Decoder:
 
         The next one is read as soon as one is handed out; with `ahead` False when `read_next` is
         called, or else when its turn comes.
+
+        Raises:
+            InputError: what a layer has run came out as NaN or infinite.
         """
         order = range(self.num_layers) if numbers is None else numbers
         with ThreadPoolExecutor(1) as reading:
@@ -116,6 +138,7 @@ class Decoder:
                 if ahead:
                     layer.read_next()
                 yield layer
+                layer.require_finite()
                 del layer
 
     def embed(self, input_ids: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
+from espalier.pruning.layers.taps import require_fed
 from espalier.pruning.masked.masks import zero_where
 from espalier.pruning.masked.selection import (
     kth_smallest_magnitude,
@@ -45,6 +46,7 @@ class SparseGPT:
     ) -> dict[str, Any]:
         """Prune and update in place the matrices [R, C] that share one Hessian."""
         assert isinstance(statistic, Hessian)  # noqa: S101
+        require_fed(statistic.samples, f"the inputs of {next(iter(weights))}")
         hessian = statistic.matrix
         mirror_upper(hessian)
         dead = hessian.diagonal() == 0  # inputs that were never anything but zero

@@ -129,8 +129,10 @@ def _measure_chunk(
     size = batch or default_batch(max(len(sample.tokens) for sample in samples))
     batches = [_Batch.of(samples[i : i + size]) for i in range(0, len(samples), size)]
 
-    def advance(layer: Layer, hidden: list[Tensor]) -> list[Tensor]:
-        return [layer.run(part).cpu() for part in hidden]
+    def advance(layer: Layer, hidden: list[Tensor], cut: Cut | None) -> list[Tensor]:
+        # Where layers are left out, an overflow is the answer: no finite score.
+        run = layer.run if cut is None else layer.attempt
+        return [run(part).cpu() for part in hidden]
 
     def layers() -> Iterator[Layer]:
         for layer in decoder.layers():

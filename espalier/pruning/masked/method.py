@@ -27,6 +27,9 @@ class LayerMethod(Protocol):
 
         Returns:
             facts for the manifest, by name.
+
+        Raises:
+            InputError: the statistic has seen no tokens, or cannot be used.
         """
 
     def attainable(self, rows: int, columns: int, sparsity: float) -> int:
