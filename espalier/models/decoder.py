@@ -23,7 +23,9 @@ from espalier.models.finite import Extremes
 from espalier.models.products import choose_products, products
 
 TOKENS_AT_ONCE = 2048
-"""Rows of normed hidden states that meet a block of the head: logits of 64 MiB and less."""
+"""Rows of normed hidden states that are worked on at a time, at most."""
+LOGITS_AT_ONCE = 1 << 24
+"""Logits that are held at a time: 64 MiB in float32."""
 
 
 @dataclass
@@ -160,24 +162,29 @@ class Decoder:
     ) -> list[tuple[Tensor, Tensor]]:
         """Of the target tokens, by each of several streams; the head is read once for all of them.
 
+        Logits never leave the device: what is held there beside the streams is a block of the head
+        and at most LOGITS_AT_ONCE logits.
+
         Args:
             normed: hidden states [N, H] after the final norm, one for each stream.
             targets: int64 [N].
 
         Returns:
             for each stream log p(target), float32 [N], and whether no token is more probable,
-            bool [N].
+            bool [N], on the host.
         """
-        sums = [_Softmax(targets) for _ in normed]
+        streams = [stream.to(self.device) for stream in normed]
+        sums = [_Softmax(targets.to(self.device)) for _ in normed]
         start = 0
         with products(self.kernel):
             for block in self.architecture.head_blocks(self.reader):
                 weight = block.to(device=self.device, dtype=self.dtype)
-                for stream, running in zip(normed, sums, strict=True):
-                    for first in range(0, len(targets), TOKENS_AT_ONCE):
-                        rows = slice(first, first + TOKENS_AT_ONCE)
-                        logits = nn.functional.linear(stream[rows].to(self.device), weight)
-                        running.add(rows, start, logits.float().cpu())
+                count = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // len(block)))
+                for stream, running in zip(streams, sums, strict=True):
+                    for first in range(0, len(targets), count):
+                        rows = slice(first, first + count)
+                        logits = nn.functional.linear(stream[rows], weight)
+                        running.add(rows, start, logits.float())
                 start += len(block)
         return [running.result() for running in sums]
 
@@ -201,14 +208,15 @@ class Decoder:
 
 
 class _Softmax:
-    """log softmax of the targets, from logits that come in blocks of the vocabulary."""
+    """log softmax of the targets, from logits that come in blocks of the vocabulary.
+
+    All stays on the device of the targets until the result is asked for.
+    """
 
     def __init__(self, targets: Tensor) -> None:
-        count = len(targets)
         self._targets = targets
-        self._log_sum = torch.full((count,), -torch.inf)
-        self._largest = torch.full((count,), -torch.inf)
-        self._own = torch.full((count,), -torch.inf)
+        nothing = torch.full(targets.shape, -torch.inf, device=targets.device)
+        self._log_sum, self._largest, self._own = nothing, nothing.clone(), nothing.clone()
 
     def add(self, rows: slice, start: int, logits: Tensor) -> None:
         """Take in logits float32 [n, v] of tokens `start` to `start` + v for some rows."""
@@ -220,4 +228,4 @@ class _Softmax:
         self._own[rows] = torch.where(inside, own, self._own[rows])
 
     def result(self) -> tuple[Tensor, Tensor]:
-        return self._own - self._log_sum, self._own >= self._largest
+        return (self._own - self._log_sum).cpu(), (self._own >= self._largest).cpu()
