@@ -58,8 +58,8 @@ class Wanda:
         """Weights zeroed: whole numbers in each row."""
         if self._pattern.structured:
             return rows * zeroed_in_row(columns, self._pattern)
-        if self._variant:
-            return int(rows * columns * sparsity)
+        if self._variant:  # the search takes nothing for as good as TOLERANCE
+            return int(rows * columns * sparsity) if sparsity > TOLERANCE else 0
         return rows * int(columns * sparsity)
 
 
