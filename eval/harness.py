@@ -27,9 +27,7 @@ class QuietLM(HFLM):  # type: ignore[misc]
         return answers
 
     def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._model_generate(
-            *args, **kwargs, logits_processor=[FiniteScores(self.model)]
-        )
+        return super()._model_generate(*args, **kwargs, logits_processor=[FiniteScores(self.model)])
 
 
 def run_tasks(

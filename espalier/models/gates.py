@@ -43,9 +43,10 @@ def check_checkpoint(
     Index, names and shapes against the stock model; dtype against config.json; tokenizer against
     the embedding; every weight finite; a finite loss from the stock layers. Where it is said what
     was pruned: of what was masked, sparsity within half a point of what the method can attain at
-    its target, where the parent's own zeros explain no more, and N:M in every group; else every size that is left, and every entry of
-    padding exactly zero. Of a foreign form, only what needs no layers: see `check_foreign`. Unless
-    it is foreign, every tensor has been counted in the `census` afterwards.
+    its target, or more where the parent's own zeros explain it, and N:M in every group; else every
+    size that is left, and every entry of padding exactly zero. Of a foreign form, only what needs
+    no layers: see `check_foreign`. Unless it is foreign, every tensor has been counted in the
+    `census` afterwards.
 
     Returns:
         what was found, for the manifest's checks.

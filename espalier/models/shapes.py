@@ -155,8 +155,14 @@ def _is_sliced(config: Mapping[str, Any]) -> bool:
 
 def _stated_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
+
+    def not_json(constant: str) -> None:
+        raise InputError(
+            f"{path} holds {constant}, which JSON does not have; put a number or null in its place."
+        )
+
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(), parse_constant=not_json)
     except OSError:
         raise InputError(f"{directory} has no config.json; it is not a model.") from None
     except ValueError:

@@ -69,7 +69,7 @@ class SparseGPT:
             )  # [C, R]
             zeros = updated == 0 if count_zeros(weight) else None
             updated[dead] = 0
-            prune_columns(updated, factor, sparsity, self._pattern, self._block_size, zeros)
+            prune_columns(updated, factor, sparsity, self._pattern, self._block_size, zeros=zeros)
             weight.copy_(updated.T)
         facts: dict[str, Any] = {"damping": damping}
         if int(dead.sum()):
@@ -89,6 +89,7 @@ def prune_columns(
     sparsity: float,
     pattern: Pattern,
     block_size: int = 128,
+    *,
     zeros: Tensor | None = None,
 ) -> None:
     """Prune in place `weight` float32 [C, R], transposed and contiguous.

@@ -1,5 +1,6 @@
 """A model that gives NaN is evaluated to a sentence, never to a number."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from espalier.errors import InputError  # noqa: E402
 from eval.finite import FiniteScores, require_finite_answers  # noqa: E402
 from eval.model import load_model  # noqa: E402
 from eval.perplexity import perplexity  # noqa: E402
+from eval.results import write_results  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
-from tests.unit.test_harness import either, evaluate, minimal_pairs  # noqa: E402
-from tests.unit.test_harness import offline as offline  # noqa: E402
+from tests.unit.test_harness import either, evaluate, minimal_pairs, offline  # noqa: E402, F401
 from tests.unit.tiny_checkpoints import load_all, rewrite  # noqa: E402
 
 pytestmark = pytest.mark.every_image
@@ -26,9 +27,8 @@ def overflowing(directory: Path, layer: int) -> Path:
     """A float16 model of three layers of which one has activations beyond 65504."""
     tiny_llama(directory, dtype=torch.float16)
     weights = load_all(directory)
-    norm, up = (
-        f"model.layers.{layer}.{name}.weight" for name in ("post_attention_layernorm", "mlp.up_proj")
-    )
+    prefix = f"model.layers.{layer}"
+    norm, up = f"{prefix}.post_attention_layernorm.weight", f"{prefix}.mlp.up_proj.weight"
     changes = {norm: weights[norm].fill_(90), up: weights[up].fill_(6e4)}
     rewrite(directory, **{name.replace(".", "__"): weight for name, weight in changes.items()})
     return directory
@@ -86,3 +86,14 @@ def test_a_ruined_model_has_finite_errors() -> None:
     measured = perplexity(torch.tensor([0.0, 1e9], dtype=torch.float64), 4)
     assert math.isfinite(measured.value)
     assert math.isfinite(measured.stderr)
+
+
+def test_results_hold_no_nan(tmp_path: Path) -> None:
+    """An error that is not known is called so; a measurement that is NaN is none."""
+    metrics = {"alias": "t", "acc,none": 0.5, "acc_stderr,none": math.nan}
+    write_results({"results": {"t": metrics}}, tmp_path)
+    found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert found["results"]["t"] == {**metrics, "acc_stderr,none": "N/A"}
+    with pytest.raises(InputError, match=r"^results\.t\.f1,none became NaN or infinite"):
+        write_results({"results": {"t": {"f1,none": math.inf}}}, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -79,7 +79,7 @@ KINDS = [
     dead=st.integers(0, 6),
     dtype=st.sampled_from(["float32", "bfloat16"]),
 )
-def test_of_a_matrix_goes_what_the_mask_takes_and_the_zeros_stay(
+def test_of_a_matrix_goes_what_the_mask_takes_and_the_zeros_stay(  # noqa: PLR0917
     method: Any,
     pattern: Pattern,
     seed: int,
@@ -138,7 +138,8 @@ def test_no_zeros_are_the_same_as_none_asked_about() -> None:
     for pattern in (FREE, Pattern(2, 4)):
         one, other = weight.clone(), weight.clone()
         prune_columns(one, factor, 0.5, pattern, 16)
-        prune_columns(other, factor, 0.5, pattern, 16, torch.zeros_like(weight, dtype=torch.bool))
+        nothing = torch.zeros_like(weight, dtype=torch.bool)
+        prune_columns(other, factor, 0.5, pattern, 16, zeros=nothing)
         assert torch.equal(one, other)
 
 

@@ -43,7 +43,9 @@ def test_scores_are_those_of_whole_products(tmp_path: Path, ways: int) -> None:
 
 def test_it_is_published_as_it_was_computed_and_said(tmp_path: Path) -> None:
     model = sliced(tmp_path / "m")
-    assert read_config(model)["pretraining_tp"] == config_file(model / CONFIG)["pretraining_tp"] == 1
+    assert (
+        read_config(model)["pretraining_tp"] == config_file(model / CONFIG)["pretraining_tp"] == 1
+    )
     copy_config(model, tmp_path, "float32")
     assert json.loads((tmp_path / CONFIG).read_text()) == read_config(model)
     target = target_shapes(Decoder(model).architecture.shapes, ffn=41)

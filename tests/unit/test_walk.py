@@ -166,7 +166,9 @@ def test_no_tokens_at_all_are_refused(tmp_path: Path) -> None:
 def loud(dtype: Any) -> dict[str, Tensor]:
     """Norms of layer 1 that give its matrices large inputs."""
     norms = ("input_layernorm", "post_attention_layernorm")
-    return {f"model__layers__1__{norm}__weight": torch.full((32,), 90, dtype=dtype) for norm in norms}
+    return {
+        f"model__layers__1__{norm}__weight": torch.full((32,), 90, dtype=dtype) for norm in norms
+    }
 
 
 OVERFLOWING = ["mlp.up_proj", "mlp.down_proj", "self_attn.v_proj", "self_attn.o_proj"]
@@ -188,7 +190,9 @@ def test_the_first_layer_that_overflows_is_named(tmp_path: Path, name: str, how:
         return {}
 
     context = make_context(tmp_path / "m", tmp_path / "o")
-    sentence = r"^layer 1's activations overflow float16 on these tokens; use bfloat16 or float32\.$"
+    sentence = (
+        r"^layer 1's activations overflow float16 on these tokens; use bfloat16 or float32\.$"
+    )
     with pytest.raises(InputError, match=sentence):
         walk(context, Decoder(tmp_path / "m"), Visits(visit), title="look", input_ids=make_ids())
     assert visited == ([0, 1] if (how, name) == ("observe", "mlp.down_proj") else [0])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from espalier.contract.files import write_bytes
+from espalier.contract.json_text import to_json
 from espalier.models.shapes import read_config
 
 CONFIG = "config.json"
@@ -31,5 +32,5 @@ def copy_config(source: Path, target: Path, dtype: str) -> None:
     stated, config = json.loads(content), read_config(source)
     config["dtype" if "dtype" in config else "torch_dtype"] = dtype
     if config != stated:
-        content = (json.dumps(config, indent=2) + "\n").encode()
+        content = (to_json(config, indent=2) + "\n").encode()
     write_bytes(target / CONFIG, content)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.stage import StageContext
 from espalier.errors import InputError
 from espalier.models.decoder import Decoder, Layer
@@ -119,7 +120,7 @@ def measure(
         for chunk in chunks[len(done) :]:
             rows = [samples[index] for index in chunk]
             done.append(_measure_chunk(decoder, rows, cuts, batch, steps.advance))
-            write_text(context.scratch / STATE, json.dumps(done))
+            write_text(context.scratch / STATE, to_json(done))
     order = [index for chunk in chunks for index in chunk]
     merged = [_merged(order, [chunk[stream] for chunk in done]) for stream in range(len(cuts) + 1)]
     return merged[0], dict(zip(cuts, merged[1:], strict=True))

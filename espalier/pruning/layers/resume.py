@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import read_header, read_metadata
 from espalier.models.checkpoint.reader import read_entry
@@ -35,7 +36,7 @@ class ResumeState:
         write_safetensors(
             scratch / FILE,
             {} if self.hidden is None else {HIDDEN: self.hidden},
-            {"next_layer": str(self.next_layer), "records": json.dumps(self.records)},
+            {"next_layer": str(self.next_layer), "records": to_json(self.records)},
         )
 
     @classmethod

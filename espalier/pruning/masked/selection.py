@@ -76,8 +76,9 @@ class SmallestMagnitudes:
 def kth_smallest_magnitude(weight: Tensor, index: int) -> tuple[Tensor, int, int]:
     """The value at `index` of the sorted |weight|, and how many are below it and at most it.
 
-    The value is a scalar in the weight's dtype. The bit patterns of non-negative floats order as the floats do, so counting them by their upper
-    and then their lower half finds the value in two passes.
+    The value is a scalar in the weight's dtype. The bit patterns of non-negative floats order as
+    the floats do, so counting them by their upper and then their lower half finds the value in two
+    passes.
     """
     magnitudes = weight.abs().reshape(-1)
     if weight.dtype in (torch.bfloat16, torch.float16):
