@@ -12,6 +12,7 @@ from torch import Tensor
 
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
+from espalier.models.finite import overflow
 from espalier.models.zeros import count_zeros
 from espalier.pruning.layers.taps import require_fed
 from espalier.pruning.masked.masks import zero_where
@@ -53,6 +54,8 @@ class SparseGPT:
         assert isinstance(statistic, Hessian)  # noqa: S101
         require_fed(statistic.samples, f"the inputs of {next(iter(weights))}")
         hessian = statistic.matrix
+        if not bool(torch.isfinite(hessian.diagonal()).all()):
+            raise InputError(overflow("squares of activations", hessian.dtype))
         mirror_upper(hessian)
         dead = hessian.diagonal() == 0  # inputs that were never anything but zero
         hessian.diagonal()[dead] = 1

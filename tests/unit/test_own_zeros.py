@@ -218,7 +218,7 @@ def test_what_is_sparse_already_is_said(tmp_path: Path, capsys: pytest.CaptureFi
         model = tmp_path / ("m" if output == "a" else "a")
         context = make_context(model, tmp_path / output)
         prune_checkpoint(context, PruningJob(Wanda(FREE), FREE, 0.5, make_ids()))
-        assert ("nothing was removed: a had 0.5000" in capsys.readouterr().err) is said
+        assert ("nothing was removed: 0.5000 of the weights" in capsys.readouterr().err) is said
 
 
 def account(achieved: float, **more: Any) -> Masked:

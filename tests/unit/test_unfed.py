@@ -20,6 +20,16 @@ def test_statistics_of_masked_methods(method: type[Wanda] | type[SparseGPT]) -> 
     assert torch.equal(weight, before)
 
 
+@pytest.mark.parametrize("method", [Wanda, SparseGPT])
+def test_statistics_that_overflow(method: type[Wanda] | type[SparseGPT]) -> None:
+    """Activations whose squares float32 does not hold: bfloat16 has some."""
+    pruner = method(Pattern())
+    statistic = pruner.statistic(8, "cpu")
+    statistic.add(torch.full((2, 3, 8), 1e30, dtype=torch.bfloat16))
+    with pytest.raises(InputError, match="squares of activations became NaN or infinite"):
+        pruner.prune({"up": torch.randn(4, 8)}, statistic, 0.5)
+
+
 def test_block_influence() -> None:
     observer = BlockInfluence()
     observer.begin(torch.nn.Identity())

@@ -419,3 +419,13 @@ def test_a_full_disk_ends_the_walk_at_the_layer_not_written(tmp_path: Path) -> N
     with pytest.raises(EnvironmentFailure, match="full"):
         walk(context, decoder, Visits(lambda step: {}), title="prune", output=output)
     assert ResumeState.load(context.scratch).next_layer == 1
+
+
+def test_a_state_of_another_form_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("espalier.pruning.layers.resume.FORM", "1")
+        ResumeState(2, [{"zeros": 1}], make_ids().float()).save(tmp_path)
+        assert ResumeState.load(tmp_path).next_layer == 2
+    assert ResumeState.load(tmp_path) == ResumeState()

@@ -15,6 +15,8 @@ from espalier.models.checkpoint.writer import write_safetensors
 
 FILE = "layers.safetensors"
 HIDDEN = "hidden"
+FORM = "2"
+"""What records hold changes with it: a state of another form is not gone on from."""
 
 
 @dataclass
@@ -36,7 +38,11 @@ class ResumeState:
         write_safetensors(
             scratch / FILE,
             {} if self.hidden is None else {HIDDEN: self.hidden},
-            {"next_layer": str(self.next_layer), "records": to_json(self.records)},
+            {
+                "form": FORM,
+                "next_layer": str(self.next_layer),
+                "records": to_json(self.records),
+            },
         )
 
     @classmethod
@@ -48,6 +54,8 @@ class ResumeState:
         try:
             entries = read_header(file)
             metadata = read_metadata(file)
+            if metadata["form"] != FORM:
+                return cls()
             records = json.loads(metadata["records"])
             hidden = read_entry(entries[HIDDEN]) if HIDDEN in entries else None
             return cls(int(metadata["next_layer"]), records, hidden)

@@ -22,6 +22,9 @@ from espalier.pruning.masked.effect import untouched_matrices
 from espalier.pruning.masked.method import LayerMethod
 from espalier.pruning.masked.statistics import NoStatistic, Statistic
 
+COUNTS = ("total", "zeros", "inherited", "least", "dead")
+"""Weights of a layer's matrices: all, zero, zero in the parent, zero at least, of dead inputs."""
+
 
 @dataclass(frozen=True)
 class PruningJob:
@@ -98,8 +101,8 @@ def prune_checkpoint(context: StageContext, job: PruningJob) -> Masked:
     masked = _section(job, decoder, sparsities, untouched, records)
     if masked.achieved == masked.inherited:
         context.progress.say(
-            f"nothing was removed: {parent.name} had {masked.inherited:.4f} of its weights at zero "
-            f"before, and SPARSITY={masked.target:g} asks for no more"
+            f"nothing was removed: {masked.inherited:.4f} of the weights were zero in the parent, "
+            f"and SPARSITY={masked.target:g} asks for no more"
         )
     return masked
 
@@ -111,30 +114,26 @@ class _Masking:
         self._method, self._sparsities, self._device = method, sparsities, device
 
     def visit(self, step: LayerStep) -> dict[str, Any]:
-        statistics = self._observed(step)
-        record: dict[str, Any] = {"matrices": {}}
-        record |= dict.fromkeys(("zeros", "inherited", "least", "dead"), 0)
-        total = 0
+        statistics, sparsity = self._observed(step), self._sparsities[step.number]
+        record: dict[str, Any] = {"matrices": {}, **dict.fromkeys(COUNTS, 0)}
         for group in list(statistics):
             weights = {name: step.module.get_submodule(name).weight.data for name in group}
             # Taken out of the dictionary, a statistic is freed as soon as it was used.
             statistic = statistics.pop(group)
-            sparsity = self._sparsities[step.number]
-            before = {name: count_zeros(weight) for name, weight in weights.items()}
+            own = {name: count_zeros(weight) for name, weight in weights.items()}
             facts = self._method.prune(weights, statistic, sparsity)
             if facts:
                 record.setdefault("notes", {})[group[0]] = facts
             for name, weight in weights.items():
-                zeros = count_zeros(weight)
+                (rows, columns), zeros = weight.shape, count_zeros(weight)
+                attainable = self._method.attainable(rows, columns, sparsity)
+                dead = rows * int(facts.get("dead_inputs", 0))
+                counts = (rows * columns, zeros, own[name], max(attainable, own[name]), dead)
+                for key, count in zip(COUNTS, counts, strict=True):
+                    record[key] += count
                 record["matrices"][name] = round(zeros / weight.numel(), 6)
-                record["zeros"] += zeros
-                record["inherited"] += before[name]
-                attainable = self._method.attainable(*weight.shape, sparsity)
-                record["least"] += max(attainable, before[name])
-                record["dead"] += weight.shape[0] * facts.get("dead_inputs", 0)
-                total += weight.numel()
                 step.contents[step.name(f"{name}.weight")] = weight
-        return {"layer": step.number, "sparsity": record["zeros"] / total, **record}
+        return {"layer": step.number, "sparsity": record["zeros"] / record["total"], **record}
 
     def _observed(self, step: LayerStep) -> dict[tuple[str, ...], Statistic]:
         """By group what was gathered of its inputs."""
@@ -157,17 +156,16 @@ def _section(
     untouched: tuple[str, ...],
     records: list[dict[str, Any]],
 ) -> Masked:
-    count = len(records)
-    total = count * decoder.architecture.shapes.layer_parameters
 
     def share(key: str) -> float:
-        return sum(record[key] for record in records) / total
+        total = sum(record["total"] for record in records)
+        return float(sum(record[key] for record in records) / total)
 
     of_layers = MaskedLayer.model_fields.keys()
     layers = [{k: v for k, v in record.items() if k in of_layers} for record in records]
     return Masked(
         pattern=str(job.pattern),
-        target=sum(sparsities) / count,
+        target=sum(sparsities) / len(sparsities),
         attainable=share("least"),
         achieved=share("zeros"),
         inherited=share("inherited"),
