@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from espalier.contract.json_text import to_json
 from espalier.contract.measure import peak_memory
 
 LLAMA_8B: dict[str, Any] = {
@@ -82,7 +83,7 @@ def main(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     if options.worker:
         found = plan(options.worker, options.tpus[0], options.batch)
-        print(json.dumps({**found, "gib": peak_memory() / 2**30}))
+        print(to_json({**found, "gib": peak_memory() / 2**30}))
         return
     table = Table(
         *("shape", "TPU", "chips", "MICRO_BATCH", "RECOMPUTE", "s", "state GiB", "GiB a chip"),
@@ -96,7 +97,7 @@ def main(words: Sequence[str]) -> None:
                 continue
             if options.output:
                 with options.output.open("a") as file:
-                    file.write(json.dumps({"shape": shape, **found}) + "\n")
+                    file.write(to_json({"shape": shape, **found}) + "\n")
             for trial in found["tried"]:
                 table.add_row(
                     shape,

@@ -1,6 +1,5 @@
 """What one worker process costs."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from espalier.contract.json_text import to_json
 
 GIB = 1 << 30
 
@@ -26,7 +27,7 @@ def run_worker(kind: str, spec: Mapping[str, Any]) -> Cost:
     """Run `python -m benchmarks.worker KIND SPEC` to its end."""
     began = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker", kind, json.dumps(spec)],
+        [sys.executable, "-m", "benchmarks.worker", kind, to_json(spec)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,12 +1,12 @@
 """Random bfloat16 checkpoints of real shapes, written a layer at a time."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from espalier.contract.json_text import to_json
 from espalier.models.checkpoint.header import read_header
 from espalier.models.checkpoint.locate import INDEX
 from espalier.models.checkpoint.writer import write_safetensors
@@ -84,8 +84,8 @@ def checkpoint(cache: Path, shape: str, layers: int, width: float = 1.0) -> Path
         file = directory / f"model-{number:05}-of-{len(units):05}.safetensors"
         write_safetensors(file, {n: _random(s, generator) for n, s in unit.items()})
         weight_map |= dict.fromkeys(read_header(file), file.name)
-    (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    (directory / "config.json").write_text(json.dumps(config, indent=1))
+    (directory / INDEX).write_text(to_json({"metadata": {}, "weight_map": weight_map}))
+    (directory / "config.json").write_text(to_json(config, indent=1))
     return directory
 
 

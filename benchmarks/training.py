@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from espalier.contract.json_text import to_json
 from espalier.data.tokens.index import SplitIndex, TokenIndex
 from espalier.data.tokens.writer import SplitWriter
 
@@ -45,7 +46,7 @@ def make_model(directory: Path, layers: int, hidden: int) -> int:
     model = LlamaForCausalLM(config)
     model.save_pretrained(directory)
     (directory / "tokenizer.json").write_text(
-        json.dumps({"model": {"vocab": {"a": 0}}, "added_tokens": []})
+        to_json({"model": {"vocab": {"a": 0}}, "added_tokens": []})
     )
     return sum(p.numel() for p in model.parameters())
 
@@ -186,7 +187,7 @@ def trainer(spec: dict[str, Any]) -> dict[str, Any]:
 def run_apart(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     """In a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "training", "--worker", kind, json.dumps(spec)],
+        [sys.executable, "-m", "benchmarks", "training", "--worker", kind, to_json(spec)],
         capture_output=True,
         text=True,
         check=False,
@@ -209,7 +210,7 @@ def main(words: Sequence[str]) -> None:
     options = parser.parse_args(words)
     if options.worker:
         kind, spec = options.worker
-        print(json.dumps({"ours": ours, "trainer": trainer}[kind](json.loads(spec))))
+        print(to_json({"ours": ours, "trainer": trainer}[kind](json.loads(spec))))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

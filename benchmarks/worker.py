@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from espalier.contract.json_text import to_json
 from espalier.contract.progress import Progress
 from espalier.contract.stage import StageContext
 from espalier.models.products import choose_products, products
@@ -63,14 +64,14 @@ def _depth(spec: dict[str, Any]) -> None:
         context = StageContext({}, output, output / "scratch", "cpu", Progress())
         whole, without = measure(context, decoder, [Sample(row, scored) for row in ids], cuts)
     answers = [whole, *(without[cut] for cut in cuts)]
-    json.dump([answer.perplexity(scored) for answer in answers], sys.stdout)
+    sys.stdout.write(to_json([answer.perplexity(scored) for answer in answers]))
 
 
 def _plain_depth(spec: dict[str, Any]) -> None:
     from benchmarks.plain_depth import perplexities
 
     ids = load_file(spec["tokens"])["input_ids"]
-    json.dump(perplexities(Path(spec["model"]), ids, spec["left"]), sys.stdout)
+    sys.stdout.write(to_json(perplexities(Path(spec["model"]), ids, spec["left"])))
 
 
 if __name__ == "__main__":

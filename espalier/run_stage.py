@@ -45,7 +45,7 @@ from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.models.cost import entries
-from espalier.models.shapes import Shapes, read_config
+from espalier.models.shapes import Shapes, config_notes, is_model, read_config
 
 
 def main() -> None:
@@ -148,12 +148,18 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
         ledger=_ledger(stage, spec, context, model, outcome),
         data=outcome.data,
         checks={**outcome.checks, **checks},
-        notes=outcome.notes,
+        notes={**_input_notes(context), **outcome.notes},
         environment=made.environment,
         timing={"started": made.started, "seconds": made.seconds},
         peak_memory_bytes=made.peak_memory_bytes,
     )
     write_manifest(output, manifest)
+
+
+def _input_notes(context: StageContext) -> dict[str, Any]:
+    """What of the models that were given was not taken as it stands there."""
+    found = {role: config_notes(path) for role, path in context.inputs.items() if is_model(path)}
+    return {f"{role}_config": notes for role, notes in found.items() if notes}
 
 
 def _context(spec: RunSpec, output: Path) -> StageContext:
@@ -210,8 +216,8 @@ def _gate(
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The model's description and the checks passed, for artifacts that are models."""
     model, checks = None, {}
-    is_model = stage.section in ("models", "checkpoints")
-    if is_model:
+    makes_model = stage.section in ("models", "checkpoints")
+    if makes_model:
         from espalier.models.checkpoint.census import Census
         from espalier.models.gates import check_checkpoint, describe_model
 
@@ -222,7 +228,7 @@ def _gate(
     if (logits := context.scratch / LOGITS).is_file():
         from espalier.models.logits import check_logits
 
-        stock = context.output if is_model else context.inputs["model"]
+        stock = context.output if makes_model else context.inputs["model"]
         checks |= check_logits(stock, logits)
     return model, checks
 

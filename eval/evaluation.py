@@ -12,6 +12,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.task_rows import task_files
 from espalier.errors import InputError
+from eval.finite import require_finite_losses
 from eval.model import load_model
 from eval.perplexity import perplexity, window_losses
 from eval.results import merged, perplexity_results, write_results
@@ -32,7 +33,7 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         harness: the module whose `run_tasks` runs tasks.
 
     Raises:
-        InputError: an input is missing or not usable.
+        InputError: an input is missing or not usable, or the model gives NaN or infinities.
     """
     assert isinstance(parameters, EvalParameters)  # noqa: S101
     suite, checkpoint = SUITES[parameters.suite], context.inputs["model"]
@@ -111,7 +112,9 @@ def _perplexity(context: StageContext, model: Any, text: TestText, batch: int) -
     losses = []
     total = -(-len(text.windows) // batch)
     with context.progress.steps(f"perplexity {text.name}", total) as steps:
-        for loss in window_losses(forward, text.windows, batch):
+        batches = text.windows.split(batch)
+        for ids, loss in zip(batches, window_losses(forward, text.windows, batch), strict=True):
+            require_finite_losses(model, ids, loss)
             losses.append(loss)
             steps.advance(loss=float(loss.mean()))
     measured = perplexity(torch.cat(losses), seqlen)

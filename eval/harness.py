@@ -10,15 +10,24 @@ from lm_eval.models.huggingface import HFLM
 
 from espalier.data.text import sha256_of_file
 from espalier.models.tokenizer import load_tokenizer
+from eval.finite import FiniteScores, require_finite_answers
 from eval.tasks import harness_task
 
 
 class QuietLM(HFLM):  # type: ignore[misc]
-    """lm-eval's own model, without its bars where there is no terminal."""
+    """lm-eval's own model, without its bars where there is no terminal, and without NaN."""
 
     def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
         """Log-likelihoods of continuations."""
         return super().loglikelihood(requests, disable_tqdm or "TQDM_DISABLE" in os.environ)
+
+    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+        answers = super()._loglikelihood_tokens(requests, *args, **kwargs)
+        require_finite_answers(self.model, requests, answers)
+        return answers
+
+    def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._model_generate(*args, **kwargs, logits_processor=[FiniteScores(self.model)])
 
 
 def run_tasks(
@@ -34,7 +43,7 @@ def run_tasks(
         limit: at most so many rows a task.
 
     Raises:
-        InputError: a task or a row file is not usable.
+        InputError: a task or a row file is not usable, or the model gives NaN or infinities.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model given as an object
     tasks = [harness_task(name, path) for name, path in files.items()]

@@ -20,6 +20,7 @@ from espalier.data.task_rows import is_minimal_pair
 from espalier.data.text import sha256_of_file
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer
+from eval.finite import FiniteScores, require_finite_answers
 
 
 class CausalLM(BaseLM):  # type: ignore[misc]
@@ -63,8 +64,17 @@ class CausalLM(BaseLM):  # type: ignore[misc]
 
     def _model_generate(self, context: torch.Tensor, max_length: int, eos_token_id: int) -> Any:
         return self.model.generate(
-            context, max_length=max_length, eos_token_id=eos_token_id, do_sample=False
+            context,
+            max_length=max_length,
+            eos_token_id=eos_token_id,
+            do_sample=False,
+            logits_processor=[FiniteScores(self.model)],
         )
+
+    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
+        answers = super()._loglikelihood_tokens(requests, *args, **kwargs)
+        require_finite_answers(self.model, requests, answers)
+        return answers
 
 
 def run_tasks(
@@ -73,7 +83,8 @@ def run_tasks(
     """Results of tasks in the schema of lm-eval 0.4; arguments as `eval.harness.run_tasks`.
 
     Raises:
-        InputError: neither minimal pairs nor a task of lm-eval 0.3.0.
+        InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or the model gives NaN or
+            infinities.
     """
     tasks = {name: legacy_task(name, path) for name, path in files.items()}
     lm = CausalLM(model, load_tokenizer(checkpoint), batch)

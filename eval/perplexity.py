@@ -19,6 +19,10 @@ LOGITS_IN_FLOAT = 1 << 26
 """Logits are turned into float32 in parts of about this many: 256 MiB."""
 
 
+LARGEST = 1e300
+"""The most that is told of a model that is ruined, though its loss is finite."""
+
+
 @dataclass(frozen=True)
 class Perplexity:
     """`value` over `windows` windows of `seqlen` tokens; `stderr` of the mean loss, through exp."""
@@ -66,7 +70,7 @@ def _losses(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 
 
 def perplexity(losses: torch.Tensor, seqlen: int) -> Perplexity:
-    """Perplexity of windows' mean losses float64 [windows]."""
-    value = math.exp(min(float(losses.mean()), math.log(1e300)))  # a ruined model has no overflow
+    """Perplexity of windows' mean losses float64 [windows], which are finite."""
+    value = math.exp(min(float(losses.mean()), math.log(LARGEST)))  # a ruined model has no overflow
     spread = float(losses.std()) / math.sqrt(len(losses)) if len(losses) > 1 else 0.0
-    return Perplexity(value, value * spread, len(losses), seqlen)
+    return Perplexity(value, min(value * spread, LARGEST), len(losses), seqlen)

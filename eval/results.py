@@ -1,15 +1,19 @@
 """`results.json`, in the schema of lm-eval: perplexity stands in it as a task of its own."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.errors import EnvironmentFailure
 from eval.perplexity import Perplexity
 
 RESULTS = "results.json"
+UNKNOWN = "N/A"
+"""What lm-eval writes for an error that cannot be told."""
 PER_TASK = (
     *("results", "configs", "versions", "n-shot", "higher_is_better", "n-samples"),
     "task_hashes",
@@ -62,12 +66,26 @@ def write_results(results: Mapping[str, Any], directory: Path) -> Path:
 
     Raises:
         EnvironmentFailure: it is not.
+        InputError: a measurement is NaN or infinite.
     """
     path = directory / RESULTS
-    write_text(path, json.dumps(results, indent=2, default=_plain, ensure_ascii=False) + "\n")
+    results = {**results, "results": {k: _without_nan(v) for k, v in results["results"].items()}}
+    write_text(path, to_json(results, indent=2, default=_plain, ensure_ascii=False) + "\n")
     if not json.loads(path.read_text(encoding="utf-8")).get("results"):
         raise EnvironmentFailure(f"{path} was not written whole; run the same command again.")
     return path
+
+
+def _without_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's metrics; an error of theirs that is not known is so called, as lm-eval does."""
+    return {
+        key: UNKNOWN if "_stderr" in key and _is_not_finite(value) else value
+        for key, value in metrics.items()
+    }
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _plain(value: Any) -> Any:

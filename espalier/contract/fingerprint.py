@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from espalier.contract.files import file_sha256, write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.manifest import (
     MANIFEST,
     FileRecord,
@@ -57,7 +58,7 @@ def cached_sha256(file: Path, cache: Path) -> str:
     if status.st_size < WORTH_CACHING:
         return file_sha256(file)
     key = [str(file.resolve()), status.st_size, status.st_mtime_ns]
-    entry = cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+    entry = cache / f"{hashlib.sha256(to_json(key).encode()).hexdigest()}.json"
     try:
         return str(json.loads(entry.read_text())["sha256"])
     except (OSError, ValueError, KeyError):
@@ -65,7 +66,7 @@ def cached_sha256(file: Path, cache: Path) -> str:
     digest = file_sha256(file)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        write_text(entry, json.dumps({"sha256": digest}))
+        write_text(entry, to_json({"sha256": digest}))
     except OSError:
         pass  # a read-only store only costs the time
     return digest

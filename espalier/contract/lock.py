@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, LeaseCompromise, SoftFileLease, Timeout
 
+from espalier.contract.json_text import to_json
 from espalier.errors import EnvironmentFailure
 
 LEASE_SECONDS = 120.0
@@ -53,7 +54,7 @@ def artifact_lock(path: Path, wait: bool, say: Callable[[str], None]) -> Iterato
             _hold(path, held, timeout=-1)
         try:
             record = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-            holder.write_text(json.dumps(record))
+            holder.write_text(to_json(record))
             yield
         finally:
             holder.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import require_finite
 from espalier.contract.manifest import Record
 from espalier.contract.pruned import as_pruned
 from espalier.contract.stage import Outcome
@@ -34,6 +35,7 @@ class Made(Record):
         return cls.model_validate_json(path.read_bytes()) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
+        require_finite(self.model_dump())
         write_text(folder / MADE, self.model_dump_json())
 
     @classmethod

@@ -1,7 +1,6 @@
 """`manifest.json`: what an artifact is, what made it and out of what (DESIGN.md, the contract)."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from espalier.contract.files import file_sha256, write_text
+from espalier.contract.json_text import require_finite, to_json
 from espalier.contract.ledger import Entry
 from espalier.contract.pruned import MaybePruned, Pruned
 from espalier.errors import InputError
@@ -78,7 +78,7 @@ class Recipe(Record):
 
     @property
     def fingerprint(self) -> str:
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        text = to_json(self.model_dump(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def differences(self, other: "Recipe") -> list[str]:
@@ -170,7 +170,12 @@ def published_name(directory: Path, otherwise: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest, last of all files, atomically and synced."""
+    """Write the manifest, last of all files, atomically and synced.
+
+    Raises:
+        InputError: a number in it is NaN or infinite.
+    """
+    require_finite(manifest.model_dump())  # pydantic would write null without a word
     write_text(directory / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 

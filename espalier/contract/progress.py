@@ -1,6 +1,5 @@
 """Progress for people (a bar on a terminal, plain lines elsewhere) and metrics as JSON lines."""
 
-import json
 import os
 import sys
 import time
@@ -14,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+
+from espalier.contract.json_text import to_json
 
 PLAIN_LINE_SECONDS = 5.0
 
@@ -95,7 +96,7 @@ class Steps:
         if self._metrics:
             row = {"task": self._title, "step": self._done, "elapsed_s": round(elapsed, 3)}
             with self._metrics.open("a") as file:
-                file.write(json.dumps({**row, **values}) + "\n")
+                file.write(to_json({**row, **values}) + "\n")
 
     def _ahead(self, elapsed: float, shown: str) -> str:
         if self._total is None:

@@ -62,6 +62,7 @@ class MaskedLayer(_Part):
     Attributes:
         sparsity: fraction of its matrices' entries.
         zeros: how many.
+        inherited: how many of them were zero in the parent.
         matrices: fraction of each matrix's entries, by its name in the layer.
         notes: what the method says of the layer, by the first matrix that reads the same input.
     """
@@ -69,6 +70,7 @@ class MaskedLayer(_Part):
     layer: int
     sparsity: float
     zeros: int
+    inherited: int = 0
     matrices: dict[str, float]
     notes: dict[str, Any] = Field(default_factory=dict)
 
@@ -79,8 +81,12 @@ class Masked(_Part):
     Attributes:
         pattern: `unstructured` or N:M.
         target: fraction of zeros that was asked for.
-        attainable: what of it the method can attain at these widths; None: all of it.
+        attainable: what of it the method can attain at these widths, and what the parent had beyond
+            it in any matrix; None: all of it.
         achieved: fraction of zeros counted.
+        inherited: fraction that was zero in the parent.
+        dead: fraction whose input was never anything but zero, where the method zeroes those.
+        untouched: matrices, by their names in a layer, of which the target is less than one weight.
         policy: training keeps the zeros unless it is told otherwise.
         products: how the method's matrix products were computed.
     """
@@ -90,6 +96,9 @@ class Masked(_Part):
     target: float
     attainable: float | None = None
     achieved: float
+    inherited: float = 0.0
+    dead: float = 0.0
+    untouched: tuple[str, ...] = ()
     layers: tuple[MaskedLayer, ...] = ()
     policy: Literal["preserve"] = "preserve"
     products: str | None = None
@@ -99,7 +108,8 @@ class Masked(_Part):
         return Pattern.parse(self.pattern)
 
     def __str__(self) -> str:
-        return f"sparsity {self.achieved:.4f} achieved, pattern {self.pattern}"
+        own = f" ({self.inherited:.4f} in the parent)" if self.inherited else ""
+        return f"sparsity {self.achieved:.4f}{own} achieved, pattern {self.pattern}"
 
 
 class Uniform(_Part):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.manifest import MANIFEST
 from espalier.contract.store import Store
 from espalier.errors import EspalierError
@@ -88,6 +89,6 @@ def _kept(path: Path) -> dict[str, Any]:
 def _keep(path: Path, summaries: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(summaries))
+        write_text(path, to_json(summaries))
     except (OSError, EspalierError):
         pass  # a store that cannot be written only costs the time

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 
 Kind = Literal["tokens", "text", "documents", "dataset"]
@@ -64,7 +65,7 @@ class Description:
 
     def write(self, directory: Path) -> None:
         """Write `dataset.json` into `directory`, whole or not at all."""
-        write_text(directory / DESCRIPTION, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(directory / DESCRIPTION, to_json(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, directory: Path) -> "Description":

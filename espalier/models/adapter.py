@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
 from espalier.models.shapes import DTYPE_BYTES, Shapes, read_config
@@ -72,7 +73,7 @@ class Architecture:
     @classmethod
     def of(cls, directory: Path) -> "Architecture":
         """The architecture of a Hugging Face directory; made once for each config.json."""
-        return _made(json.dumps(read_config(directory)))
+        return _made(to_json(read_config(directory)))
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor the stock model reads, tied ones included, with its shape."""

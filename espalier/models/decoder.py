@@ -8,7 +8,7 @@ Shapes: B samples, T tokens, H hidden, V vocabulary.
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ from torch import Tensor, nn
 from espalier.models.adapter import Architecture, Positions
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.device import require_device
+from espalier.models.finite import Extremes
 from espalier.models.products import choose_products, products
 
 TOKENS_AT_ONCE = 2048
-"""Rows of normed hidden states that meet a block of the head: logits of 64 MiB and less."""
+"""Rows of normed hidden states that are worked on at a time, at most."""
+LOGITS_AT_ONCE = 1 << 24
+"""Logits that are held at a time: 64 MiB in float32."""
 
 
 @dataclass
@@ -39,10 +42,28 @@ class Layer:
     module: nn.Module
     read_next: Callable[[], None]
     _run: Callable[[nn.Module, int, Tensor], Tensor]
+    _extremes: Extremes = field(default_factory=Extremes)
 
     def run(self, hidden: Tensor) -> Tensor:
-        """Hidden states [B, T, H] through the layer: [B, T, H] on the device."""
+        """Hidden states [B, T, H] through the layer: [B, T, H] on the device.
+
+        They are looked at by `require_finite`, at the latest when the next layer is asked for.
+        """
+        outputs = self.attempt(hidden)
+        self._extremes.add(outputs)
+        return outputs
+
+    def attempt(self, hidden: Tensor) -> Tensor:
+        """As `run`, where NaN and infinities are an answer like another."""
         return self._run(self.module, self.number, hidden)
+
+    def require_finite(self) -> None:
+        """Wait for the device, and see that what was run since the last call is finite.
+
+        Raises:
+            InputError: naming the layer and the dtype that its activations overflow.
+        """
+        self._extremes.require_finite(self.number)
 
 
 class Decoder:
@@ -99,6 +120,9 @@ class Decoder:
 
         The next one is read as soon as one is handed out; with `ahead` False when `read_next` is
         called, or else when its turn comes.
+
+        Raises:
+            InputError: what a layer has run came out as NaN or infinite.
         """
         order = range(self.num_layers) if numbers is None else numbers
         with ThreadPoolExecutor(1) as reading:
@@ -116,6 +140,7 @@ class Decoder:
                 if ahead:
                     layer.read_next()
                 yield layer
+                layer.require_finite()
                 del layer
 
     def embed(self, input_ids: Tensor) -> Tensor:
@@ -137,24 +162,29 @@ class Decoder:
     ) -> list[tuple[Tensor, Tensor]]:
         """Of the target tokens, by each of several streams; the head is read once for all of them.
 
+        Logits never leave the device: what is held there beside the streams is a block of the head
+        and at most LOGITS_AT_ONCE logits.
+
         Args:
             normed: hidden states [N, H] after the final norm, one for each stream.
             targets: int64 [N].
 
         Returns:
             for each stream log p(target), float32 [N], and whether no token is more probable,
-            bool [N].
+            bool [N], on the host.
         """
-        sums = [_Softmax(targets) for _ in normed]
+        streams = [stream.to(self.device) for stream in normed]
+        sums = [_Softmax(targets.to(self.device)) for _ in normed]
         start = 0
         with products(self.kernel):
             for block in self.architecture.head_blocks(self.reader):
                 weight = block.to(device=self.device, dtype=self.dtype)
-                for stream, running in zip(normed, sums, strict=True):
-                    for first in range(0, len(targets), TOKENS_AT_ONCE):
-                        rows = slice(first, first + TOKENS_AT_ONCE)
-                        logits = nn.functional.linear(stream[rows].to(self.device), weight)
-                        running.add(rows, start, logits.float().cpu())
+                count = max(1, min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // len(block)))
+                for stream, running in zip(streams, sums, strict=True):
+                    for first in range(0, len(targets), count):
+                        rows = slice(first, first + count)
+                        logits = nn.functional.linear(stream[rows], weight)
+                        running.add(rows, start, logits.float())
                 start += len(block)
         return [running.result() for running in sums]
 
@@ -178,14 +208,15 @@ class Decoder:
 
 
 class _Softmax:
-    """log softmax of the targets, from logits that come in blocks of the vocabulary."""
+    """log softmax of the targets, from logits that come in blocks of the vocabulary.
+
+    All stays on the device of the targets until the result is asked for.
+    """
 
     def __init__(self, targets: Tensor) -> None:
-        count = len(targets)
         self._targets = targets
-        self._log_sum = torch.full((count,), -torch.inf)
-        self._largest = torch.full((count,), -torch.inf)
-        self._own = torch.full((count,), -torch.inf)
+        nothing = torch.full(targets.shape, -torch.inf, device=targets.device)
+        self._log_sum, self._largest, self._own = nothing, nothing.clone(), nothing.clone()
 
     def add(self, rows: slice, start: int, logits: Tensor) -> None:
         """Take in logits float32 [n, v] of tokens `start` to `start` + v for some rows."""
@@ -197,4 +228,4 @@ class _Softmax:
         self._own[rows] = torch.where(inside, own, self._own[rows])
 
     def result(self) -> tuple[Tensor, Tensor]:
-        return self._own - self._log_sum, self._own >= self._largest
+        return (self._own - self._log_sum).cpu(), (self._own >= self._largest).cpu()

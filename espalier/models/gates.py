@@ -43,9 +43,10 @@ def check_checkpoint(
     Index, names and shapes against the stock model; dtype against config.json; tokenizer against
     the embedding; every weight finite; a finite loss from the stock layers. Where it is said what
     was pruned: of what was masked, sparsity within half a point of what the method can attain at
-    its target and N:M exact in every group; else every size that is left, and every entry of
-    padding exactly zero. Of a foreign form, only what needs no layers: see `check_foreign`. Unless
-    it is foreign, every tensor has been counted in the `census` afterwards.
+    its target, or more where the parent's own zeros explain it, and N:M in every group; else every
+    size that is left, and every entry of padding exactly zero. Of a foreign form, only what needs
+    no layers: see `check_foreign`. Unless it is foreign, every tensor has been counted in the
+    `census` afterwards.
 
     Returns:
         what was found, for the manifest's checks.
@@ -161,12 +162,16 @@ def _check_dtype(directory: Path, reader: CheckpointReader) -> None:
 
 
 def _check_sparsity(directory: Path, achieved: float, pruning: Masked) -> None:
-    expected = pruning.target if pruning.attainable is None else pruning.attainable
-    if abs(achieved - expected) > SPARSITY_TOLERANCE:
+    """At least what the method can attain; zeros beyond it are the parent's, or of dead inputs."""
+    least = pruning.target if pruning.attainable is None else pruning.attainable
+    most = least + pruning.inherited + pruning.dead
+    if not least - SPARSITY_TOLERANCE <= achieved <= most + SPARSITY_TOLERANCE:
         raise InputError(
-            f"{directory} is {achieved:.4f} sparse but the target was {expected:.4f}; nothing "
+            f"{directory} is {achieved:.4f} sparse but the target was {least:.4f}; nothing "
             "is published."
         )
+    if not achieved:
+        raise InputError("no weight was removed; nothing is published. Give a larger SPARSITY.")
 
 
 def _check_padding(architecture: Architecture, reader: CheckpointReader, pruning: Padded) -> None:

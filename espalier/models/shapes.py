@@ -11,6 +11,9 @@ from espalier.errors import InputError
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
+SLICES = "pretraining_tp"
+"""The setting by which older versions of transformers compute with slices of matrices."""
+
 INPUT_GROUPS: tuple[tuple[str, ...], ...] = (
     ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     ("self_attn.o_proj",),
@@ -112,18 +115,54 @@ def config_file(path: Path) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a config.json; give a model or such a file.")
-    return config
+    return unsliced(config)
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """The content of a directory's config.json.
+    """The content of a directory's config.json, as everything here computes with it.
+
+    A `pretraining_tp` above 1 becomes 1. It asks older versions of transformers to multiply slices
+    of the matrices one by one, by which nothing changes but the rounding - except that the matrices
+    are never called, so that nothing that observes them is given anything.
 
     Raises:
         InputError: it is absent or not a JSON object.
     """
+    return unsliced(_stated_config(directory))
+
+
+def unsliced(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json's content with products that are computed whole."""
+    return {**config, SLICES: 1} if _is_sliced(config) else dict(config)
+
+
+def is_model(path: Path) -> bool:
+    """Whether a directory has a config.json."""
+    return (path / "config.json").is_file()
+
+
+def config_notes(directory: Path) -> dict[str, str]:
+    """What of a directory's config.json is not computed as it stands there, for a manifest."""
+    config = _stated_config(directory)
+    if not _is_sliced(config):
+        return {}
+    return {SLICES: f"config.json says {config[SLICES]}; computed and published as 1"}
+
+
+def _is_sliced(config: Mapping[str, Any]) -> bool:
+    return config.get(SLICES) not in (None, 1)
+
+
+def _stated_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
+
+    def not_json(constant: str) -> None:
+        raise InputError(
+            f"{path} holds {constant}, which JSON does not have; put a number or null in its place."
+        )
+
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(), parse_constant=not_json)
     except OSError:
         raise InputError(f"{directory} has no config.json; it is not a model.") from None
     except ValueError:

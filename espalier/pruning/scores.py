@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.manifest import published_name
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes, read_config
@@ -35,7 +36,7 @@ def shortened(values: Any) -> Any:
 
 def write_scores(directory: Path, scores: Mapping[str, Any]) -> None:
     """Write `scores.json`, a list of numbers on one line."""
-    lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in scores.items()]
+    lines = [f" {to_json(key)}: {to_json(value)}" for key, value in scores.items()]
     write_text(directory / SCORES, "{\n" + ",\n".join(lines) + "\n}\n")
 
 

@@ -36,7 +36,7 @@ def main() -> None:
         "imports": names,
         "packages": dict(sorted(packages.items())),
     }
-    sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

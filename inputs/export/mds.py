@@ -11,13 +11,13 @@ The bytes are those that MDSWriter of mosaicml-streaming 0.13.0 writes. It is no
 import it takes a torchvision of the very torch, a transformers below 5 and four clouds' clients.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from espalier.contract.files import replacing, write_text
+from espalier.contract.json_text import to_json
 from espalier.data.tokens.reader import Ids
 from espalier.errors import InputError
 
@@ -48,7 +48,7 @@ def write(folder: Path, rows: Iterator[Ids], dtype: str) -> None:
         "column_encodings": ["str", f"ndarray:{dtype}"],
         "column_sizes": [None, None],  # they vary
     }
-    header = json.dumps(config, sort_keys=True).encode()
+    header = to_json(config, sort_keys=True).encode()
     name = folder.name.encode()
     shards = []
     for number, samples in enumerate(_shards(rows, header, name)):
@@ -58,7 +58,7 @@ def write(folder: Path, rows: Iterator[Ids], dtype: str) -> None:
                 temporary.write_bytes(_shard(samples, header, name))
         data = {"basename": path.name, "bytes": path.stat().st_size, "hashes": {}}
         shards.append({**config, "samples": len(samples), "raw_data": data, "zip_data": None})
-    write_text(folder / INDEX, json.dumps({"version": 2, "shards": shards}, sort_keys=True))
+    write_text(folder / INDEX, to_json({"version": 2, "shards": shards}, sort_keys=True))
 
 
 def _shards(rows: Iterator[Ids], header: bytes, name: bytes) -> Iterator[list[Ids]]:

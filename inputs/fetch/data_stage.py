@@ -1,10 +1,10 @@
 """Fetch a text data set and write it as the store keeps texts: `{split}.jsonl` and dataset.json."""
 
 import fnmatch
-import json
 from pathlib import Path
 
 from espalier.contract.files import replacing
+from espalier.contract.json_text import to_json
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.text import Description, sha256_of_file
@@ -70,4 +70,4 @@ def write_documents(files: list[Path], target: Path, column: str) -> None:
     with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as lines:
         for file in files:
             for text in documents_of(file, column):
-                lines.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+                lines.write(to_json({"text": text}, ensure_ascii=False) + "\n")

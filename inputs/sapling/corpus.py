@@ -1,12 +1,12 @@
 """CPython's own documentation topics as a text data set."""
 
 import hashlib
-import json
 import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from espalier.contract.files import replacing
+from espalier.contract.json_text import to_json
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.text import SPLITS, Description, Reading
@@ -86,4 +86,4 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
 def _write(path: Path, texts: list[str]) -> None:
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for text in texts:
-            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            file.write(to_json({"text": text}, ensure_ascii=False) + "\n")

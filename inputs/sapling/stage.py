@@ -1,6 +1,5 @@
 """Grow sapling: its tokenizer, its token data, then the model, to the same bytes every time."""
 
-import json
 import math
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Outcome, StageContext
@@ -120,7 +120,7 @@ def _prepare(context: StageContext, seed: Path, tokens: Path) -> None:
         folder.mkdir()
     text = context.inputs["data"]
     save_tokenizer(train_tokenizer(Documents(split_file(text, "train"))), seed, POSITIONS)
-    write_text(seed / CONFIG, json.dumps(config(), indent=2, sort_keys=True) + "\n")
+    write_text(seed / CONFIG, to_json(config(), indent=2, sort_keys=True) + "\n")
     packed = replace(
         context,
         inputs={"text": text, "tokenizer": seed},

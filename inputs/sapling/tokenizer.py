@@ -1,10 +1,11 @@
 """Sapling's byte-level BPE tokenizer, trained on its own text."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from espalier.contract.json_text import to_json
 
 VOCABULARY = 1024
 BEGIN, END = "<s>", "</s>"
@@ -45,4 +46,4 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, positions: int) -> Non
         ("tokenizer_config.json", settings),
         ("special_tokens_map.json", special),
     ):
-        (directory / name).write_text(json.dumps(content, indent=2) + "\n")
+        (directory / name).write_text(to_json(content, indent=2) + "\n")

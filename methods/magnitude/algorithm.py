@@ -12,7 +12,7 @@ from espalier.contract.pattern import Pattern
 from espalier.models.zeros import row_blocks
 from espalier.pruning.masked.masks import zero_where
 from espalier.pruning.masked.selection import (
-    kth_smallest_magnitude,
+    SmallestMagnitudes,
     smallest_in_groups,
     zeroed_in_row,
 )
@@ -43,18 +43,17 @@ class Magnitude:
         return {}
 
     def attainable(self, rows: int, columns: int, sparsity: float) -> int:
-        """Weights zeroed; equals at the threshold, which go too, are not counted."""
+        """Weights zeroed; the threshold's, which goes too where it has no equal, is not counted."""
         if self._pattern.structured:
             return rows * zeroed_in_row(columns, self._pattern)
         return int(rows * columns * sparsity)
 
 
 def zero_smallest(weight: Tensor, sparsity: float) -> None:
-    """Zero where |W| <= t, t the value at index int(numel * sparsity) of the sorted |W|."""
-    index = min(int(weight.numel() * sparsity), weight.numel() - 1)
-    threshold = kth_smallest_magnitude(weight, index)
+    """Zero the int(numel * sparsity) smallest |W|, see `SmallestMagnitudes`."""
+    smallest = SmallestMagnitudes(weight, int(weight.numel() * sparsity))
     for rows in row_blocks(weight):
-        zero_where(rows, rows.abs() <= threshold)
+        zero_where(rows, smallest.among(rows))
 
 
 def zero_smallest_in_groups(weight: Tensor, pattern: Pattern) -> None:

@@ -39,7 +39,10 @@ def run(context: StageContext, parameters: DepthScoreParameters) -> Outcome:
     whole, without = measure(context, decoder, samples, cuts, parameters.batch)
     unpruned = score(whole)
     if unpruned is None:
-        raise InputError(f"{model_name(model)} gives no finite loss on these tokens; use others.")
+        raise InputError(
+            f"{model_name(model)} gives no finite {parameters.score} on these tokens; use "
+            "bfloat16 or float32, or other tokens."
+        )
     scores: dict[str, Any] = {
         "kind": "depth",
         "model": model_name(model),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espalier.pruning.layers.taps import Tap, inputs_of, outputs_of
+from espalier.pruning.layers.taps import Tap, inputs_of, outputs_of, require_fed
 from methods.minitron.spec import Aggregation
 
 HIDDEN, INTERMEDIATE, HEADS = "hidden", "intermediate", "heads"
@@ -54,6 +54,12 @@ class OverSamples:
 
     @property
     def value(self) -> Tensor:
+        """Of all samples.
+
+        Raises:
+            InputError: there were none.
+        """
+        require_fed(self._count, "what is scored")
         if self._how == "mean":
             return self._sum / self._count
         if self._how == "l2":

@@ -3,14 +3,17 @@
 Shapes: B samples, T tokens, H hidden.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from espalier.errors import InputError
-from espalier.pruning.layers.taps import Tap, across
+from espalier.models.finite import overflow
+from espalier.pruning.layers.taps import Tap, across, require_fed
 
 
 def block_influence(inputs: Tensor, outputs: Tensor) -> Tensor:
@@ -43,9 +46,10 @@ class BlockInfluence:
         """The layer's influence.
 
         Raises:
-            InputError: it is not a number.
+            InputError: no tokens have passed, or it is no number.
         """
+        require_fed(len(self._samples), "the layer")
         influence = sum(self._samples) / len(self._samples)
-        if influence != influence:  # noqa: PLR0124 - NaN alone differs from itself
-            raise InputError("a layer gives NaN on these tokens; use other tokens or float32.")
+        if not math.isfinite(influence):
+            raise InputError(overflow("squares of hidden states", torch.float32))
         return {"block_influence": influence}

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from espalier.contract.pattern import Pattern
+from espalier.errors import InputError
+from espalier.models.finite import overflow
 from espalier.models.zeros import row_blocks
+from espalier.pruning.layers.taps import require_fed
 from espalier.pruning.masked.masks import zero_where
 from espalier.pruning.masked.selection import smallest_in_groups, smallest_in_rows, zeroed_in_row
 from espalier.pruning.masked.statistics import SquaredNorms, Statistic
@@ -39,7 +42,10 @@ class Wanda:
     ) -> dict[str, Any]:
         """Zero in place the lowest scores of each matrix [rows, columns]."""
         assert isinstance(statistic, SquaredNorms)  # noqa: S101
+        require_fed(statistic.samples, f"the inputs of {next(iter(weights))}")
         norms = statistic.mean.sqrt()  # [columns]
+        if not bool(torch.isfinite(norms).all()):
+            raise InputError(overflow("squares of activations", norms.dtype))
         facts: dict[str, Any] = {}
         for name, weight in weights.items():
             if self._variant:
@@ -52,8 +58,8 @@ class Wanda:
         """Weights zeroed: whole numbers in each row."""
         if self._pattern.structured:
             return rows * zeroed_in_row(columns, self._pattern)
-        if self._variant:
-            return int(rows * columns * sparsity)
+        if self._variant:  # the search takes nothing for as good as TOLERANCE
+            return int(rows * columns * sparsity) if sparsity > TOLERANCE else 0
         return rows * int(columns * sparsity)
 
 

@@ -36,9 +36,11 @@ def test_the_walk_is_the_plain_loop(layers: int, counts: list[int]) -> None:
     cuts = cuts_of(layers, [count for count in counts if count <= layers])
     runs = 0
 
-    def advance(layer: Layer, state: tuple[int, ...]) -> tuple[int, ...]:
+    def advance(layer: Layer, state: tuple[int, ...], cut: Cut | None) -> tuple[int, ...]:
         nonlocal runs
         runs += 1
+        dropped = {} if cut is None else range(cut.first, cut.end)
+        assert [*state] == [n for n in range(layer.number) if n not in dropped]
         return (*state, layer.number)
 
     modules = (Layer(n, nn.Identity(), lambda: None, lambda m, n, h: h) for n in range(layers))

@@ -54,7 +54,10 @@ def test_kth_magnitude(seed: int, count: int, dtype: str, data: st.DataObject) -
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(count, generator=generator).to(getattr(torch, dtype))
     index = data.draw(st.integers(0, count - 1))
-    assert kth_smallest_magnitude(weight, index) == weight.abs().sort().values[index]
+    value, below, at_most = kth_smallest_magnitude(weight, index)
+    assert value == weight.abs().sort().values[index]
+    assert below == int((weight.abs() < value).sum())
+    assert at_most == int((weight.abs() <= value).sum())
 
 
 @given(SEEDS, st.floats(0, 0.9), st.floats(0, 0.9))

@@ -1,6 +1,7 @@
 """The walk against plain loops over the whole stock model."""
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from espalier.errors import EnvironmentFailure
+from espalier.errors import EnvironmentFailure, InputError
 from espalier.models.checkpoint.companions import CONFIG
 from espalier.models.checkpoint.header import TensorSpec
 from espalier.models.checkpoint.reader import CheckpointReader
@@ -20,7 +21,13 @@ from espalier.models.shapes import INPUT_GROUPS
 from espalier.pruning.layers.resume import ResumeState
 from espalier.pruning.layers.taps import Tap, across, inputs_of, outputs_of
 from espalier.pruning.layers.walk import LayerStep, walk
-from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_context, make_ids
+from tests.unit.tiny_checkpoints import (
+    load_all,
+    make_checkpoint,
+    make_context,
+    make_ids,
+    rewrite,
+)
 
 pytestmark = pytest.mark.every_image
 
@@ -78,7 +85,6 @@ def test_taps_see_what_hooks_on_the_whole_model_see(
             across("", both),
         ]
         getattr(step, how)(taps)
-        assert not step.unfed
         assert {tap.fed for tap in taps} == {len(seen["before"])}
         return {}
 
@@ -118,17 +124,91 @@ def test_the_last_product_is_left_out_where_nobody_wants_it(tmp_path: Path) -> N
 
 def test_a_tap_that_sees_nothing_is_named(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "m")
-    unfed: list[list[str]] = []
 
     def visit(step: LayerStep) -> dict[str, Any]:
         step.module.add_module("idle", nn.Identity())
         step.observe([Tap("idle", lambda inputs: None), inputs_of("mlp", lambda inputs: None)])
-        unfed.append(step.unfed)
         return {}
 
     context = make_context(tmp_path / "m", tmp_path / "o")
-    walk(context, Decoder(tmp_path / "m"), Visits(visit), title="look", input_ids=make_ids())
-    assert unfed == [["idle"], ["idle"]]
+    with pytest.raises(InputError, match="no tokens reached idle of layer 0, so it cannot be"):
+        walk(context, Decoder(tmp_path / "m"), Visits(visit), title="look", input_ids=make_ids())
+
+
+@pytest.mark.parametrize("how", ["observe", "advance"])
+def test_a_tap_that_sees_some_of_the_tokens_is_named(tmp_path: Path, how: str) -> None:
+    """Also where the same tap has seen all of them before."""
+    make_checkpoint(tmp_path / "m")
+
+    def visit(step: LayerStep) -> dict[str, Any]:
+        tap = inputs_of("mlp.up_proj", lambda inputs: None)
+        step.observe([tap])
+        mlp, calls = step.module.get_submodule("mlp"), itertools.count()
+        stock = mlp.forward
+        mlp.forward = lambda states: stock(states) if next(calls) else states
+        getattr(step, how)([tap])
+        return {}
+
+    context = make_context(tmp_path / "m", tmp_path / "o")
+    decoder, ids = Decoder(tmp_path / "m"), make_ids(5)
+    with pytest.raises(InputError, match=r"only 2 of 3 batches .* reached mlp\.up_proj of layer 0"):
+        walk(context, decoder, Visits(visit), title="look", input_ids=ids, batch=2)
+
+
+def test_no_tokens_at_all_are_refused(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path / "m")
+    context, decoder = make_context(tmp_path / "m", tmp_path / "o"), Decoder(tmp_path / "m")
+    for ids in (make_ids(0), make_ids(4, 0)):
+        with pytest.raises(InputError, match="there are no tokens"):
+            walk(context, decoder, Visits(lambda step: {}), title="look", input_ids=ids)
+
+
+def loud(dtype: Any) -> dict[str, Tensor]:
+    """Norms of layer 1 that give its matrices large inputs."""
+    norms = ("input_layernorm", "post_attention_layernorm")
+    return {
+        f"model__layers__1__{norm}__weight": torch.full((32,), 90, dtype=dtype) for norm in norms
+    }
+
+
+OVERFLOWING = ["mlp.up_proj", "mlp.down_proj", "self_attn.v_proj", "self_attn.o_proj"]
+
+
+@pytest.mark.parametrize("how", ["observe", "advance"])
+@pytest.mark.parametrize("name", OVERFLOWING)
+def test_the_first_layer_that_overflows_is_named(tmp_path: Path, name: str, how: str) -> None:
+    """Before the visitor can use what it saw, though nobody wants the last product."""
+    make_checkpoint(tmp_path / "m", dtype=torch.float16, num_hidden_layers=3)
+    full = f"model.layers.1.{name}.weight"
+    huge = torch.full_like(load_all(tmp_path / "m")[full], 6e4)
+    rewrite(tmp_path / "m", **{full.replace(".", "__"): huge}, **loud(torch.float16))
+    visited: list[int] = []
+
+    def visit(step: LayerStep) -> dict[str, Any]:
+        getattr(step, how)([])
+        visited.append(step.number)
+        return {}
+
+    context = make_context(tmp_path / "m", tmp_path / "o")
+    sentence = (
+        r"^layer 1's activations overflow float16 on these tokens; use bfloat16 or float32\.$"
+    )
+    with pytest.raises(InputError, match=sentence):
+        walk(context, Decoder(tmp_path / "m"), Visits(visit), title="look", input_ids=make_ids())
+    assert visited == ([0, 1] if (how, name) == ("observe", "mlp.down_proj") else [0])
+
+
+def test_every_loop_over_layers_sees_an_overflow(tmp_path: Path) -> None:
+    """Also of the last layer, and of a dtype that few overflow."""
+    make_checkpoint(tmp_path / "m")
+    weight = load_all(tmp_path / "m")["model.layers.1.mlp.down_proj.weight"]
+    huge = {"model__layers__1__mlp__down_proj__weight": weight.fill_(3e38)}
+    rewrite(tmp_path / "m", **huge, **loud(torch.float32))
+    decoder = Decoder(tmp_path / "m")
+    hidden = decoder.embed(make_ids())
+    with pytest.raises(InputError, match="layer 1's activations became NaN or infinite in float32"):
+        for layer in decoder.layers():
+            hidden = layer.run(hidden)
 
 
 def cut(layer: nn.Module) -> nn.Module:
@@ -273,7 +353,6 @@ def test_without_tokens_nothing_passes(tmp_path: Path) -> None:
     def visit(step: LayerStep) -> dict[str, Any]:
         assert step.hidden is None
         step.observe([inputs_of("mlp", lambda inputs: pytest.fail("nothing can pass"))])
-        assert not step.unfed
         return {"number": step.number}
 
     context = make_context(tmp_path / "m", tmp_path / "o")
@@ -340,3 +419,13 @@ def test_a_full_disk_ends_the_walk_at_the_layer_not_written(tmp_path: Path) -> N
     with pytest.raises(EnvironmentFailure, match="full"):
         walk(context, decoder, Visits(lambda step: {}), title="prune", output=output)
     assert ResumeState.load(context.scratch).next_layer == 1
+
+
+def test_a_state_of_another_form_is_not_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("espalier.pruning.layers.resume.FORM", "1")
+        ResumeState(2, [{"zeros": 1}], make_ids().float()).save(tmp_path)
+        assert ResumeState.load(tmp_path).next_layer == 2
+    assert ResumeState.load(tmp_path) == ResumeState()

@@ -9,6 +9,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
+from espalier.contract.json_text import to_json
 from espalier.errors import EnvironmentFailure, InputError
 from training.maxtext_model.checkpoint import Arrays
 from training.maxtext_model.model import Model
@@ -55,7 +56,7 @@ def save(arrays: Arrays, target: Path, config: Mapping[str, Any], *, scanned: bo
             f"{target} cannot be written: {reason}; free the space or choose another store."
         ) from None
     keys = {**model_keys(config), "scan_layers": scanned}
-    (target / KEYS).write_text(json.dumps(keys, indent=2, sort_keys=True) + "\n")
+    (target / KEYS).write_text(to_json(keys, indent=2, sort_keys=True) + "\n")
 
 
 def load(directory: Path, config: Mapping[str, Any], *, scanned: bool) -> Arrays:

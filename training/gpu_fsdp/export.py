@@ -1,6 +1,5 @@
 """From sharded weights to a Hugging Face directory, a tensor at a time."""
 
-import json
 from itertools import groupby
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorSpec
 from espalier.models.checkpoint.reader import CheckpointReader
@@ -38,7 +38,7 @@ def export(
     if writer is not None:
         writer.finish()
         copy_companions(tokenizer, target)
-        write_text(target / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        write_text(target / CONFIG, to_json(config, indent=2, sort_keys=True) + "\n")
 
 
 def _unit(name: str) -> list[str]:

@@ -16,6 +16,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from torch.optim import Optimizer
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from training.gpu_fsdp.model import LanguageModel
 
 COMPLETE, FACTS = ".metadata", "facts.json"
@@ -54,7 +55,7 @@ class TrainingState:
         if self._rank == 0:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
-            write_text(place / FACTS, json.dumps(facts))
+            write_text(place / FACTS, to_json(facts))
         dist.barrier()
         model, moments = get_state_dict(self._model, self._optimizers)
         self._writing = dcp.async_save(

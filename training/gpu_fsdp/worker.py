@@ -4,7 +4,6 @@ What it has to say at its end lies in files of the scratch folder, since torchru
 that a process failed: `result.json` of the first rank, `error-<rank>.json` of any that refused.
 """
 
-import json
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.manifest import RUN_FOLDER, RunSpec
 from espalier.contract.measure import peak_memory
 from espalier.contract.processes import end_with_parent
@@ -78,10 +78,10 @@ def run_rank(
         found = work(job, place, device, share, title)
     except EspalierError as error:
         failure = {"kind": type(error).__name__, "code": error.exit_code, "text": str(error)}
-        write_text(place.scratch / f"error-{share.rank}.json", json.dumps(failure))
+        write_text(place.scratch / f"error-{share.rank}.json", to_json(failure))
         return None
     if share.rank == 0:
-        write_text(place.scratch / RESULT, json.dumps(found))
+        write_text(place.scratch / RESULT, to_json(found))
     return found
 
 

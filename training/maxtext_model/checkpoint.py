@@ -1,6 +1,5 @@
 """Hugging Face directories read into sharded arrays, and written from them, a layer at a time."""
 
-import json
 from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorSpec
@@ -112,7 +112,7 @@ def write_checkpoint(
     if writer is not None:
         writer.finish()
         copy_companions(tokenizer, target)
-        write_text(target / CONFIG, json.dumps(dict(config), indent=2, sort_keys=True) + "\n")
+        write_text(target / CONFIG, to_json(dict(config), indent=2, sort_keys=True) + "\n")
 
 
 def sparsity_of(checkpoint: Path) -> float:

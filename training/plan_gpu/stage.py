@@ -1,11 +1,11 @@
 """The stage `plan-gpu`: rehearse the run with and without RECOMPUTE, and tell what it needs."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.hardware.gpus import GPUS
@@ -25,7 +25,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, PlanParameters)  # noqa: S101
     job, tokens = planned_job(parameters, context.inputs.get("data"))
     plan = planned(job, tokens, context.progress.say)
-    write_text(context.output / PLAN, json.dumps(plan, indent=1) + "\n")
+    write_text(context.output / PLAN, to_json(plan, indent=1) + "\n")
     return Outcome()
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from espalier.contract.json_text import to_json
 from training.protocol.parameters import ProtocolParameters
 from training.protocol.sparsity import Zeros
 
@@ -43,5 +44,5 @@ class PlannedParameters(ProtocolParameters):
 
     def label(self) -> str:
         """`8xh100-1f0c25d2`: a plan that differs in anything has a name of its own."""
-        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(to_json(self.identity(), sort_keys=True).encode()).hexdigest()
         return f"{self.hardware}-{digest[:8]}"

@@ -4,13 +4,13 @@ A plan goes by shapes alone, of a config.json, of the store or of those that mod
 nothing is fetched and no weights are read.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.json_text import to_json
 from espalier.contract.manifest import pruning_of
 from espalier.contract.pruned import Masked, Padded, Pruned
 from espalier.contract.stage import Stage
@@ -63,7 +63,7 @@ class PlanningCommand:
         model = known(stage, store, named)
         parameters = {
             **given,
-            "CONFIG": json.dumps(model.config),
+            "CONFIG": to_json(model.config),
             "MASKED": str(not architecture and isinstance(model.pruned, Masked)),
             "PADDED": str(not architecture and isinstance(model.pruned, Padded)),
             **{
@@ -75,7 +75,7 @@ class PlanningCommand:
         if teacher := given.get("TEACHER"):
             if "teacher_config" not in stage.parameters.model_fields:
                 raise InputError(f"TEACHER is not used: what {stage.name} plans has none.")
-            parameters["TEACHER_CONFIG"] = json.dumps(known(stage, store, teacher).config)
+            parameters["TEACHER_CONFIG"] = to_json(known(stage, store, teacher).config)
         return cls(TrainingCommand.parse(stage, parameters), model)
 
     @property

@@ -17,6 +17,7 @@ from filelock import FileLock
 from espalier import __version__
 from espalier.contract.files import write_text
 from espalier.contract.image import SHARED, digest
+from espalier.contract.json_text import to_json
 from espalier.contract.paths import ROOT
 from espalier.errors import EnvironmentFailure
 from espalier.host.images.definition import Image, images_for, load_image
@@ -273,7 +274,7 @@ def _check(image: Image, engine: Engine, accel: str) -> ImageReference:
         "labels": held.labels,
         "contents": contents,
     }
-    write_text(record, json.dumps(current, indent=2) + "\n")
+    write_text(record, to_json(current, indent=2) + "\n")
     return ImageReference(reference, held.digest)
 
 

@@ -15,6 +15,7 @@ from packageurl import PackageURL
 
 from espalier import __version__
 from espalier.contract.image import locked_lines
+from espalier.contract.json_text import to_json
 from espalier.errors import EnvironmentFailure
 from espalier.host.images.building import CONFINED, pinned_base
 from espalier.host.images.definition import Image
@@ -58,7 +59,7 @@ def sbom(image: Image, accel: str, engine: Engine | None) -> str:
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, f"{facts}{content}")
     listed = json.loads(JsonV1Dot6(bom).output_as_string())
     del listed["metadata"]["timestamp"]
-    return json.dumps(listed, indent=1, sort_keys=True) + "\n"
+    return to_json(listed, indent=1, sort_keys=True) + "\n"
 
 
 def _of_lock(lock: Path) -> Iterator[Component]:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from espalier.contract.files import write_bytes
+from espalier.contract.json_text import to_json
+from espalier.models.shapes import read_config
 
 CONFIG = "config.json"
 COMPANIONS = (
@@ -22,11 +24,13 @@ def copy_companions(source: Path, target: Path) -> None:
 
 
 def copy_config(source: Path, target: Path, dtype: str) -> None:
-    """Copy config.json, byte for byte unless it names another dtype than the weights' `dtype`."""
+    """Copy config.json, byte for byte unless it states what the result is not computed with.
+
+    That is another dtype than the weights' `dtype`, and what `read_config` corrects.
+    """
     content = (source / CONFIG).read_bytes()
-    config = json.loads(content)
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    if config.get(key) != dtype:
-        config[key] = dtype
-        content = (json.dumps(config, indent=2) + "\n").encode()
+    stated, config = json.loads(content), read_config(source)
+    config["dtype" if "dtype" in config else "torch_dtype"] = dtype
+    if config != stated:
+        content = (to_json(config, indent=2) + "\n").encode()
     write_bytes(target / CONFIG, content)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 
 LENGTH_BYTES = 8
@@ -69,7 +70,7 @@ def make_header(
             "shape": list(tensor.shape),
             "data_offsets": ends[-2:],
         }
-    encoded = json.dumps(content, separators=(",", ":")).encode()
+    encoded = to_json(content, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % ALIGNMENT)
     start = LENGTH_BYTES + len(encoded)
     offsets = {t.name: start + first for t, first in zip(ordered, ends[:-1], strict=True)}

@@ -1,12 +1,12 @@
 """How a checkpoint is divided into files, as transformers divides it. Needs no torch."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.models.checkpoint.header import TensorSpec, make_header
 from espalier.models.checkpoint.locate import INDEX, SINGLE
 
@@ -78,4 +78,4 @@ def write_index(directory: Path, shards: Sequence[Shard]) -> None:
         "metadata": {"total_size": total},
         "weight_map": dict(sorted(weight_map.items())),
     }
-    write_text(directory / INDEX, json.dumps(index, indent=2) + "\n")
+    write_text(directory / INDEX, to_json(index, indent=2) + "\n")

@@ -18,7 +18,7 @@ def with_and_without(
     layers: Iterable[Layer],
     start: State,
     cuts: Sequence[Cut],
-    advance: Callable[[Layer, State], State],
+    advance: Callable[[Layer, State, Cut | None], State],
 ) -> tuple[State, dict[Cut, State]]:
     """Final states of the whole model, and without each cut; each layer is read once.
 
@@ -26,14 +26,15 @@ def with_and_without(
         layers: each layer in order.
         start: the state before the first layer.
         cuts: what is left out in turn.
-        advance: a state through one layer, as a new state: the old one may be shared.
+        advance: a state through one layer, as a new state: the old one may be shared; it is told
+            which cut it is without, None for the whole model.
     """
     whole, without = start, dict[Cut, State]()
     for layer in layers:
         without |= {cut: whole for cut in cuts if cut.first == layer.number}
         for cut in [cut for cut in without if cut.end <= layer.number]:
-            without[cut] = advance(layer, without[cut])
-        whole = advance(layer, whole)
+            without[cut] = advance(layer, without[cut], cut)
+        whole = advance(layer, whole, None)
     return whole, without
 
 

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.stage import StageContext
+from espalier.errors import InputError
 from espalier.models.decoder import Decoder, Layer
 from espalier.pruning.depth.cuts import Cut, chunk_tokens
 from espalier.pruning.depth.depth_search import with_and_without
@@ -22,6 +24,8 @@ from espalier.pruning.parameters import default_batch
 
 STATE = "chunks.json"
 LARGEST = math.log(1e300)
+Answer = tuple[float | None, bool]
+"""A sample's log-likelihood, None where it is not finite, and whether it was greedy."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Answers:
     """What one model says of the samples.
 
     Attributes:
-        log_likelihoods: sum over a sample's scored tokens.
+        log_likelihoods: sum over a sample's scored tokens; NaN where that is not finite.
         greedy: whether each of them was the most probable.
     """
 
@@ -98,7 +102,11 @@ def measure(
         samples: what is predicted.
         cuts: the blocks left out in turn.
         batch: samples a pass; None chooses by length. Decides speed, not the result.
+
+    Raises:
+        InputError: there is nothing to predict, or the whole model's activations overflow.
     """
+    _check(samples)
     shapes = decoder.architecture.shapes
     limit = chunk_tokens(len(cuts), shapes.hidden * shapes.item_bytes)
     chunks = list(_chunks(samples, limit))
@@ -112,10 +120,21 @@ def measure(
         for chunk in chunks[len(done) :]:
             rows = [samples[index] for index in chunk]
             done.append(_measure_chunk(decoder, rows, cuts, batch, steps.advance))
-            write_text(context.scratch / STATE, json.dumps(done))
+            write_text(context.scratch / STATE, to_json(done))
     order = [index for chunk in chunks for index in chunk]
     merged = [_merged(order, [chunk[stream] for chunk in done]) for stream in range(len(cuts) + 1)]
     return merged[0], dict(zip(cuts, merged[1:], strict=True))
+
+
+def _check(samples: Sequence[Sample]) -> None:
+    if not samples:
+        raise InputError("there is nothing to score; give a text, or rows of the task.")
+    for number, sample in enumerate(samples):
+        if not 0 < sample.scored < len(sample.tokens):
+            raise InputError(
+                f"sample {number} has {len(sample.tokens)} tokens of which {sample.scored} are to "
+                "be predicted; it must be one or more, from at least one before them."
+            )
 
 
 def _measure_chunk(
@@ -124,13 +143,15 @@ def _measure_chunk(
     cuts: Sequence[Cut],
     batch: int | None,
     advanced: Any,
-) -> list[list[tuple[float, bool]]]:
-    """For the whole model and each cut, each sample's log-likelihood and whether it was greedy."""
+) -> list[list[Answer]]:
+    """For the whole model and each cut, each sample's answer."""
     size = batch or default_batch(max(len(sample.tokens) for sample in samples))
     batches = [_Batch.of(samples[i : i + size]) for i in range(0, len(samples), size)]
 
-    def advance(layer: Layer, hidden: list[Tensor]) -> list[Tensor]:
-        return [layer.run(part).cpu() for part in hidden]
+    def advance(layer: Layer, hidden: list[Tensor], cut: Cut | None) -> list[Tensor]:
+        # Where layers are left out, an overflow is the answer: no finite score.
+        run = layer.run if cut is None else layer.attempt
+        return [run(part).cpu() for part in hidden]
 
     def layers() -> Iterator[Layer]:
         for layer in decoder.layers():
@@ -155,13 +176,14 @@ def _measure_chunk(
 
 def _by_sample(
     log_probabilities: Tensor, most_probable: Tensor, owners: Tensor, count: int
-) -> list[tuple[float, bool]]:
+) -> list[Answer]:
     """Sums [N] float64 and conjunctions [N] over each sample's tokens."""
     sums = torch.zeros(count, dtype=torch.float64)
     sums.index_add_(0, owners, log_probabilities.double())
     missed = torch.zeros(count, dtype=torch.int64)
     missed.index_add_(0, owners, (~most_probable).long())
-    return list(zip(sums.tolist(), (missed == 0).tolist(), strict=True))
+    finite = [value if math.isfinite(value) else None for value in sums.tolist()]
+    return list(zip(finite, (missed == 0).tolist(), strict=True))
 
 
 def _chunks(samples: Sequence[Sample], limit: int) -> Iterator[list[int]]:
@@ -181,10 +203,10 @@ def _chunks(samples: Sequence[Sample], limit: int) -> Iterator[list[int]]:
 def _merged(order: Sequence[int], parts: Sequence[Sequence[Sequence[Any]]]) -> Answers:
     """Answers in the samples' own order."""
     flat = [answer for part in parts for answer in part]
-    placed: list[Any] = [None] * len(order)
-    for index, answer in zip(order, flat, strict=True):
-        placed[index] = answer
-    return Answers([answer[0] for answer in placed], [answer[1] for answer in placed])
+    sums, greedy = [math.nan] * len(order), [False] * len(order)
+    for index, (value, missed_none) in zip(order, flat, strict=True):
+        sums[index], greedy[index] = math.nan if value is None else value, missed_none
+    return Answers(sums, greedy)
 
 
 def _load(scratch: Path) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import read_header, read_metadata
 from espalier.models.checkpoint.reader import read_entry
@@ -14,6 +15,8 @@ from espalier.models.checkpoint.writer import write_safetensors
 
 FILE = "layers.safetensors"
 HIDDEN = "hidden"
+FORM = "2"
+"""What records hold changes with it: a state of another form is not gone on from."""
 
 
 @dataclass
@@ -35,7 +38,11 @@ class ResumeState:
         write_safetensors(
             scratch / FILE,
             {} if self.hidden is None else {HIDDEN: self.hidden},
-            {"next_layer": str(self.next_layer), "records": json.dumps(self.records)},
+            {
+                "form": FORM,
+                "next_layer": str(self.next_layer),
+                "records": to_json(self.records),
+            },
         )
 
     @classmethod
@@ -47,6 +54,8 @@ class ResumeState:
         try:
             entries = read_header(file)
             metadata = read_metadata(file)
+            if metadata["form"] != FORM:
+                return cls()
             records = json.loads(metadata["records"])
             hidden = read_entry(entries[HIDDEN]) if HIDDEN in entries else None
             return cls(int(metadata["next_layer"]), records, hidden)

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from espalier.errors import InputError
+from espalier.models.finite import none_unless_finite
 from espalier.models.shapes import INPUT_GROUPS
 
 LAST = INPUT_GROUPS[-1][0]
@@ -54,6 +56,25 @@ def outputs_of(part: str, take: Callable[[Tensor], None]) -> Tap:
 def across(part: str, take: Callable[[Tensor, Tensor], None]) -> Tap:
     """Takes what a part is given and what it makes of it."""
     return Tap(part, take, inputs=True, outputs=True)
+
+
+def require_fed(count: int, what: str, passed: int = 1) -> None:
+    """Refuse a measurement of something that the tokens have never reached.
+
+    Args:
+        count: how often it was given something.
+        what: it is, in words that follow "reached".
+        passed: how often it should have been.
+
+    Raises:
+        InputError: it was given less.
+    """
+    if count < passed:
+        tokens = f"only {count} of {passed} batches of tokens" if count else "no tokens"
+        raise InputError(
+            f"{tokens} reached {what}, so it cannot be measured; give calibration tokens, and "
+            "check config.json for a setting that changes how layers are computed."
+        )
 
 
 @contextmanager
@@ -107,8 +128,8 @@ class _Sink(nn.Module):  # type: ignore[misc]
         self._out_features = out_features
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Inputs [B, T, C] to zeros [B, T, H] that take no memory."""
-        return inputs.new_zeros(1).expand(*inputs.shape[:-1], self._out_features)
+        """Inputs [B, T, C] to zeros [B, T, H] that take no memory; NaN where the product has it."""
+        return none_unless_finite(inputs).expand(*inputs.shape[:-1], self._out_features)
 
 
 def _replace(module: nn.Module, name: str, replacement: nn.Module) -> None:

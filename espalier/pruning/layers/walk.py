@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from espalier.contract.stage import StageContext
+from espalier.errors import InputError
 from espalier.models.checkpoint.writer import CheckpointWriter, Content
 from espalier.models.decoder import Decoder, Layer
 from espalier.pruning.layers.resume import ResumeState
-from espalier.pruning.layers.taps import Tap, tapped
+from espalier.pruning.layers.taps import Tap, require_fed, tapped
 from espalier.pruning.parameters import default_batch
 
 
@@ -35,7 +36,6 @@ class LayerStep:
         contents: what is stored of the layer, by the tensor's full name: at first the parent's
             tensors as they are. A method replaces, adds and removes.
         advanced: whether `hidden` is already what comes out of the layer.
-        unfed: parts of taps that saw no tokens though some passed.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class LayerStep:
         self._layer, self._batch, self._before_change = layer, batch, before_change
         self.hidden, self.contents = hidden, contents
         self.advanced = False
-        self.unfed: list[str] = []
 
     @property
     def number(self) -> int:
@@ -82,13 +81,21 @@ class LayerStep:
         self.advanced = True
 
     def _passes(self, taps: Sequence[Tap], *, dropped: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches [B, T, H] before the layer and after it."""
+        """Batches [B, T, H] before the layer and after it.
+
+        Raises:
+            InputError: its activations overflow, or a tap was not given every batch.
+        """
         if self.hidden is None:
             return
+        batches, before = self.hidden.split(self._batch), [tap.fed for tap in taps]
         with tapped(self.module, taps, dropped=dropped):
-            for part in self.hidden.split(self._batch):
+            for part in batches:
                 yield part, self._layer.run(part)
-        self.unfed += [tap.part for tap in taps if not tap.fed]
+        self._layer.require_finite()
+        for tap, count in zip(taps, before, strict=True):
+            what = f"{tap.part or 'the whole'} of layer {self.number}"
+            require_fed(tap.fed - count, what, len(batches))
 
 
 class Visitor(Protocol):
@@ -128,7 +135,13 @@ def walk(
 
     Returns:
         each layer's record.
+
+    Raises:
+        InputError: there are no tokens, they make activations overflow, or something of a layer
+            that was to be observed never saw them.
     """
+    if input_ids is not None and not input_ids.numel():
+        raise InputError("there are no tokens to pass through the layers; give CALIBRATION some.")
     context.scratch.mkdir(parents=True, exist_ok=True)
     state, count = _resumed(context, output), decoder.num_layers
     if input_ids is None:

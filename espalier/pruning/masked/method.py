@@ -25,8 +25,14 @@ class LayerMethod(Protocol):
     ) -> dict[str, Any]:
         """Prune in place the matrices [rows, features] that share one input.
 
+        What is zero before is zero afterwards.
+
         Returns:
-            facts for the manifest, by name.
+            facts for the manifest, by name; `dead_inputs` is how many of the features were never
+            anything but zero, where all weights on those are zeroed.
+
+        Raises:
+            InputError: the statistic has seen no tokens, or cannot be used.
         """
 
     def attainable(self, rows: int, columns: int, sparsity: float) -> int:

@@ -47,21 +47,51 @@ def zeroed_in_row(columns: int, pattern: Pattern) -> int:
     return groups * pattern.zeroed + min(tail, pattern.zeroed)
 
 
-def kth_smallest_magnitude(weight: Tensor, index: int) -> Tensor:
-    """The value at `index` of the sorted |weight|, in the weight's dtype: a scalar.
+class SmallestMagnitudes:
+    """The `count` smallest |weight| of a whole matrix, asked for in blocks of its rows in order.
 
-    The bit patterns of non-negative floats order as the floats do, so counting them by their upper
-    and then their lower half finds the value in two passes.
+    The weight at index `count` of the sorted ones goes too, as in the reference implementations,
+    where it has no equal beyond: of equals there, the first ones make up `count` exactly.
+    """
+
+    def __init__(self, weight: Tensor, count: int) -> None:
+        """`weight` [R, C] is finite."""
+        index = min(count, weight.numel() - 1)
+        self._threshold, below, at_most = kth_smallest_magnitude(weight, index)
+        self._left = None if at_most <= count + 1 else count - below
+
+    def among(self, rows: Tensor) -> Tensor:
+        """Which of the next rows [r, C] are among them: bool [r, C]."""
+        magnitudes = rows.abs()
+        if self._left is None:
+            return magnitudes <= self._threshold
+        equal = (magnitudes == self._threshold).reshape(-1).nonzero()[:, 0]
+        chosen = magnitudes < self._threshold
+        first = equal[: self._left]
+        self._left -= len(first)
+        chosen.view(-1)[first] = True
+        return chosen
+
+
+def kth_smallest_magnitude(weight: Tensor, index: int) -> tuple[Tensor, int, int]:
+    """The value at `index` of the sorted |weight|, and how many are below it and at most it.
+
+    The value is a scalar in the weight's dtype. The bit patterns of non-negative floats order as
+    the floats do, so counting them by their upper and then their lower half finds the value in two
+    passes.
     """
     magnitudes = weight.abs().reshape(-1)
     if weight.dtype in (torch.bfloat16, torch.float16):
-        bits, _ = _bin_of(magnitudes.view(torch.int16), index)
-        return torch.tensor(bits, dtype=torch.int16, device=weight.device).view(weight.dtype)
+        bits, below, at_most = _bin_of(magnitudes.view(torch.int16), index)
+        value = torch.tensor(bits, dtype=torch.int16, device=weight.device).view(weight.dtype)
+        return value, below, at_most
     patterns = magnitudes.float().view(torch.int32)
-    upper, before = _bin_of(patterns >> 16, index)
-    lower, _ = _bin_of(patterns[(patterns >> 16) == upper] & 0xFFFF, index - before)
+    upper, before, _ = _bin_of(patterns >> 16, index)
+    rest = patterns[(patterns >> 16) == upper] & 0xFFFF
+    lower, below, at_most = _bin_of(rest, index - before)
     bits = torch.tensor((upper << 16) | lower, dtype=torch.int32, device=weight.device)
-    return bits.view(torch.float32).to(weight.dtype)
+    value = bits.view(torch.float32).to(weight.dtype)
+    return value, before + below, before + at_most
 
 
 def _kth_smallest(scores: Tensor, count: int) -> Tensor:
@@ -73,11 +103,11 @@ def _kth_smallest(scores: Tensor, count: int) -> Tensor:
     return torch.from_numpy(divided[:, count - 1 : count])
 
 
-def _bin_of(values: Tensor, index: int) -> tuple[int, int]:
-    """The value at `index` of sorted non-negative integers, and how many are smaller."""
+def _bin_of(values: Tensor, index: int) -> tuple[int, int, int]:
+    """The value at `index` of sorted non-negative integers; how many are below and at most it."""
     upto = torch.bincount(values).cumsum(0)
     value = int(torch.searchsorted(upto, index, right=True))
-    return value, int(upto[value - 1]) if value else 0
+    return value, int(upto[value - 1]) if value else 0, int(upto[value])
 
 
 def _smallest_of_last(scores: Tensor, count: int) -> Tensor:

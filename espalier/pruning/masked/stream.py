@@ -1,6 +1,5 @@
 """Masked pruning: observe a layer's inputs, zero its matrices in place, and go on with the next."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,12 @@ from espalier.models.shapes import INPUT_GROUPS
 from espalier.models.zeros import count_zeros
 from espalier.pruning.layers.taps import inputs_of
 from espalier.pruning.layers.walk import LayerStep, walk
+from espalier.pruning.masked.effect import untouched_matrices
 from espalier.pruning.masked.method import LayerMethod
 from espalier.pruning.masked.statistics import NoStatistic, Statistic
+
+COUNTS = ("total", "zeros", "inherited", "least", "dead")
+"""Weights of a layer's matrices: all, zero, zero in the parent, zero at least, of dead inputs."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ def prune_checkpoint(context: StageContext, job: PruningJob) -> Masked:
     for name, (_, columns) in decoder.architecture.shapes.matrices.items():
         job.pattern.check_width(f"{name} of each layer", columns)
     _check_one_dtype(decoder)
+    untouched = untouched_matrices(job.method, sparsities, decoder.architecture.shapes)
+    if untouched:
+        context.progress.say(
+            f"SPARSITY={min(sparsities):g} is less than one weight of {', '.join(untouched)}: "
+            "nothing is removed there"
+        )
     reader, names = decoder.reader, decoder.architecture.expected_shapes()
     specs = [reader.entries[name].spec for name in names if name in reader]
     output = CheckpointWriter(context.output, specs, resume=True)
@@ -89,7 +98,13 @@ def prune_checkpoint(context: StageContext, job: PruningJob) -> Masked:
     output.finish()
     copy_companions(parent, context.output)
     copy_config(parent, context.output, str(decoder.dtype).removeprefix("torch."))
-    return _section(job, decoder, sparsities, records)
+    masked = _section(job, decoder, sparsities, untouched, records)
+    if masked.achieved == masked.inherited:
+        context.progress.say(
+            f"nothing was removed: {masked.inherited:.4f} of the weights were zero in the parent, "
+            f"and SPARSITY={masked.target:g} asks for no more"
+        )
+    return masked
 
 
 class _Masking:
@@ -99,22 +114,26 @@ class _Masking:
         self._method, self._sparsities, self._device = method, sparsities, device
 
     def visit(self, step: LayerStep) -> dict[str, Any]:
-        statistics = self._observed(step)
-        record: dict[str, Any] = {"matrices": {}}
-        zeros = total = 0
+        statistics, sparsity = self._observed(step), self._sparsities[step.number]
+        record: dict[str, Any] = {"matrices": {}, **dict.fromkeys(COUNTS, 0)}
         for group in list(statistics):
             weights = {name: step.module.get_submodule(name).weight.data for name in group}
             # Taken out of the dictionary, a statistic is freed as soon as it was used.
             statistic = statistics.pop(group)
-            facts = self._method.prune(weights, statistic, self._sparsities[step.number])
+            own = {name: count_zeros(weight) for name, weight in weights.items()}
+            facts = self._method.prune(weights, statistic, sparsity)
             if facts:
                 record.setdefault("notes", {})[group[0]] = facts
             for name, weight in weights.items():
-                zero = count_zeros(weight)
-                record["matrices"][name] = round(zero / weight.numel(), 6)
-                zeros, total = zeros + zero, total + weight.numel()
+                (rows, columns), zeros = weight.shape, count_zeros(weight)
+                attainable = self._method.attainable(rows, columns, sparsity)
+                dead = rows * int(facts.get("dead_inputs", 0))
+                counts = (rows * columns, zeros, own[name], max(attainable, own[name]), dead)
+                for key, count in zip(COUNTS, counts, strict=True):
+                    record[key] += count
+                record["matrices"][name] = round(zeros / weight.numel(), 6)
                 step.contents[step.name(f"{name}.weight")] = weight
-        return {"layer": step.number, "sparsity": zeros / total, "zeros": zeros, **record}
+        return {"layer": step.number, "sparsity": record["zeros"] / record["total"], **record}
 
     def _observed(self, step: LayerStep) -> dict[tuple[str, ...], Statistic]:
         """By group what was gathered of its inputs."""
@@ -131,21 +150,28 @@ class _Masking:
 
 
 def _section(
-    job: PruningJob, decoder: Decoder, sparsities: Sequence[float], records: list[dict[str, Any]]
+    job: PruningJob,
+    decoder: Decoder,
+    sparsities: Sequence[float],
+    untouched: tuple[str, ...],
+    records: list[dict[str, Any]],
 ) -> Masked:
-    matrices, count = decoder.architecture.shapes.matrices, len(records)
-    total = sum(math.prod(shape) for shape in matrices.values())
-    attainable = sum(
-        job.method.attainable(*shape, sparsity)
-        for sparsity in sparsities
-        for shape in matrices.values()
-    )
+
+    def share(key: str) -> float:
+        total = sum(record["total"] for record in records)
+        return float(sum(record[key] for record in records) / total)
+
+    of_layers = MaskedLayer.model_fields.keys()
+    layers = [{k: v for k, v in record.items() if k in of_layers} for record in records]
     return Masked(
         pattern=str(job.pattern),
-        target=sum(sparsities) / count,
-        attainable=attainable / (total * count),
-        achieved=sum(record["zeros"] for record in records) / (total * count),
-        layers=tuple(MaskedLayer(**record) for record in records),
+        target=sum(sparsities) / len(sparsities),
+        attainable=share("least"),
+        achieved=share("zeros"),
+        inherited=share("inherited"),
+        dead=share("dead"),
+        untouched=untouched,
+        layers=tuple(MaskedLayer(**layer) for layer in layers),
         products=decoder.kernel,
     )
 

@@ -4,7 +4,6 @@ What is kept is copied as it is stored: nothing is rescaled. Indices are written
 so that the order of importance can be kept; the logits do not depend on it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.progress import Progress
 from espalier.errors import InputError
 from espalier.models.adapter import Architecture
@@ -74,7 +74,7 @@ def restructure(
             steps.advance()
     writer.finish()
     copy_companions(parent, output)
-    write_text(output / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_text(output / CONFIG, to_json(config, indent=2) + "\n")
 
 
 def restructured_config(

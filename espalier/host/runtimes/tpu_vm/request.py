@@ -1,12 +1,12 @@
 """The queued resource that is asked for: names, labels, and the request itself."""
 
 import hashlib
-import json
 import re
 import uuid
 from datetime import datetime
 from typing import Any
 
+from espalier.contract.json_text import to_json
 from espalier.host.runtimes.tpu_vm.options import Wanted
 
 LABELS = {"espalier": "managed"}
@@ -62,7 +62,7 @@ def shown(request: Any) -> str:
     """The request as DRY_RUN=1 prints it, without the script and what is empty."""
     said = type(request).to_dict(request, use_integers_for_enums=False)
     said["queued_resource"]["tpu"]["node_spec"][0]["node"]["metadata"] = {"startup-script": "below"}
-    return json.dumps(_filled(said), indent=1)
+    return to_json(_filled(said), indent=1)
 
 
 def _filled(value: Any) -> Any:
