@@ -77,7 +77,7 @@ def check_content(directory: Path) -> None:
         InputError: its weights are quantized, its names are those of a wrapped model, its head is
             another one than config.json says, or it cannot be read.
     """
-    entries, config = locate(directory), read_config(directory)
+    config, entries = read_config(directory), locate(directory)
     _check_quantized(directory, config, entries)
     check_names(directory, entries)
     tied = tied_by(config)
