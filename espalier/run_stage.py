@@ -13,8 +13,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -34,16 +35,21 @@ from espalier.contract.manifest import (
     Manifest,
     RunSpec,
     content_digest,
+    pruning_of,
     record_files,
     write_manifest,
 )
 from espalier.contract.measure import peak_memory
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
+from espalier.contract.pruned import Foreign
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
+
+MODELS = ("model", "teacher", "source")
+"""Roles of inputs whose weights a stage reads as a Hugging Face directory."""
 
 
 def main() -> None:
@@ -108,14 +114,43 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
     require_usable(stage, context.inputs)
     context.scratch.mkdir(exist_ok=True)
     parameters = stage.parameters.model_validate(spec.parameters)
+    checks, notes = _check_models(stage, context.inputs)
     outcome: Outcome = _imported(stage.entry)(context, parameters)
     return Made.of(
-        outcome,
+        replace(outcome, checks=checks | outcome.checks, notes=notes | outcome.notes),
         environment=describe_environment(spec.runtime, spec.device, spec.image.name),
         started=began.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=peak_memory(),
     )
+
+
+def _check_models(
+    stage: Stage, inputs: Mapping[str, Path]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Refuse a model that is not what its config.json says, before anything is computed.
+
+    What the result has to pass, the model has to pass first; in an image without torch, as much of
+    that as its tensors' names and heads show. An evaluation loads the stock model, of any family.
+
+    Returns:
+        checks and notes for the manifest.
+    """
+    from espalier.models.content import check_content, dtype_note
+
+    checks, notes = {}, {}
+    for role in MODELS:
+        path = inputs.get(role)
+        if path is None or not path.is_dir() or isinstance(pruning_of(path), Foreign):
+            continue
+        check_content(path)
+        if stage.verb != "eval" and stage.checked_in is None:
+            from espalier.models.gates import check_parent
+
+            checks[role] = check_parent(path)
+        if (note := dtype_note(path)) is not None:
+            notes[f"{role}_dtype"] = note
+    return {"inputs": checks} if checks else {}, notes
 
 
 def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) -> None:

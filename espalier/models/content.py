@@ -4,12 +4,14 @@ Read from headers alone, but for a head of its own that config.json ties to the 
 are compared.
 """
 
+import json
 import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.files import write_text
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import ITEM_BYTES, TensorEntry
 from espalier.models.checkpoint.locate import locate
@@ -18,6 +20,9 @@ from espalier.models.shapes import SUPPORTED, read_config
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What weights may be stored as, and what config.json calls it."""
 ELEMENTS_AT_ONCE = 1 << 18
+
+MATRIX = "model.layers.0.self_attn.q_proj.weight"
+"""In whose dtype the layers compute."""
 
 WRAPPERS = (
     (
@@ -85,6 +90,22 @@ def check_content(directory: Path) -> None:
         check_head(directory, entries, tied=tied)
 
 
+def correct_dtype(directory: Path) -> str | None:
+    """Where config.json states another dtype than the weights have, let it state theirs.
+
+    Returns:
+        what was corrected.
+
+    Raises:
+        InputError: it is absent, or no checkpoint.
+    """
+    note = dtype_note(directory)
+    if note is not None:
+        text = json.dumps(config_as_stored(directory), indent=2) + "\n"
+        write_text(directory / "config.json", text)
+    return note
+
+
 def check_names(directory: Path, names: Iterable[str]) -> None:
     """Refuse names that compilers, adapters and trainers give to weights.
 
@@ -133,7 +154,12 @@ def check_head(directory: Path, entries: Mapping[str, TensorEntry], *, tied: boo
 
 
 def stored_dtype(entries: Mapping[str, TensorEntry]) -> str | None:
-    """The dtype of most weights, as config.json writes it; None where none are floats."""
+    """The dtype of the layers' matrices, as config.json writes it, or of most weights.
+
+    None where none are floats.
+    """
+    if (matrix := entries.get(MATRIX)) is not None and matrix.dtype in FLOATS:
+        return FLOATS[matrix.dtype]
     sizes: dict[str, int] = {}
     for entry in entries.values():
         if entry.dtype in FLOATS:
@@ -145,6 +171,18 @@ def stated_dtype(config: Mapping[str, Any]) -> str | None:
     """What config.json says its weights are; None where it says nothing."""
     stated = config.get("dtype") or config.get("torch_dtype")
     return None if stated is None else str(stated).removeprefix("torch.")
+
+
+def dtype_note(directory: Path) -> str | None:
+    """One sentence where config.json states another dtype than its weights have.
+
+    Raises:
+        InputError: it is absent, or no checkpoint.
+    """
+    stored, stated = stored_dtype(locate(directory)), stated_dtype(read_config(directory))
+    if stored is None or stated in (None, stored):
+        return None
+    return f"config.json states {stated} and the weights are {stored}, which is what counts"
 
 
 def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from espalier.models.adapter import EMBEDDING, HEAD, Architecture, dtype_name
 from espalier.models.agreement import Agreement, compare_with_stock
 from espalier.models.checkpoint.census import Census
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.content import check_content, stated_dtype
+from espalier.models.content import check_content, stated_dtype, stored_dtype
 from espalier.models.decoder import Decoder, Layer
 from espalier.models.foreign import check_foreign, describe_foreign
 from espalier.models.padding import paddings
@@ -175,11 +175,11 @@ def _stored(architecture: Architecture, reader: CheckpointReader) -> list[str]:
 def _check_dtype(directory: Path, reader: CheckpointReader) -> None:
     config = read_config(directory)
     stated = stated_dtype(config)
-    matrix = next(e for name, e in reader.entries.items() if name.endswith("q_proj.weight"))
-    if stated not in (None, dtype_name(matrix.dtype)):
+    stored = stored_dtype(reader.entries)
+    if stated not in (None, stored):
         raise InputError(
-            f"config.json of {directory} states {stated} and the weights are "
-            f"{dtype_name(matrix.dtype)}; make them agree."
+            f"config.json of {directory} states {stated} and the weights are {stored}; make them "
+            "agree."
         )
 
 

@@ -5,7 +5,7 @@ import shutil
 from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.models.gates import check_parent
+from espalier.models.content import correct_dtype
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
 
@@ -17,7 +17,6 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         InputError: the directory is no checkpoint that the contract allows.
     """
     source = context.inputs["source"]
-    check_parent(source)
     files = sorted({path for part in PARTS for path in source.glob(part) if path.is_file()})
     with context.progress.steps("adopt", total=len(files)) as steps:
         for path in files:
@@ -26,4 +25,5 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
             with replacing(context.output / path.name) as temporary:
                 shutil.copyfile(path, temporary)
             steps.advance(file=path.name)
+    correct_dtype(context.output)
     return Outcome(notes={"adopted_from": source.name})

@@ -25,8 +25,8 @@ def copy_config(source: Path, target: Path, dtype: str) -> None:
     """Copy config.json, byte for byte unless it names another dtype than the weights' `dtype`."""
     content = (source / CONFIG).read_bytes()
     config = json.loads(content)
-    key = "dtype" if "dtype" in config else "torch_dtype"
-    if config.get(key) != dtype:
-        config[key] = dtype
+    keys = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]
+    if any(config.get(key) != dtype for key in keys):
+        config.update(dict.fromkeys(keys, dtype))
         content = (json.dumps(config, indent=2) + "\n").encode()
     write_bytes(target / CONFIG, content)
