@@ -157,6 +157,11 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
     """Check what was made; the manifest, written last, says that it is complete."""
     outcome, output = made.as_outcome(), context.output
     parameters = stage.parameters.model_validate(spec.parameters)
+    notes = outcome.notes
+    if stage.section == "models":
+        from espalier.models.content import correct_dtype
+
+        notes = notes | ({"dtype": note} if (note := correct_dtype(output)) else {})
     model, checks = _gate(stage, context, outcome)
     shutil.rmtree(context.scratch, ignore_errors=True)
     files = record_files(output)
@@ -181,7 +186,7 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
         ledger=_ledger(stage, spec, context, model, outcome),
         data=outcome.data,
         checks={**outcome.checks, **checks},
-        notes=outcome.notes,
+        notes=notes,
         environment=made.environment,
         timing={"started": made.started, "seconds": made.seconds},
         peak_memory_bytes=made.peak_memory_bytes,

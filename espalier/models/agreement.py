@@ -128,11 +128,10 @@ def _side_by_side(decoder: Decoder, ids: Tensor, visit: Visit, layers: int) -> A
     for place in stock.layers:
         place.register_forward_pre_hook(fill)
         place.register_forward_hook(empty)
-    stock.norm = architecture.final_norm(decoder.reader, decoder.dtype)
+    stock.norm = nn.Identity()  # the one of the walk is the stock one, and read once for both
     with products(decoder.kernel):
-        normed = stock(inputs_embeds=hidden, use_cache=False, return_dict=True).last_hidden_state
-        both = torch.cat([decoder.normed(walked[0]), normed])  # [2, T, H]
-        logits = architecture.logits(decoder.reader, both)
+        output = stock(inputs_embeds=hidden, use_cache=False, return_dict=True)
+    logits = decoder.logits(torch.cat([walked[0], output.last_hidden_state]))  # [2, T, V]
     difference = _difference(decoder, logits[0], logits[1], decoder.dtype)
     return Agreement(_loss(logits[0], ids), difference, layers, "layer by layer, as stored")
 

@@ -219,10 +219,8 @@ def _check_quantized(
 
 def _quantized(entries: Mapping[str, TensorEntry]) -> Iterator[str]:
     """What is quantized and how, of every tensor that shows it."""
-    for name in entries:
-        for kind, ending in _QUANTIZED:
-            if ending.search(name):
-                yield f"{kind}: {name}"
+    for kind, ending in _QUANTIZED:
+        yield from (f"{kind}: {name}" for name in entries if ending.search(name))
     for name, entry in entries.items():
         if entry.dtype not in FLOATS and not BUFFERS.search(name):
             yield f"{name} is stored as {entry.dtype}"

@@ -5,7 +5,6 @@ import shutil
 from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.models.content import correct_dtype
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
 
@@ -25,5 +24,4 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
             with replacing(context.output / path.name) as temporary:
                 shutil.copyfile(path, temporary)
             steps.advance(file=path.name)
-    correct_dtype(context.output)
     return Outcome(notes={"adopted_from": source.name})

@@ -6,7 +6,6 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.models.aliases import resolve_model
-from espalier.models.content import correct_dtype
 from inputs.fetch.cache import keep_cache_in
 from inputs.fetch.spec import FetchParameters
 
@@ -56,13 +55,11 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     files = wanted(repository.files, source.hub_id)
     context.progress.say(f"fetching {source.hub_id}@{repository.commit}: {len(files)} files")
     download(repository, files, context.output)
-    corrected = correct_dtype(context.output)
     return Outcome(
         notes={
             "hub_id": source.hub_id,
             "revision": source.revision,
             "commit": repository.commit,
             "pretraining_tokens": source.pretraining_tokens,
-            **({"model_dtype": corrected} if corrected else {}),
         }
     )
