@@ -8,7 +8,6 @@ Shapes: B samples, T tokens, H hidden, V vocabulary.
 
 import copy
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.errors import InputError
+from espalier.models.checkpoint.locate import BUFFERS
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
 from espalier.models.shapes import DTYPE_BYTES, Shapes, read_config
 from espalier.models.stock import stock_config, stock_model
@@ -26,8 +26,6 @@ from espalier.models.stock import stock_config, stock_model
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
-OBSOLETE = re.compile(r"rotary_emb\.\w+$")
-"""Tables that early Llama checkpoints store and no stock model reads."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +119,7 @@ class Architecture:
                     f"{name} is stored as {entry.dtype}; weights must be float32, bfloat16 or "
                     "float16."
                 )
-        unknown = [n for n in reader.entries if n not in expected and not OBSOLETE.search(n)]
+        unknown = [n for n in reader.entries if n not in expected and not BUFFERS.search(n)]
         if unknown:
             raise InputError(
                 f"{reader.directory} holds {unknown[0]}, which a stock "

@@ -14,7 +14,7 @@ from typing import Any
 from espalier.contract.files import write_text
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import ITEM_BYTES, TensorEntry
-from espalier.models.checkpoint.locate import locate
+from espalier.models.checkpoint.locate import BUFFERS, locate
 from espalier.models.shapes import SUPPORTED, read_config
 
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -66,10 +66,6 @@ QUANTIZED = (
     ("scaled", r"((weight|input|output)_scales?|[kv]_scale|scale_weight|scale_input)"),
 )
 """Endings of names that only quantized weights have."""
-BUFFERS = re.compile(
-    r"(position_ids|masked_bias|attn\.bias|attention\.bias|num_batches_tracked|rotary_emb\.\w+)$"
-)
-"""What some families store beside their weights, and read from no file."""
 HEADS = re.compile(r"(^|\.)(lm_head|embed_out)\.weight$")
 EMBEDDINGS = re.compile(r"(^|\.)(embed_tokens|wte|word_embeddings|embed_in)\.weight$")
 _QUANTIZED = [(kind, re.compile(rf"(^|\.){ending}$")) for kind, ending in QUANTIZED]

@@ -12,8 +12,8 @@ from typing import Any
 import transformers
 
 from espalier.errors import InputError
-from espalier.models.checkpoint.locate import locate
-from espalier.models.content import BUFFERS, check_content, check_head, stored_dtype
+from espalier.models.checkpoint.locate import BUFFERS, locate
+from espalier.models.content import check_content, check_head, stored_dtype
 from espalier.models.stock import quick_imports, without_requests
 
 DTYPE = "dtype" if int(transformers.__version__.split(".")[0]) >= 5 else "torch_dtype"

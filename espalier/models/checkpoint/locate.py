@@ -2,14 +2,20 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import TensorEntry, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-NUMBERED = re.compile(r"-\d+-of-(\d+)\.safetensors$")
+BUFFERS = re.compile(
+    r"(position_ids|masked_bias|attn\.bias|attention\.bias|num_batches_tracked|rotary_emb\.\w+)$"
+)
+"""What some families store beside their weights, and stock models read from no file."""
+NUMBERED = re.compile(r"^(.*)-\d+-of-(\d+)\.safetensors$")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -52,39 +58,26 @@ def _indexed(directory: Path) -> dict[str, TensorEntry]:
         if name not in headers[file]:
             raise InputError(f"{index} places {name} in {file}, which does not hold it.")
         entries[name] = headers[file][name]
-    _add_unlisted(index, entries, headers)
-    _check_strays(index, entries, set(headers))
+    _check_unlisted(index, entries, headers)
     return entries
 
 
-def _add_unlisted(
-    index: Path, entries: dict[str, TensorEntry], headers: dict[str, dict[str, TensorEntry]]
+def _check_unlisted(
+    index: Path, entries: Mapping[str, TensorEntry], headers: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """What lies in the index's files and is not listed there is found, as transformers finds it.
+    """Refuse weights that lie in the index's files, or in others of their number, unlisted.
 
-    Raises:
-        InputError: two files hold it.
+    Some versions of transformers load them, and others give random ones in their place.
     """
-    listed = set(entries)
-    for file, header in headers.items():
-        for name in header.keys() - listed:
-            if name in entries:
-                raise InputError(
-                    f"{index} does not list {name}, which {entries[name].file.name} and {file} "
-                    "both hold; fetch the checkpoint again."
-                )
-            entries[name] = header[name]
-
-
-def _check_strays(index: Path, entries: dict[str, TensorEntry], files: set[str]) -> None:
-    """Refuse a numbered file that the index forgets, where it holds what no other does."""
-    of = {match[1] for file in files if (match := NUMBERED.search(file))}
+    series = {match.groups() for file in headers if (match := NUMBERED.search(file))}
     for path in sorted(index.parent.glob("*.safetensors")):
         match = NUMBERED.search(path.name)
-        if path.name in files or match is None or match[1] not in of:
+        if path.name not in headers and (match is None or match.groups() not in series):
             continue
-        if missing := sorted(read_header(path).keys() - entries.keys()):
+        names = headers.get(path.name) or read_header(path)
+        unlisted = sorted(n for n in names if n not in entries and not BUFFERS.search(n))
+        if unlisted:
             raise InputError(
-                f"{index} does not list {path.name}, which holds {missing[0]}; fetch the index "
-                "again."
+                f"{index} does not list {unlisted[0]}, which {path.name} holds; fetch the index "
+                "again, or add the tensor to its weight_map."
             )
