@@ -342,7 +342,7 @@ def test_a_file_that_the_index_forgets_is_named(tmp_path: Path) -> None:
     kept = {n: f for n, f in index["weight_map"].items() if f.startswith("model-00001")}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index | {"weight_map": kept}))
     shutil.copyfile(tmp_path / "model-00002-of-00002.safetensors", tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match="does not list .*which model-00002-of-00002"):
+    with pytest.raises(InputError, match=r"does not list .*which model-00002-of-00002"):
         check_parent(tmp_path)
 
 
