@@ -18,7 +18,9 @@ from espalier.contract.discovery import stage_named, stages
 from espalier.contract.manifest import recorded_checks
 from espalier.contract.pattern import Pattern
 from espalier.contract.progress import Progress
+from espalier.contract.store import Store
 from espalier.errors import InputError
+from espalier.host.commands.planning import known
 from espalier.models import agreement
 from espalier.models.checkpoint.locate import locate
 from espalier.models.content import check_content, config_as_stored, dtype_note, stated_dtype
@@ -145,6 +147,21 @@ def test_every_stage_refuses_before_it_begins(kind: str, tmp_path: Path) -> None
                 _check_models(stage, {role: directory})
     with pytest.raises(InputError, match=sentence):
         load_stock(directory)
+
+
+@pytest.mark.parametrize("kind", ["compiled", "no head", "another head", "gptq"])
+@pytest.mark.parametrize("planned", ["plan-gpu", "plan-tpu"])
+def test_a_plan_refuses_what_the_training_would(kind: str, planned: str, tmp_path: Path) -> None:
+    make, sentence = REFUSED[kind]
+    directory = make(tmp_path / "model")
+    with pytest.raises(InputError, match=sentence):
+        known(stage_named(planned), Store(tmp_path), str(directory))
+
+
+def test_a_plan_takes_the_dtype_of_the_weights(tmp_path: Path) -> None:
+    directory = SOUND["another dtype"](tmp_path / "model")
+    found = known(stage_named("plan-gpu"), Store(tmp_path), str(directory))
+    assert found.config["torch_dtype"] == found.config["dtype"] == "float32"
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], Path], str]] = {
