@@ -139,7 +139,8 @@ def known(stage: Stage, store: Store, name: str) -> Known:
     found = _found(store, name)
     require_kind(stage, found.name, found.pruned)
     Shapes.of(found.config)
-    if found.directory is None or isinstance(found.pruned, Foreign):
+    weights = found.directory is not None and any(found.directory.glob("*.safetensors"))
+    if found.directory is None or not weights or isinstance(found.pruned, Foreign):
         return found
     check_content(found.directory)
     return replace(found, config=config_as_stored(found.directory))
