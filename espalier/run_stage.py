@@ -13,8 +13,9 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -34,18 +35,23 @@ from espalier.contract.manifest import (
     Manifest,
     RunSpec,
     content_digest,
+    pruning_of,
     record_files,
     write_manifest,
 )
 from espalier.contract.measure import peak_memory
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
+from espalier.contract.pruned import Foreign
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.models.cost import entries
 from espalier.models.shapes import Shapes, config_notes, is_model, read_config
+
+MODELS = ("model", "teacher", "source")
+"""Roles of inputs whose weights a stage reads as a Hugging Face directory."""
 
 
 def main() -> None:
@@ -110,9 +116,10 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
     require_usable(stage, context.inputs)
     context.scratch.mkdir(exist_ok=True)
     parameters = stage.parameters.model_validate(spec.parameters)
+    checks, notes = _check_models(stage, context.inputs)
     outcome: Outcome = _imported(stage.entry)(context, parameters)
     return Made.of(
-        outcome,
+        replace(outcome, checks=checks | outcome.checks, notes=notes | outcome.notes),
         environment=describe_environment(spec.runtime, spec.device, spec.image.name),
         started=began.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - clock, 3),
@@ -120,10 +127,43 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
     )
 
 
+def _check_models(
+    stage: Stage, inputs: Mapping[str, Path]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Refuse a model that is not what its config.json says, before anything is computed.
+
+    What the result has to pass, the model has to pass first; in an image without torch, as much of
+    that as its tensors' names and heads show. An evaluation loads the stock model, of any family.
+
+    Returns:
+        checks and notes for the manifest.
+    """
+    from espalier.models.content import check_content, dtype_note
+
+    checks, notes = {}, {}
+    for role in MODELS:
+        path = inputs.get(role)
+        if path is None or not path.is_dir() or isinstance(pruning_of(path), Foreign):
+            continue
+        check_content(path)
+        if stage.verb != "eval" and stage.checked_in is None:
+            from espalier.models.gates import check_parent
+
+            checks[role] = check_parent(path)
+        if (note := dtype_note(path)) is not None:
+            notes[f"{role}_dtype"] = note
+    return {"inputs": checks} if checks else {}, notes
+
+
 def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) -> None:
     """Check what was made; the manifest, written last, says that it is complete."""
     outcome, output = made.as_outcome(), context.output
     parameters = stage.parameters.model_validate(spec.parameters)
+    notes = outcome.notes
+    if stage.section == "models":
+        from espalier.models.content import correct_dtype
+
+        notes = notes | ({"dtype": note} if (note := correct_dtype(output)) else {})
     model, checks = _gate(stage, context, outcome)
     shutil.rmtree(context.scratch, ignore_errors=True)
     files = record_files(output)
@@ -148,7 +188,7 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
         ledger=_ledger(stage, spec, context, model, outcome),
         data=outcome.data,
         checks={**outcome.checks, **checks},
-        notes={**_input_notes(context), **outcome.notes},
+        notes={**_input_notes(context), **notes},
         environment=made.environment,
         timing={"started": made.started, "seconds": made.seconds},
         peak_memory_bytes=made.peak_memory_bytes,

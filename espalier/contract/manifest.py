@@ -164,6 +164,20 @@ def pruning_of(checkpoint: Path) -> Pruned | None:
     return read_manifest(checkpoint).pruning if (checkpoint / MANIFEST).is_file() else None
 
 
+def recorded_checks(directory: Path) -> dict[str, Any]:
+    """The checks that its manifest records, where its files still are what that says."""
+    if not (directory / MANIFEST).is_file():
+        return {}
+    manifest = read_manifest(directory)
+    changed = any(
+        not (path := directory / file.path).is_file()
+        or path.stat().st_size != file.size
+        or (file.path == "config.json" and file_sha256(path) != file.sha256)
+        for file in manifest.files
+    )
+    return {} if changed else manifest.checks
+
+
 def published_name(directory: Path, otherwise: str) -> str:
     """What the store calls an artifact, which a stage may see by another path."""
     return read_manifest(directory).name if (directory / MANIFEST).is_file() else otherwise

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from espalier.contract.json_text import to_json
 from espalier.errors import InputError
+from espalier.models.checkpoint.locate import BUFFERS
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
 from espalier.models.shapes import DTYPE_BYTES, Shapes, read_config
 from espalier.models.stock import stock_config, stock_model
@@ -26,8 +27,6 @@ from espalier.models.stock import stock_config, stock_model
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
 HEAD = "lm_head.weight"
-OBSOLETE = "rotary_emb.inv_freq"
-"""A buffer that early Llama checkpoints store and no stock model reads."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,16 @@ class Architecture:
         """Every tensor the stock model reads, tied ones included, with its shape."""
         return {name: tuple(t.shape) for name, t in self._skeleton.state_dict().items()}
 
+    def empty_decoder(self, layers: int) -> nn.Module:
+        """The stock decoder without memory, with its first `layers` layers and rotary tables."""
+        decoder = copy.deepcopy(self._skeleton.model)
+        decoder.config = copy.deepcopy(self.config)
+        decoder.config.num_hidden_layers = layers
+        decoder.layers = decoder.layers[:layers]
+        if (rotary := getattr(decoder, "rotary_emb", None)) is not None:
+            decoder.rotary_emb = type(rotary)(config=self.config)
+        return decoder
+
     def layer_tensor_names(self, layer: int) -> list[str]:
         """The full names of one layer's tensors."""
         return [_prefix(layer) + name for name in self._skeleton.model.layers[layer].state_dict()]
@@ -111,7 +120,7 @@ class Architecture:
                     f"{name} is stored as {entry.dtype}; weights must be float32, bfloat16 or "
                     "float16."
                 )
-        unknown = [n for n in reader.entries if n not in expected and not n.endswith(OBSOLETE)]
+        unknown = [n for n in reader.entries if n not in expected and not BUFFERS.search(n)]
         if unknown:
             raise InputError(
                 f"{reader.directory} holds {unknown[0]}, which a stock "

@@ -5,34 +5,57 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import transformers
+from torch import Tensor
 
+from espalier.contract.manifest import recorded_checks
 from espalier.contract.pattern import Pattern
 from espalier.contract.pruned import Foreign, Masked, Padded, Pruned, Sizes, Uniform
 from espalier.errors import InputError
 from espalier.models.adapter import EMBEDDING, HEAD, Architecture, dtype_name
+from espalier.models.agreement import Agreement, compare_with_stock
 from espalier.models.checkpoint.census import Census
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.decoder import Decoder
+from espalier.models.content import check_content, stated_dtype, stored_dtype
+from espalier.models.decoder import Decoder, Layer
 from espalier.models.foreign import check_foreign, describe_foreign
 from espalier.models.padding import paddings
 from espalier.models.shapes import Shapes, read_config
 from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
 
 SPARSITY_TOLERANCE = 0.005
-PROBE_TOKENS = 16
+AGREEMENT = "stock_logits"
+"""What a manifest's checks call the comparison with the stock model."""
+REREAD_BYTES = 4 << 30
 
 
-def check_parent(directory: Path) -> None:
-    """Refuse, from headers and small files alone, a model that no stage should start from.
+def check_parent(directory: Path) -> dict[str, Any]:
+    """Refuse a model that no stage should start from: what its result would have to pass, it does.
+
+    Every weight is read once, unless its manifest has it that this was done.
+
+    Returns:
+        what was found, for the manifest's checks.
 
     Raises:
-        InputError: unsupported family, no or damaged safetensors, tensors missing or of other
-            shapes than config.json says, or a tokenizer that does not fit the embedding.
+        InputError: unsupported family, no or damaged safetensors, tensors missing, quantized or of
+            other names or shapes than config.json says, another head, NaN or infinite weights or
+            loss, logits that are not the stock model's, or a tokenizer that does not fit the
+            embedding.
     """
+    check_content(directory)
     architecture = Architecture.of(directory)
     architecture.check(CheckpointReader(directory))
     check_tokenizer(directory, architecture.shapes.vocabulary)
+    recorded = recorded_checks(directory).get(AGREEMENT) or {}
+    if recorded.get("transformers") == transformers.__version__:
+        return {AGREEMENT: recorded}
+    decoder = Decoder(directory)
+    found = compare_with_stock(decoder, layers=_few_layers(decoder) if recorded else None)
+    _check_loss(directory, found, decoder)
+    if not recorded:
+        _read_embedding(decoder)
+    return {AGREEMENT: found.record()}
 
 
 def check_checkpoint(
@@ -62,8 +85,8 @@ def check_checkpoint(
     check_tokenizer(directory, architecture.shapes.vocabulary)
     _check_dtype(directory, census)
     pattern = pruning.mask_pattern if isinstance(pruning, Masked) else Pattern()
-    with torch.inference_mode():
-        loss = _probe(decoder, pattern)
+    found = compare_with_stock(decoder, visit=lambda layer: _check_layer(layer, decoder, pattern))
+    _read_embedding(decoder)
     achieved = _sparsity(architecture, census)
     match pruning:
         case Masked():
@@ -73,8 +96,7 @@ def check_checkpoint(
         case Padded():
             _check_sizes(directory, architecture.shapes, pruning.after)
             _check_padding(architecture, census, pruning)
-    if not math.isfinite(loss):
-        raise InputError(f"{directory} gives a loss of {loss}; nothing is published.")
+    _check_loss(directory, found, decoder)
     return {
         "index_complete": True,
         "shapes_agree": True,
@@ -82,7 +104,8 @@ def check_checkpoint(
         "tokenizer_fits": True,
         "sparsity": achieved,
         "pattern_exact": str(pattern) if pattern.structured else None,
-        "probe_loss": round(loss, 4),
+        "probe_loss": round(found.loss, 4),
+        AGREEMENT: found.record(),
     }
 
 
@@ -152,12 +175,12 @@ def _stored(architecture: Architecture, reader: CheckpointReader) -> list[str]:
 
 def _check_dtype(directory: Path, reader: CheckpointReader) -> None:
     config = read_config(directory)
-    stated = config.get("dtype") or config.get("torch_dtype")
-    matrix = next(e for name, e in reader.entries.items() if name.endswith("q_proj.weight"))
-    if stated not in (None, dtype_name(matrix.dtype)):
+    stated = stated_dtype(config)
+    stored = stored_dtype(reader.entries)
+    if stated not in (None, stored):
         raise InputError(
-            f"config.json of {directory} states {stated} and the weights are "
-            f"{dtype_name(matrix.dtype)}; make them agree."
+            f"config.json of {directory} states {stated} and the weights are {stored}; make them "
+            "agree."
         )
 
 
@@ -197,22 +220,33 @@ def _check_sizes(directory: Path, shapes: Shapes, target: Sizes) -> None:
             )
 
 
-def _probe(decoder: Decoder, pattern: Pattern) -> float:
-    """The loss on a few tokens; every tensor is read once, and so checked and counted."""
-    shapes, reader = decoder.architecture.shapes, decoder.reader
-    count = min(PROBE_TOKENS, shapes.positions)
-    ids = (torch.arange(count) * 7 % shapes.vocabulary)[None]  # [1, T]
-    hidden = decoder.embed(ids)
-    for layer in decoder.layers():
-        for name in shapes.matrices:
-            weight = layer.module.get_submodule(name).weight
-            _check_groups(f"model.layers.{layer.number}.{name}.weight", weight, pattern)
-        hidden = layer.run(hidden)
-    logits = decoder.logits(hidden)[0].float()  # [T, V]
-    if decoder.architecture.head_name(reader) == HEAD:
-        for _ in reader.blocks(EMBEDDING):
-            pass  # reading is checking
-    return float(nn.functional.cross_entropy(logits[:-1], ids[0, 1:]))
+def _check_layer(layer: Layer, decoder: Decoder, pattern: Pattern) -> None:
+    for name in decoder.architecture.shapes.matrices:
+        weight = layer.module.get_submodule(name).weight
+        _check_groups(f"model.layers.{layer.number}.{name}.weight", weight, pattern)
+
+
+def _check_loss(directory: Path, found: Agreement, decoder: Decoder) -> None:
+    if not math.isfinite(found.loss):
+        dtype = str(decoder.dtype).removeprefix("torch.")
+        raise InputError(
+            f"{directory} gives a loss of {found.loss} in {dtype}: it is damaged, or its "
+            "activations overflow; give bfloat16 or float32 weights."
+        )
+
+
+def _read_embedding(decoder: Decoder) -> None:
+    """Where it is no head, the walk has read a few of its rows alone; reading is checking."""
+    if decoder.architecture.head_name(decoder.reader) == HEAD:
+        for _ in decoder.reader.blocks(EMBEDDING):
+            pass
+
+
+def _few_layers(decoder: Decoder) -> int:
+    """As many as a second read of a large checkpoint is worth, whose weights are known."""
+    entries, names = decoder.reader.entries, decoder.architecture.layer_tensor_names(0)
+    layer = sum(entries[name].nbytes for name in names)
+    return max(1, min(decoder.num_layers, REREAD_BYTES // layer))
 
 
 def _sparsity(architecture: Architecture, census: Census) -> float:

@@ -12,6 +12,12 @@ from espalier.errors import EnvironmentFailure, InputError
 
 UNNEEDED = ("sklearn", "scipy")
 """What transformers imports where it is there, for losses of detectors and assisted generation."""
+REQUESTS = (
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+    "_attn_implementation_autoset", "output_attentions", "output_hidden_states", "return_dict",
+    "torchscript",
+)  # fmt: skip
+"""Keys of a config.json that ask for a kernel or for more outputs, and are no part of a model."""
 
 
 def stock_config(raw: Mapping[str, Any]) -> Any:
@@ -24,10 +30,11 @@ def stock_config(raw: Mapping[str, Any]) -> Any:
     import transformers
 
     major = int(transformers.__version__.split(".")[0])
-    settings = _rope_as_before_5(raw) if major < 5 else dict(raw)
+    plain = {key: value for key, value in raw.items() if key not in REQUESTS}
+    settings = _rope_as_before_5(plain) if major < 5 else plain
     family = settings.pop("model_type")
     try:
-        with _quick_imports():
+        with quick_imports():
             return transformers.AutoConfig.for_model(family, **settings)
     except ValueError as error:
         if "model identifier" in str(error):
@@ -42,7 +49,7 @@ def stock_config(raw: Mapping[str, Any]) -> Any:
 
 def stock_model(config: Any) -> Any:
     """The stock causal language model of a configuration object, with new weights."""
-    with _quick_imports():
+    with quick_imports():
         from transformers import AutoModelForCausalLM
 
         return AutoModelForCausalLM.from_config(
@@ -50,8 +57,19 @@ def stock_model(config: Any) -> Any:
         )
 
 
+def without_requests(config: Any) -> Any:
+    """A configuration object that asks for no kernel, and for no outputs beside the logits."""
+    nested = (getattr(config, name, None) for name in getattr(config, "sub_configs", ()))
+    for part in (config, *(part for part in nested if part is not None)):
+        part._attn_implementation = None
+        part._attn_implementation_internal = None
+        part.return_dict = True
+        part.output_attentions = part.output_hidden_states = False
+    return config
+
+
 @contextmanager
-def _quick_imports() -> Iterator[None]:
+def quick_imports() -> Iterator[None]:
     """Import without what is not used here: it would take as long as the rest."""
     import transformers.utils
     from transformers.utils import import_utils

@@ -8,7 +8,6 @@ from espalier.contract.pattern import Pattern
 from espalier.contract.pruned import Masked
 from espalier.contract.stage import Outcome, StageContext
 from espalier.models.found_zeros import FoundZeros, found_masked
-from espalier.models.gates import check_parent
 from inputs.adopt.spec import AdoptParameters
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
@@ -22,7 +21,6 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     """
     assert isinstance(parameters, AdoptParameters)  # noqa: S101
     source = context.inputs["source"]
-    check_parent(source)
     files = sorted({path for part in PARTS for path in source.glob(part) if path.is_file()})
     with context.progress.steps("adopt", total=len(files)) as steps:
         for path in files:

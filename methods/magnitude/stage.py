@@ -1,7 +1,6 @@
 """Magnitude pruning as a stage."""
 
 from espalier.contract.stage import Outcome, StageContext
-from espalier.models.gates import check_parent
 from espalier.pruning.masked.stream import PruningJob, prune_checkpoint
 from espalier.pruning.parameters import SparsityParameters
 from methods.magnitude.algorithm import Magnitude
@@ -13,7 +12,6 @@ def run(context: StageContext, parameters: SparsityParameters) -> Outcome:
     Raises:
         InputError: the model or the pattern does not fit.
     """
-    check_parent(context.inputs["model"])
     pattern = parameters.mask_pattern
     job = PruningJob(Magnitude(pattern), pattern, parameters.sparsity)
     return Outcome(pruning=prune_checkpoint(context, job))

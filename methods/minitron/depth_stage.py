@@ -12,7 +12,6 @@ from espalier.data.windows import leading_windows
 from espalier.errors import InputError
 from espalier.figures import save
 from espalier.models.decoder import Decoder
-from espalier.models.gates import check_parent
 from espalier.models.tokenizer import load_tokenizer
 from espalier.pruning.depth.cuts import cuts_of, layer_runs
 from espalier.pruning.depth.measure import Answers, Sample, measure
@@ -30,7 +29,6 @@ def run(context: StageContext, parameters: DepthScoreParameters) -> Outcome:
         InputError: the model, the text, the task or the number of layers does not fit.
     """
     model = context.inputs["model"]
-    check_parent(model)
     decoder = Decoder(model, context.device)
     blocks = parameters.blocks(decoder.num_layers)
     perplexing = parameters.score == PERPLEXITY

@@ -10,7 +10,6 @@ import torch
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.figures import save
-from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.depth.depth_search import choose_block, order_of_removal
 from espalier.pruning.scores import read_scores, write_scores
@@ -35,7 +34,6 @@ def run(context: StageContext, parameters: ShapeParameters) -> Outcome:
         InputError: the model, the scores or the sizes do not fit.
     """
     model = context.inputs["model"]
-    check_parent(model)
     parent = Shapes.of(read_config(model))
     target = parameters.target(parent)
     dropped: list[int] = []

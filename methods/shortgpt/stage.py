@@ -2,7 +2,6 @@
 
 from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
-from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import read_scores, write_scores
 from espalier.pruning.structured.record import uniform
@@ -19,7 +18,6 @@ def run(context: StageContext, parameters: ShortGPTParameters) -> Outcome:
         InputError: the model, the scores or the number of layers does not fit.
     """
     model = context.inputs["model"]
-    check_parent(model)
     parent = Shapes.of(read_config(model))
     target = parameters.target(parent)
     scores = read_scores(context.inputs["scores"], "block-influence", model)

@@ -1,17 +1,18 @@
 """From a Hugging Face directory to MaxText's checkpoint, a tensor at a time."""
 
-from espalier.contract.files import write_bytes
 from espalier.contract.manifest import pruning_of
 from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Outcome, StageContext
-from espalier.models.checkpoint.companions import CONFIG, copy_companions
-from espalier.models.shapes import Shapes, read_config
+from espalier.models.checkpoint.companions import copy_companions, copy_config
+from espalier.models.content import config_as_stored
+from espalier.models.shapes import Shapes
 from training.conversion.orbax import abstract_weights, model_of, save
 from training.conversion.spec import ToMaxTextParameters
 from training.maxtext_model.checkpoint import StoredWeights
 from training.maxtext_model.devices import devices_of
 from training.maxtext_model.probe import probe
+from training.maxtext_model.shape import stored_dtype
 from training.tpu_maxtext.job import hardware
 
 
@@ -19,7 +20,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Convert, and leave the converted model's logits to be compared with the source's."""
     assert isinstance(parameters, ToMaxTextParameters)  # noqa: S101
     source, scanned = context.inputs["model"], parameters.scan
-    config = read_config(source)
+    config = config_as_stored(source)
     with devices_of("cpu", Processes()):
         stored = StoredWeights(source, Shapes.of(config), scanned=scanned)
         wanted = abstract_weights(model_of(config, scanned=scanned))
@@ -31,5 +32,5 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         save(arrays, context.output, config, scanned=scanned)
         probe(config, arrays, context.scratch, {**hardware("cpu"), "scan_layers": scanned})
     copy_companions(source, context.output)
-    write_bytes(context.output / CONFIG, (source / CONFIG).read_bytes())
+    copy_config(source, context.output, stored_dtype(config))
     return Outcome(pruning=pruning_of(source))

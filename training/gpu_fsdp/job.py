@@ -6,7 +6,6 @@ from pathlib import Path
 
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
-from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes, read_config
 from training.gpu_fsdp.loss import Weights
 from training.gpu_fsdp.spec import TrainingParameters
@@ -30,8 +29,6 @@ class FsdpRun(Run):
         """
         start, teacher = Start.of(parameters, inputs), inputs.get("teacher")
         data, shapes = TokenData(inputs["data"]), Shapes.of(start.config)
-        if start.checkpoint is not None:
-            check_parent(start.checkpoint)
         _check_data(data, start.tokenizer, shapes)
         seqlen = parameters.sequence_length(shapes.positions)
         if teacher is not None:
@@ -104,7 +101,6 @@ def _check_data(data: TokenData, tokenizer: Path, shapes: Shapes) -> None:
 def _check_teacher(
     parameters: TrainingParameters, teacher: Path, data: TokenData, shapes: Shapes, seqlen: int
 ) -> None:
-    check_parent(teacher)
     _check_data(data, teacher, Shapes.of(read_config(teacher)))
     check_distillation(parameters, Shapes.of(read_config(teacher)), shapes, seqlen)
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from espalier.models.checkpoint.reader import CheckpointReader, check_finite, read_entry
 from espalier.models.padding import Padding
+from espalier.models.stock import stock_config, stock_model
 from training.gpu_fsdp.batches import Sequences
 from training.gpu_fsdp.loss import Sums, Weights, summed_losses, taught_layers
 from training.gpu_fsdp.sparsity import local
@@ -98,12 +98,9 @@ def empty_model(config: Mapping[str, Any]) -> LanguageModel:
         for key, value in without_dropout(config).items()
         if key not in ("torch_dtype", "dtype")
     }
-    stock = AutoConfig.for_model(raw.pop("model_type"), **raw)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            stock, attn_implementation="sdpa", dtype=torch.float32
-        )
-    return LanguageModel(model.train())
+        model = stock_model(stock_config(raw))
+    return LanguageModel(model.to(torch.float32).train())
 
 
 def allocate(model: LanguageModel, device: str) -> None:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from espalier.contract.manifest import pruning_of
 from espalier.errors import InputError
+from espalier.models.content import config_as_stored
 from espalier.models.found_zeros import WORTH_SAYING, FoundZeros
-from espalier.models.shapes import DTYPE_BYTES, Shapes, config_file, read_config
+from espalier.models.shapes import DTYPE_BYTES, Shapes, config_file
 from training.protocol.budget import Budget
 from training.protocol.dropout import dropout_notice
 from training.protocol.parameters import ProtocolParameters
@@ -118,7 +119,7 @@ def _config(parameters: ProtocolParameters, inputs: Mapping[str, Path]) -> dict[
             raise InputError("ARCH is trained from scratch; leave CKPT out and give INIT=random.")
         config = config_file(architecture)
     elif checkpoint is not None:
-        config = read_config(checkpoint)
+        config = config_as_stored(checkpoint)
     else:
         raise InputError("nothing to train; give CKPT=<model>, or ARCH=<model or config.json>.")
     Shapes.of(config)

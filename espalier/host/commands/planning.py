@@ -1,18 +1,18 @@
 """`make plan-gpu` and `plan-tpu`: the words of a training that is planned and not started.
 
 A plan goes by shapes alone, of a config.json, of the store or of those that models.toml lists;
-nothing is fetched and no weights are read.
+nothing is fetched, and of weights no more is read than shows that the training would refuse them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.json_text import to_json
 from espalier.contract.manifest import pruning_of
-from espalier.contract.pruned import Masked, Padded, Pruned
+from espalier.contract.pruned import Foreign, Masked, Padded, Pruned
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.contract.usable import require_kind
@@ -22,6 +22,7 @@ from espalier.host.commands.training import TrainingCommand
 from espalier.host.draft import CONFIG, Draft
 from espalier.host.settings import read_settings, split_assignments
 from espalier.models.aliases import model_aliases
+from espalier.models.content import check_content, config_as_stored
 from espalier.models.shapes import Shapes, config_file, read_config
 
 
@@ -138,7 +139,11 @@ def known(stage: Stage, store: Store, name: str) -> Known:
     found = _found(store, name)
     require_kind(stage, found.name, found.pruned)
     Shapes.of(found.config)
-    return found
+    weights = found.directory is not None and any(found.directory.glob("*.safetensors"))
+    if found.directory is None or not weights or isinstance(found.pruned, Foreign):
+        return found
+    check_content(found.directory)
+    return replace(found, config=config_as_stored(found.directory))
 
 
 def _found(store: Store, name: str) -> Known:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from espalier.contract.files import write_bytes
 from espalier.contract.json_text import to_json
+from espalier.models.content import with_dtype
 from espalier.models.shapes import read_config
 
 CONFIG = "config.json"
@@ -29,8 +30,7 @@ def copy_config(source: Path, target: Path, dtype: str) -> None:
     That is another dtype than the weights' `dtype`, and what `read_config` corrects.
     """
     content = (source / CONFIG).read_bytes()
-    stated, config = json.loads(content), read_config(source)
-    config["dtype" if "dtype" in config else "torch_dtype"] = dtype
+    stated, config = json.loads(content), with_dtype(read_config(source), dtype)
     if config != stated:
         content = (to_json(config, indent=2) + "\n").encode()
     write_bytes(target / CONFIG, content)

@@ -81,7 +81,8 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     """Read and check the header of a safetensors file.
 
     Raises:
-        InputError: the file is absent, truncated or not safetensors.
+        InputError: the file is absent, truncated or not safetensors, or has a dtype that no
+            weights have.
     """
     try:
         size = file.stat().st_size
@@ -127,6 +128,10 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def _entry(name: str, value: dict[str, Any], file: Path, start: int) -> TensorEntry:
+    if isinstance(value["dtype"], str) and value["dtype"] not in ITEM_BYTES:
+        raise InputError(
+            f"{file} stores {name} as {value['dtype']}; give float32, bfloat16 or float16 weights."
+        )
     first, end = value["data_offsets"]
     shape = tuple(int(extent) for extent in value["shape"])
     nbytes = end - first

@@ -1,13 +1,21 @@
 """Where a Hugging Face directory keeps its tensors. Needs no torch."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import TensorEntry, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+BUFFERS = re.compile(
+    r"(position_ids|masked_bias|attn\.bias|attention\.bias|num_batches_tracked|rotary_emb\.\w+)$"
+)
+"""What some families store beside their weights, and stock models read from no file."""
+NUMBERED = re.compile(r"^(.*)-\d+-of-(\d+)\.safetensors$")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -50,4 +58,26 @@ def _indexed(directory: Path) -> dict[str, TensorEntry]:
         if name not in headers[file]:
             raise InputError(f"{index} places {name} in {file}, which does not hold it.")
         entries[name] = headers[file][name]
+    _check_unlisted(index, entries, headers)
     return entries
+
+
+def _check_unlisted(
+    index: Path, entries: Mapping[str, TensorEntry], headers: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse weights that lie in the index's files, or in others of their number, unlisted.
+
+    Some versions of transformers load them, and others give random ones in their place.
+    """
+    series = {match.groups() for file in headers if (match := NUMBERED.search(file))}
+    for path in sorted(index.parent.glob("*.safetensors")):
+        match = NUMBERED.search(path.name)
+        if path.name not in headers and (match is None or match.groups() not in series):
+            continue
+        names = headers.get(path.name) or read_header(path)
+        unlisted = sorted(n for n in names if n not in entries and not BUFFERS.search(n))
+        if unlisted:
+            raise InputError(
+                f"{index} does not list {unlisted[0]}, which {path.name} holds; fetch the index "
+                "again, or add the tensor to its weight_map."
+            )

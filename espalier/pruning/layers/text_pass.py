@@ -7,7 +7,6 @@ from typing import Any
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.windows import leading_windows
 from espalier.models.decoder import Decoder
-from espalier.models.gates import check_parent
 from espalier.models.shapes import Shapes
 from espalier.pruning.layers.one_pass import Observer, one_pass
 from espalier.pruning.parameters import ScoreParameters
@@ -45,7 +44,6 @@ def pass_over_text(
         InputError: the model or the tokens do not fit.
     """
     model = context.inputs["model"]
-    check_parent(model)
     text = context.inputs["calibration"]
     windows = leading_windows(text, model, parameters.samples, parameters.seqlen)
     decoder = Decoder(model, context.device)

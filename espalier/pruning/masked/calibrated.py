@@ -2,7 +2,6 @@
 
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.calibration import load_calibration
-from espalier.models.gates import check_parent
 from espalier.pruning.masked.method import LayerMethod
 from espalier.pruning.masked.stream import PruningJob, prune_checkpoint
 from espalier.pruning.parameters import CalibratedPruning
@@ -17,7 +16,6 @@ def prune_calibrated(
         InputError: the model, the tokens or the pattern do not fit.
     """
     model = context.inputs["model"]
-    check_parent(model)
     calibration = load_calibration(
         context.inputs["calibration"],
         model,

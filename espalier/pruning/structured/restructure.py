@@ -21,7 +21,8 @@ from espalier.models.axes import LAYER_AXES, OUTER_AXES, Axis
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import CheckpointWriter, Selected, spec_of
-from espalier.models.shapes import Shapes, read_config
+from espalier.models.content import config_as_stored
+from espalier.models.shapes import Shapes
 from espalier.pruning.structured.target import sized
 
 
@@ -61,7 +62,7 @@ def restructure(
         EnvironmentFailure: the disk cannot be written.
     """
     reader, architecture = CheckpointReader(parent), Architecture.of(parent)
-    config = restructured_config(read_config(parent), kept.layers, target)
+    config = restructured_config(config_as_stored(parent), kept.layers, target)
     units = _units(architecture, reader, kept)
     parts = {name: part for unit in units for name, part in unit.items()}
     stock = Architecture(config).expected_shapes()
