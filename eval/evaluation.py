@@ -12,6 +12,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.task_rows import task_files
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.model import load_model
 from eval.perplexity import perplexity, window_losses
 from eval.results import merged, perplexity_results, write_results
@@ -69,10 +70,10 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         total_evaluation_time_seconds=str(time.time() - started),
     )
     write_results(results, context.output)
-    return Outcome(
-        data=text.record if text else None,
-        notes={"suite": parameters.suite, "results": _headline(results)},
-    )
+    notes: dict[str, Any] = {"suite": parameters.suite, "results": _headline(results)}
+    if files:
+        notes["tokenizer_probe"] = probe_hash(load_tokenizer(checkpoint))
+    return Outcome(data=text.record if text else None, notes=notes)
 
 
 def _task_files(context: StageContext, suite: Suite, parameters: EvalParameters) -> dict[str, Any]:

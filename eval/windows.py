@@ -17,7 +17,7 @@ from espalier.data.text import (
 )
 from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
-from espalier.models.tokenizer import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.perplexity import cut_windows
 
 MAX_SEQLEN = 8192
@@ -66,9 +66,10 @@ def load_windows(
         width = limits.window(seqlen or min(limits.positions, MAX_SEQLEN))
         text, record = _text(source, split)
         name = str(record["name"])
-        stream = torch.tensor(load_tokenizer(model)(text)["input_ids"], dtype=torch.int64)
+        tokenizer = load_tokenizer(model)
+        stream = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
         windows = cut_windows(stream, width)
-        record["stream_tokens"] = len(stream)
+        record |= {"stream_tokens": len(stream), "tokenizer_probe": probe_hash(tokenizer)}
         if len(windows) == 0:
             raise InputError(
                 f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; "

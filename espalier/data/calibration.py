@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from espalier.data.text import Description, Documents, kind_of, read_text, split_file
 from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
-from espalier.models.tokenizer import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def load_calibration(
 
         rows, details = _drawn(source, tokenize, samples, width, random.Random(seed))  # noqa: S311
         ids = torch.tensor(rows, dtype=torch.int64)  # [samples, seqlen]
-        record |= details | {"seed": seed}
+        record |= details | {"seed": seed, "tokenizer_probe": probe_hash(tokenizer)}
     return Calibration.of(ids, limits, source, record)
 
 

@@ -14,7 +14,7 @@ from espalier.data.calibration import Calibration, leading_part
 from espalier.data.text import Description, Reading, joined, kind_of, read_text, split_file
 from espalier.data.token_ids import ModelLimits
 from espalier.errors import InputError
-from espalier.models.tokenizer import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 
 DOCUMENTS = Reading("train", "stream", " ", documents=8000)
 """How documents make one stream in the published recipes."""
@@ -40,7 +40,8 @@ def leading_windows(source: Path, model: Path, samples: int, seqlen: int | None)
     else:
         width = limits.window(seqlen)
         text, details = _text(source, kind)
-        stream = torch.tensor(load_tokenizer(model)(text)["input_ids"], dtype=torch.int64)
+        tokenizer = load_tokenizer(model)
+        stream = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
         if len(stream) < width:
             raise InputError(
                 f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; give "
@@ -48,7 +49,7 @@ def leading_windows(source: Path, model: Path, samples: int, seqlen: int | None)
             )
         count = min(samples, len(stream) // width)
         windows = stream[: count * width].view(count, width)
-        record |= details
+        record |= details | {"tokenizer_probe": probe_hash(tokenizer)}
     return Calibration.of(windows, limits, source, record)
 
 

@@ -32,6 +32,7 @@ from espalier.data.task_rows import (
 )
 from espalier.data.text import sha256_of_file
 from espalier.errors import InputError
+from espalier.models.tokenizer import probe_hash
 
 ANSWERED_BY_LIKELIHOOD = ("loglikelihood", "multiple_choice")
 RANDOM_SEED, OTHER_SEED = 0, 1234
@@ -111,6 +112,7 @@ class TaskScore:
             "rows": min(rows, limit or rows),
             "shots": shots,
             "sha256": sha256_of_file(path),
+            "tokenizer_probe": probe_hash(tokenizer),
         }
 
     def accuracy(self, log_likelihoods: Sequence[float], greedy: Sequence[bool]) -> float:
