@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from espalier.data.calibration import Calibration, leading_part
-from espalier.data.text import Description, Reading, joined, kind_of, read_text, split_file
+from espalier.data.text import Description, Reading, joined, kind_of, split_files
+from espalier.data.text_files import read_text
 from espalier.data.token_ids import ModelLimits
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer, probe_hash
@@ -57,10 +58,10 @@ def _text(source: Path, kind: str) -> tuple[str, dict[str, Any]]:
     if kind == "text":
         return read_text(source), {"join": "one text"}
     if kind == "documents":
-        return joined(source, DOCUMENTS), {"join": DOCUMENTS.join}
+        return joined([source], DOCUMENTS), {"join": DOCUMENTS.join}
     about = Description.read(source)
     reading = about.scores or _by_default(about.calibration)
-    text = joined(split_file(source, reading.split), reading)
+    text = joined(split_files(source, reading.split), reading)
     details = {"source": about.name, "revision": about.revision, "split": reading.split}
     return text, details | {"join": reading.join}
 

@@ -14,7 +14,8 @@ FILES = (TOKENIZER, "tokenizer.model", "vocab.json", "merges.txt", "added_tokens
 PROBE = (
     "The Quick brown fox's 12 + 345,678.90 lazy dogs;\n\n  two  spaces,\ttab\r\n</s> <s> <pad>: "
     "Größe, naïve œuvre, İstanbul, e\u0301 ﬁ ½. Ελληνικά, кириллица, עברית, العربية, हिन्दी, "
-    "ไทย, 中文字符，日本語のテキスト, 한국어, \u1112\u1161\u11ab. 👩‍👩‍👧 🏳️‍🌈 ∑∫√ → «x» "
+    "ไทย, 中文字符\uff0c日本語のテキスト, 한국어, \u1112\u1161\u11ab. "
+    "👩\u200d👩\u200d👧 🏳\ufe0f\u200d🌈 ∑∫√ → «x» "
     "\u00a0\u2009\u200b\ufeff\ufffd\x00 def f(x):\n    return x**2  # https://a.b/c?d=e\n"
 )
 

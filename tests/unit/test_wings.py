@@ -25,6 +25,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "espalier.hardware",
         "espalier.models.shapes",
         "espalier.models.aliases",
+        "espalier.data.formats",
         "espalier.data.tokens",
     ),
     "espalier.__main__": ("espalier.host",),
