@@ -124,6 +124,7 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
     parameters = stage.parameters.model_validate(spec.parameters)
     model, checks = _gate(stage, context, outcome)
     shutil.rmtree(context.scratch, ignore_errors=True)
+    notes = outcome.notes | _tokens_without_row(context)
     files = record_files(output)
     manifest = Manifest(
         stage=stage.name,
@@ -146,12 +147,27 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
         ledger=_ledger(stage, spec, context, model, outcome),
         data=outcome.data,
         checks={**outcome.checks, **checks},
-        notes=outcome.notes,
+        notes=notes,
         environment=made.environment,
         timing={"started": made.started, "seconds": made.seconds},
         peak_memory_bytes=made.peak_memory_bytes,
     )
     write_manifest(output, manifest)
+
+
+def _tokens_without_row(context: StageContext) -> dict[str, list[str]]:
+    """Added tokens that the embedding of an input or of the result has no row for: said and noted.
+
+    Models that a tokenizer came with and nobody has resized have some; no text may hold them.
+    """
+    from espalier.models.tokenizer import tokens_without_row
+
+    places = (*context.inputs.values(), context.output)
+    found = dict.fromkeys(name for place in places for name in tokens_without_row(place))
+    if not found:
+        return {}
+    context.progress.say(f"the embedding has no row for {', '.join(found)}; no text may hold it")
+    return {"tokens_without_row": list(found)}
 
 
 def _context(spec: RunSpec, output: Path) -> StageContext:

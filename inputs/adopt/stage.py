@@ -6,6 +6,7 @@ from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.models.gates import check_parent
+from espalier.models.tokenizer import make_tokenizer_json
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
 
@@ -26,4 +27,5 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
             with replacing(context.output / path.name) as temporary:
                 shutil.copyfile(path, temporary)
             steps.advance(file=path.name)
+    make_tokenizer_json(context.output, context.progress.say)
     return Outcome(notes={"adopted_from": source.name})

@@ -25,9 +25,10 @@ def hide_special_tokens(tokenizer: Tokenizer, ids: Collection[int]) -> Tokenizer
     special = {token["id"] for token in added if token["special"] and token["content"] != unknown}
     hidden = {number: HIDDEN.format(number) for number in special | set(ids)}
     names = {number: tokenizer.id_to_token(number) for number in hidden}
+    names = {number: name for number, name in names.items() if name is not None}
     for token in added:
         token["content"] = hidden.get(token["id"], token["content"])
-    _rename(content["model"], {names[number]: name for number, name in hidden.items()})
+    _rename(content["model"], {name: hidden[number] for number, name in names.items()})
     found = Tokenizer.from_str(json.dumps(content))
     found.no_truncation()
     found.no_padding()

@@ -50,15 +50,24 @@ class Tokenizing:
         digest = tokenizer_hash(model)
         if digest is None:
             raise InputError(f"{model} has no tokenizer files; give another TOKENIZER=.")
-        check_tokenizer(model, ModelLimits.of(model).vocabulary)
-        vocabulary = max(len(tokenizer), (largest_token_id(model) or 0) + 1)
+        rows = ModelLimits.of(model).vocabulary
+        check_tokenizer(model, rows)
+        highest = max(len(tokenizer), (largest_token_id(model) or 0) + 1)
+        vocabulary = min(highest, rows)
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         # One token for both, as GPT-2 has: it ends documents, and need not stand there twice.
         bos = None if bos == eos else bos
         frame = Frame(bos, eos, token_dtype(narrowest(vocabulary)))
+        if beyond := [number for number in frame.ids if number >= rows]:
+            raise InputError(
+                f"BOS or EOS of {model} has id {beyond[0]} and the embedding has {rows} rows; "
+                "name others in tokenizer_config.json."
+            )
         backend = None
         if tokenizer.is_fast:
-            backend = hide_special_tokens(tokenizer.backend_tokenizer, frame.ids)
+            backend = hide_special_tokens(
+                tokenizer.backend_tokenizer, {*frame.ids, *range(rows, highest)}
+            )
         return cls(digest, probe_hash(tokenizer), vocabulary, frame, tokenizer, backend)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
