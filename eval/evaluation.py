@@ -10,7 +10,7 @@ import transformers
 from espalier.contract.manifest import published_name
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.data.task_rows import task_files
+from espalier.data.task_rows import as_lines, task_files
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.model import load_model
@@ -80,7 +80,7 @@ def _task_files(context: StageContext, suite: Suite, parameters: EvalParameters)
     names = parameters.task_names or suite.tasks
     folder = context.inputs.get("tasks")
     if folder is not None:
-        return task_files(folder, names)
+        return as_lines(task_files(folder, names), context.scratch / "tasks")
     if names or parameters.suite == "tasks":
         raise InputError(
             f"SUITE={parameters.suite} needs the rows of {', '.join(names) or 'its tasks'}: give "

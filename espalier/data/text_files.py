@@ -53,15 +53,36 @@ def entries_of(file: Path, column: str = "text") -> Iterator[str | BadDocument]:
         raise InputError(f"{file} cannot be read as text; give {SPOKEN}.")
     plain = form.removesuffix(packed := _packing(form))
     if plain == TABLE:
-        yield from _rows(file, column)
+        yield from _cells(file, column)
         return
     with _opened(file, packed) as stream:
         if plain == TEXT:
             yield _whole(file, stream)
-        elif plain == JSON and _is_array(stream):
-            yield from _array(file, stream, column)
         else:
-            yield from _lines(file, stream, column)
+            array = plain == JSON and _is_array(stream)
+            for where, row in _array(file, stream) if array else _json_lines(file, stream):
+                yield _text_of_row(row, where, column)
+
+
+def rows_of(file: Path) -> Iterator[dict[str, Any]]:
+    """The whole rows of a file of JSON or Parquet, in order.
+
+    Raises:
+        InputError: the file is not whole or holds no rows, or a row is no object.
+    """
+    form = format_of(file.name) or ""
+    packed = _packing(form)
+    if form.removesuffix(packed) == TABLE:
+        yield from _table_rows(file)
+        return
+    with _opened(file, packed) as stream:
+        array = form.removesuffix(packed) == JSON and _is_array(stream)
+        for where, row in _array(file, stream) if array else _json_lines(file, stream):
+            if isinstance(row, BadDocument):
+                raise row
+            if not isinstance(row, dict):
+                raise BadDocument(where, "is no row of named values")
+            yield row
 
 
 def read_text(file: Path) -> str:
@@ -75,13 +96,7 @@ def read_text(file: Path) -> str:
 
 def text_of_line(line: bytes, where: str, column: str = "text") -> str | BadDocument:
     """The text of a line of JSON, or what is wrong with it; `where` is for the error."""
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return BadDocument(where, "is not UTF-8")
-    except (ValueError, RecursionError):
-        return BadDocument(where, f'is not JSON such as {{"{column}": …}}')
-    return _text_of_row(row, where, column)
+    return _text_of_row(_parsed(line, where), where, column)
 
 
 def without_mark(line: bytes) -> bytes:
@@ -89,7 +104,19 @@ def without_mark(line: bytes) -> bytes:
     return line.removeprefix(codecs.BOM_UTF8)
 
 
+def _parsed(line: bytes, where: str) -> Any:
+    """The JSON of a line, or what is wrong with it."""
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        return BadDocument(where, "is not UTF-8")
+    except (ValueError, RecursionError):
+        return BadDocument(where, "is not JSON")
+
+
 def _text_of_row(row: Any, where: str, column: str) -> str | BadDocument:
+    if isinstance(row, BadDocument):
+        return row
     if not isinstance(row, dict):
         return BadDocument(where, f'is not {{"{column}": …}}')
     if column not in row:
@@ -162,18 +189,20 @@ def _whole(file: Path, stream: io.BufferedReader) -> str | BadDocument:
         return BadDocument(f"{file}, line {line}", "is not UTF-8 text")
 
 
-def _lines(file: Path, stream: io.BufferedReader, column: str) -> Iterator[str | BadDocument]:
+def _json_lines(file: Path, stream: io.BufferedReader) -> Iterator[tuple[str, Any]]:
+    """Where each line stands, and its JSON or what is wrong with it."""
     found = False
     for number, line in enumerate(stream, 1):
         content = without_mark(line) if number == 1 else line
         if content.strip():
-            found = True
-            yield text_of_line(content, f"{file}, line {number}", column)
+            found, where = True, f"{file}, line {number}"
+            yield where, _parsed(content, where)
     if not found:
-        yield BadDocument(str(file), "holds no documents")
+        yield str(file), BadDocument(str(file), "holds no documents")
 
 
-def _array(file: Path, stream: io.BufferedReader, column: str) -> Iterator[str | BadDocument]:
+def _array(file: Path, stream: io.BufferedReader) -> Iterator[tuple[str, Any]]:
+    """Where each element of the one array stands, and itself."""
     try:
         rows = json.loads(without_mark(stream.read()).decode("utf-8"))
     except UnicodeDecodeError:
@@ -181,16 +210,38 @@ def _array(file: Path, stream: io.BufferedReader, column: str) -> Iterator[str |
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON ({error}); correct it or fetch it again.") from None
     for number, row in enumerate(rows, 1):
-        yield _text_of_row(row, f"{file}, row {number}", column)
+        yield f"{file}, row {number}", row
     if not rows:
-        yield BadDocument(str(file), "holds no documents")
+        yield str(file), BadDocument(str(file), "holds no documents")
 
 
-def _rows(file: Path, column: str) -> Iterator[str | BadDocument]:
-    from pyarrow import ArrowException, parquet, types  # type: ignore[import-untyped]
+@contextmanager
+def _table(file: Path) -> Iterator[Any]:
+    """A Parquet file.
+
+    Raises:
+        InputError: it is not whole.
+    """
+    from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
 
     try:
-        table = parquet.ParquetFile(file)
+        yield parquet.ParquetFile(file)
+    except (ArrowException, OSError) as error:
+        if getattr(error, "errno", None):  # the disk's
+            raise
+        raise _not_whole(file, str(error).splitlines()[0]) from None
+
+
+def _table_rows(file: Path) -> Iterator[dict[str, Any]]:
+    with _table(file) as table:
+        for batch in table.iter_batches(ROWS):
+            yield from batch.to_pylist()
+
+
+def _cells(file: Path, column: str) -> Iterator[str | BadDocument]:
+    from pyarrow import types
+
+    with _table(file) as table:
         if column not in table.schema_arrow.names:
             names = ", ".join(table.schema_arrow.names[:8])
             raise InputError(f"{file} has no column {column} (it has {names}).")
@@ -205,10 +256,6 @@ def _rows(file: Path, column: str) -> Iterator[str | BadDocument]:
                 yield _of_cell(value, f"{file}, row {number}", column)
         if not number:
             yield BadDocument(str(file), "holds no documents")
-    except (ArrowException, OSError) as error:
-        if getattr(error, "errno", None):
-            raise
-        raise _not_whole(file, str(error).splitlines()[0]) from None
 
 
 def _of_cell(value: Any, where: str, column: str) -> str | BadDocument:

@@ -14,7 +14,7 @@ pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
 
 from espalier.data.formats import FORMATS  # noqa: E402
-from espalier.data.text_files import BadDocument, documents_of, entries_of  # noqa: E402
+from espalier.data.text_files import BadDocument, documents_of, entries_of, rows_of  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
 
 pytestmark = pytest.mark.every_image
@@ -143,6 +143,24 @@ def test_rows_that_are_no_text_are_told(tmp_path: Path) -> None:
     ]
     with pytest.raises(InputError, match=r"a\.parquet, row 2 is not UTF-8"):
         list(documents_of(file))
+
+
+def test_whole_rows_are_the_same_in_every_form(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"q": "a\u2028", "choices": {"text": ["x", "y"]}, "label": 1},
+        {"q": "é", "label": 0},
+    ]
+    rows[1]["choices"] = None
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    for packed, pack in PACK.items():
+        (tmp_path / f"a.jsonl{packed}").write_bytes(pack(codecs.BOM_UTF8 + lines))
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for file in tmp_path.iterdir():
+        assert list(rows_of(file)) == rows
+    (tmp_path / "a.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"a\.json, row 1 is no row of named values"):
+        list(rows_of(tmp_path / "a.json"))
 
 
 @pytest.mark.parametrize(
