@@ -7,7 +7,7 @@ same ids, so that only what is put around a document has them; SentencePiece doe
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -24,11 +24,10 @@ def hide_special_tokens(tokenizer: Tokenizer, ids: Collection[int]) -> Tokenizer
     unknown = content["model"].get("unk_token")
     special = {token["id"] for token in added if token["special"] and token["content"] != unknown}
     hidden = {number: HIDDEN.format(number) for number in special | set(ids)}
-    names = {number: tokenizer.id_to_token(number) for number in hidden}
-    names = {number: name for number, name in names.items() if name is not None}
+    named = {tokenizer.id_to_token(number): name for number, name in hidden.items()}
     for token in added:
         token["content"] = hidden.get(token["id"], token["content"])
-    _rename(content["model"], {name: hidden[number] for number, name in names.items()})
+    _rename(content["model"], {piece: name for piece, name in named.items() if piece is not None})
     found = Tokenizer.from_str(json.dumps(content))
     found.no_truncation()
     found.no_padding()
@@ -48,10 +47,10 @@ def _rename(model: dict[str, Any], names: Mapping[str, str]) -> None:
     if "merges" in model:
         pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
         model["merges"] = [
-            pair for pair in pairs if not names.keys() & {*pair, _merged(*pair, model)}
+            pair for pair in pairs if not names.keys() & {*pair, _merged(pair, model)}
         ]
 
 
-def _merged(left: str, right: str, model: Mapping[str, Any]) -> str:
-    prefix = model.get("continuing_subword_prefix") or ""
-    return left + right.removeprefix(prefix)
+def _merged(pair: Sequence[str], model: Mapping[str, Any]) -> str:
+    left, right = pair
+    return left + right.removeprefix(model.get("continuing_subword_prefix") or "")
