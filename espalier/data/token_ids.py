@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +98,19 @@ def check_ids(ids: "torch.Tensor", limits: ModelLimits, source: Path) -> None:
             f"{source} gives token id {int(ids[row, token])} (row {row + 1}, token {token + 1}), "
             f"but the model's vocabulary ends at {limits.vocabulary - 1}; use ids of this model's "
             "own tokenizer."
+        )
+
+
+def require_rows(ids: Sequence[int], rows: int, text: str) -> None:
+    """Refuse a text one of whose `ids` is beyond the `rows` of the embedding.
+
+    Raises:
+        InputError: it is.
+    """
+    if ids and max(ids) >= rows:
+        raise InputError(
+            f"{text[:40]!r} has token id {max(ids)} and the embedding has {rows} rows; take what "
+            "spells out that token out of the text."
         )
 
 

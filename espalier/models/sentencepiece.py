@@ -5,6 +5,7 @@ model file says is kept (its normalization, whether spaces are collapsed, byte f
 same file has the same ids in every image. Needs no package.
 """
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -139,8 +140,9 @@ def _check(model: SentencePiece, path: Path) -> None:
         "is neither BPE nor Unigram": model.model not in (UNIGRAM, BPE),
         "puts spaces behind words": model.suffix,
         "has unused pieces": UNUSED in kinds,
-        "has user-defined pieces and merges pairs": model.model == BPE and USER_DEFINED in kinds,
         "has no unknown piece": UNKNOWN not in kinds,
+        "normalizes text, but not the user's own pieces": bool(model.charsmap)
+        and USER_DEFINED in kinds,
         "normalizes text, and not as NFKC": bool(model.charsmap)
         and not Charsmap(model.charsmap).is_nfkc,
     }
@@ -188,11 +190,24 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 
 def _pre_tokenizer(model: SentencePiece) -> dict[str, Any] | None:
-    """Texts that spell out a byte's piece, such as <0x41>, are cut there: no text is that piece."""
-    if model.model == BPE or not _falls_back(model):  # no merges lead to a byte's piece
+    """Where a text is cut: at a user's own pieces, and in what spells out a byte's piece.
+
+    A BPE has to be given its user's pieces alone, since no merges lead to them, nor to those of
+    bytes. A Unigram finds the former by their score; no text such as <0x41> may be the latter.
+    """
+    if model.model == BPE:
+        own = sorted(_own(model), key=len, reverse=True)
+        regex = "|".join(map(re.escape, own))
+    else:
+        regex = "<(?=0x[0-9A-F]{2}>)" if _falls_back(model) else ""
+    if not regex:
         return None
-    pattern = {"Regex": "<(?=0x[0-9A-F]{2}>)"}
+    pattern = {"Regex": regex}
     return {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+
+
+def _own(model: SentencePiece) -> list[str]:
+    return [piece.text for piece in model.pieces if piece.kind == USER_DEFINED]
 
 
 def _decoders(model: SentencePiece) -> Iterator[dict[str, Any]]:
@@ -239,7 +254,7 @@ def _merging(model: SentencePiece, names: list[str]) -> dict[str, Any]:
         "end_of_word_suffix": None,
         "fuse_unk": True,
         "byte_fallback": _falls_back(model),
-        "ignore_merges": False,
+        "ignore_merges": bool(_own(model)),  # a whole cut that is a piece is that piece
         "vocab": {name: number for number, name in enumerate(names)},
         "merges": list(_merges(model)),
     }

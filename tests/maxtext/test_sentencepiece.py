@@ -30,7 +30,18 @@ WORDS = [
     "привет",
     "12345",
 ]
-PARTS = ["か\u3099", "\u1112\u1161\u11ab", "\uff5e", "  ", "tree ", "root", "e\u0301", "\u2460"]
+PARTS = [
+    "[U]",
+    "é é",
+    "か\u3099",
+    "\u1112\u1161\u11ab",
+    "\uff5e",
+    "  ",
+    "tree ",
+    "root",
+    "e\u0301",
+    "\u2460",
+]
 ALPHABET = [*"abedt \n▁é日😀한Z~\u200d", "a\u0301", *PARTS]
 ODD = ["", " ", "  a  b  ", "\n\n\ta\r\n", "▁", "a▁b ▁", " " * 33, "<0x41> <0x0A>", "\x01a\x00"]
 
@@ -48,7 +59,7 @@ def test_the_ids_are_sentencepieces_own(tmp_path: Path, kind: str, normalization
     corpus = [" ".join(draw.choices(WORDS, k=30)) + "   x  y\tz" for _ in range(300)]
     for number in range(8):
         folder, written = tmp_path / str(number), io.BytesIO()
-        own = ["[U]", "root", "é é"] if kind == "unigram" and normalization == "identity" else []
+        own = ["[U]", "root", "é é"] if normalization == "identity" else []
         spm.SentencePieceTrainer.train(
             sentence_iterator=iter(corpus),
             model_writer=written,

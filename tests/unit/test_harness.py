@@ -207,6 +207,22 @@ def test_the_harness_has_the_ids_of_tokenizer_json(tmp_path: Path, stage: Any) -
 
 
 @pytest.mark.parametrize("stage", either)
+def test_a_token_beyond_the_embedding_is_refused_in_rows(tmp_path: Path, stage: Any) -> None:
+    model, folder = tiny_llama(tmp_path / "model"), minimal_pairs(tmp_path / "rows")
+    content = json.loads((model / "tokenizer.json").read_text())
+    pad = content["added_tokens"][0] | {"id": 288, "content": "<pad>"}
+    content["added_tokens"].append(pad)
+    (model / "tokenizer.json").write_text(json.dumps(content))
+    inputs = {"model": model, "tasks": folder}
+    place = tmp_path / "good"
+    place.mkdir()
+    evaluate(stage, place, inputs, SUITE="tasks")
+    write_rows(folder / "word_order.jsonl", [{"sentence_good": "a<pad>", "sentence_bad": "a"}])
+    with pytest.raises(InputError, match="'a<pad>' has token id 288 and the embedding has 288"):
+        evaluate(stage, tmp_path, inputs, SUITE="tasks")
+
+
+@pytest.mark.parametrize("stage", either)
 def test_rows_come_in_any_form_that_can_be_read(model: Path, tmp_path: Path, stage: Any) -> None:
     folder = minimal_pairs(tmp_path / "rows")
     lines = (folder / "word_order.jsonl").read_bytes()
