@@ -166,6 +166,7 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
         notes = notes | ({"dtype": note} if (note := correct_dtype(output)) else {})
     model, checks = _gate(stage, context, outcome)
     shutil.rmtree(context.scratch, ignore_errors=True)
+    notes = notes | _tokens_without_row(context)
     files = record_files(output)
     manifest = Manifest(
         stage=stage.name,
@@ -200,6 +201,21 @@ def _input_notes(context: StageContext) -> dict[str, Any]:
     """What of the models that were given was not taken as it stands there."""
     found = {role: config_notes(path) for role, path in context.inputs.items() if is_model(path)}
     return {f"{role}_config": notes for role, notes in found.items() if notes}
+
+
+def _tokens_without_row(context: StageContext) -> dict[str, list[str]]:
+    """Added tokens that the embedding of an input or of the result has no row for: said and noted.
+
+    Models that a tokenizer came with and nobody has resized have some; no text may hold them.
+    """
+    from espalier.models.tokenizer import tokens_without_row
+
+    places = (*context.inputs.values(), context.output)
+    found = dict.fromkeys(name for place in places for name in tokens_without_row(place))
+    if not found:
+        return {}
+    context.progress.say(f"the embedding has no row for {', '.join(found)}; no text may hold it")
+    return {"tokens_without_row": list(found)}
 
 
 def _context(spec: RunSpec, output: Path) -> StageContext:

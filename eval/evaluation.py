@@ -10,8 +10,9 @@ import transformers
 from espalier.contract.manifest import published_name
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.data.task_rows import task_files
+from espalier.data.task_rows import as_lines, task_files
 from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.finite import require_finite_losses
 from eval.model import load_model
 from eval.perplexity import perplexity, window_losses
@@ -70,17 +71,17 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         total_evaluation_time_seconds=str(time.time() - started),
     )
     write_results(results, context.output)
-    return Outcome(
-        data=text.record if text else None,
-        notes={"suite": parameters.suite, "results": _headline(results)},
-    )
+    notes: dict[str, Any] = {"suite": parameters.suite, "results": _headline(results)}
+    if files:
+        notes["tokenizer_probe"] = probe_hash(load_tokenizer(checkpoint))
+    return Outcome(data=text.record if text else None, notes=notes)
 
 
 def _task_files(context: StageContext, suite: Suite, parameters: EvalParameters) -> dict[str, Any]:
     names = parameters.task_names or suite.tasks
     folder = context.inputs.get("tasks")
     if folder is not None:
-        return task_files(folder, names)
+        return as_lines(task_files(folder, names), context.scratch / "tasks")
     if names or parameters.suite == "tasks":
         raise InputError(
             f"SUITE={parameters.suite} needs the rows of {', '.join(names) or 'its tasks'}: give "

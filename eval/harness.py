@@ -9,6 +9,7 @@ import lm_eval
 from lm_eval.models.huggingface import HFLM
 
 from espalier.data.text import sha256_of_file
+from espalier.data.token_ids import require_rows
 from espalier.models.tokenizer import load_tokenizer
 from eval.finite import FiniteScores, require_finite_answers
 from eval.tasks import harness_task
@@ -28,6 +29,12 @@ class QuietLM(HFLM):  # type: ignore[misc]
 
     def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
         return super()._model_generate(*args, **kwargs, logits_processor=[FiniteScores(self.model)])
+
+    def tok_encode(self, string: str, *words: Any, **named: Any) -> Any:
+        """The ids of a text, all of which the embedding has rows for."""
+        ids = super().tok_encode(string, *words, **named)
+        require_rows(ids, self.model.config.vocab_size, string)
+        return ids
 
 
 def run_tasks(

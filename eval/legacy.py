@@ -18,6 +18,7 @@ from lm_eval.tasks.blimp import BlimpTask
 
 from espalier.data.task_rows import is_minimal_pair
 from espalier.data.text import sha256_of_file
+from espalier.data.token_ids import require_rows
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer
 from eval.finite import FiniteScores, require_finite_answers
@@ -52,6 +53,7 @@ class CausalLM(BaseLM):  # type: ignore[misc]
 
     def tok_encode(self, string: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False)
+        require_rows(ids, self.model.config.vocab_size, string)
         return ids
 
     def tok_decode(self, tokens: Iterable[int]) -> str:

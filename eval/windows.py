@@ -11,13 +11,13 @@ from espalier.data.text import (
     Reading,
     joined,
     kind_of,
-    read_text,
     sha256_of_file,
-    split_file,
+    split_files,
 )
+from espalier.data.text_files import read_text
 from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
-from espalier.models.tokenizer import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.perplexity import cut_windows
 
 MAX_SEQLEN = 8192
@@ -66,9 +66,10 @@ def load_windows(
         width = limits.window(seqlen or min(limits.positions, MAX_SEQLEN))
         text, record = _text(source, split)
         name = str(record["name"])
-        stream = torch.tensor(load_tokenizer(model)(text)["input_ids"], dtype=torch.int64)
+        tokenizer = load_tokenizer(model)
+        stream = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
         windows = cut_windows(stream, width)
-        record["stream_tokens"] = len(stream)
+        record |= {"stream_tokens": len(stream), "tokenizer_probe": probe_hash(tokenizer)}
         if len(windows) == 0:
             raise InputError(
                 f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; "
@@ -96,7 +97,7 @@ def _text(source: Path, split: str | None) -> tuple[str, dict[str, Any]]:
     if kind == "documents":
         reading = Reading(source.stem, "stream")
         name = source.name.split(".")[0]
-        return joined(source, reading), _file_record(name, source) | {"join": reading.join}
+        return joined([source], reading), _file_record(name, source) | {"join": reading.join}
     about = Description.read(source)
     reading = replace(about.perplexity, split=split) if split else about.perplexity
     record = {
@@ -108,7 +109,7 @@ def _text(source: Path, split: str | None) -> tuple[str, dict[str, Any]]:
         "documents": reading.documents,
         "windows": reading.windows,
     }
-    return joined(split_file(source, reading.split), reading), record
+    return joined(split_files(source, reading.split), reading), record
 
 
 def _file_record(name: str, source: Path) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from espalier.data.text import Description, Documents, kind_of, read_text, split_file
+from espalier.data.text import Description, Documents, kind_of, split_files
+from espalier.data.text_files import read_text
 from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
-from espalier.models.tokenizer import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ def load_calibration(
 
         rows, details = _drawn(source, tokenize, samples, width, random.Random(seed))  # noqa: S311
         ids = torch.tensor(rows, dtype=torch.int64)  # [samples, seqlen]
-        record |= details | {"seed": seed}
+        record |= details | {"seed": seed, "tokenizer_probe": probe_hash(tokenizer)}
     return Calibration.of(ids, limits, source, record)
 
 
@@ -121,7 +122,7 @@ def _drawn(
         }
     about = Description.read(source)
     reading = about.calibration
-    documents = Documents(split_file(source, reading.split))
+    documents = Documents(*split_files(source, reading.split))
     details = {"source": about.name, "revision": about.revision, "split": reading.split}
     details["rule"] = reading.rule
     if reading.rule == "documents":

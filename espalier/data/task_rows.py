@@ -1,4 +1,4 @@
-"""Tasks whose rows lie in a folder: `<task>.jsonl`, the evaluated split as the hub has it.
+"""Tasks whose rows lie in a folder: `<task>.jsonl` or its like, the evaluated split of the hub.
 
 Names that lm-eval knows are its own tasks, prompts and versions, given our rows. Rows of
 `sentence_good` and `sentence_bad` are a minimal-pair task (BLiMP) whatever their name. What is here
@@ -6,10 +6,13 @@ holds for every lm-eval 0.4, and imports none.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.files import write_text
+from espalier.data.formats import LINES, TEXT, describes, format_of
+from espalier.data.text_files import rows_of, without_mark
 from espalier.errors import InputError
 
 MINIMAL_PAIR = {"sentence_good", "sentence_bad"}
@@ -21,16 +24,28 @@ def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> d
     """The row file of each task; of every file in the folder where none is named.
 
     Args:
-        folder: holds `<task>.jsonl`.
+        folder: holds `<task>.jsonl`, or a task's rows in another format that can be read.
         names: the tasks.
         variable: what they were named by.
 
     Raises:
-        InputError: a file is missing, or there are none.
+        InputError: a file is missing or cannot be read, a task is there twice, or there is none.
     """
     if not folder.is_dir():
         raise InputError(f"TASK_DATA={folder} is not a folder; give one of <task>.jsonl files.")
-    present = {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
+    present: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        form = format_of(path.name)
+        if form is None or form.startswith(TEXT):
+            if not (names or describes(path.name) or path.is_dir()):
+                raise InputError(f"{path} holds no rows that can be read; take it out of there.")
+            continue
+        name = path.name[: -len(form)]
+        if name in present and (not names or name in names):
+            raise InputError(
+                f"TASK_DATA={folder} has {present[name].name} and {path.name}; take one out."
+            )
+        present[name] = path
     if not present:
         raise InputError(f"TASK_DATA={folder} holds no <task>.jsonl; put the tasks' rows there.")
     if missing := [name for name in names if name not in present]:
@@ -39,6 +54,26 @@ def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> d
             f"evaluated split's rows there, or name what is there with {variable}=."
         )
     return {name: present[name] for name in names or present}
+
+
+def as_lines(files: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
+    """The same rows as plain JSON lines, which lm-eval reads: written to `scratch` where needed.
+
+    Raises:
+        InputError: a file is not whole, or holds no rows.
+    """
+    return {name: _as_lines(name, path, scratch) for name, path in files.items()}
+
+
+def _as_lines(name: str, path: Path, scratch: Path) -> Path:
+    with path.open("rb") as file:
+        begin = file.read(4)
+    if path.suffix == LINES and without_mark(begin) == begin:
+        return path
+    scratch.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row) + "\n" for row in rows_of(path))
+    write_text(target := scratch / f"{name}{LINES}", lines)
+    return target
 
 
 def is_minimal_pair(path: Path) -> bool:

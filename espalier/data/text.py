@@ -1,30 +1,42 @@
 """Text on the store and beside it: what a source is, and how its documents are read.
 
 A text data set is a directory `data/<name>` of `{train,validation,test}.jsonl`, one
-`{"text": …}` a line (`.jsonl.gz` is read too), and `dataset.json`, which says how the set is used:
-which split gives calibration windows and perplexity, and how its documents are joined.
+`{"text": …}` a line, and `dataset.json`, which says how the set is used: which split gives
+calibration windows and perplexity, and how its documents are joined. Any other folder whose files
+can be read (formats.py) is used by the defaults.
 """
 
-import gzip
 import hashlib
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
-from pathlib import Path
+from itertools import accumulate, chain, islice
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import numpy as np
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
+from espalier.data.formats import (
+    FORMATS,
+    IDS,
+    LINES,
+    SPLITS,
+    SPOKEN,
+    TEXT,
+    files_of,
+    format_of,
+    split_of,
+)
+from espalier.data.text_files import BadDocument, documents_of, text_of_line, without_mark
 from espalier.errors import InputError
 
 Kind = Literal["tokens", "text", "documents", "dataset"]
 Rule = Literal["documents", "stream"]
 
 DESCRIPTION = "dataset.json"
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -90,59 +102,63 @@ class Description:
 
 
 class Documents(Sequence[str]):
-    """The documents of a `.jsonl` file, read one at a time: a large file is never held whole."""
+    """The documents of files, by position: lines of JSON are read one at a time, others are held.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lines: list[bytes] | None = None
-        self._starts = np.zeros(0, dtype=np.int64)
-        if path.suffix == ".gz":  # no random access: the lines are held
-            with gzip.open(path) as file:
-                self._lines = [line for line in file if line.strip()]
-        else:
-            starts, position = [], 0
-            with path.open("rb") as file:
-                for line in file:
-                    if line.strip():
-                        starts.append(position)
-                    position += len(line)
-            self._starts = np.asarray(starts, dtype=np.int64)
-        if len(self) == 0:
-            raise InputError(f'{path} holds no documents; each line should be {{"text": …}}.')
+    Raises:
+        InputError: a file is not whole, or holds no documents.
+    """
+
+    def __init__(self, *files: Path) -> None:
+        self._parts = [_part_of(file) for file in files]
+        self._ends = list(accumulate(map(len, self._parts)))
 
     def __len__(self) -> int:
-        return len(self._starts) if self._lines is None else len(self._lines)
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        return text_of_line(self._line(index), self.path, index)
+        place = index % len(self)
+        number = bisect_right(self._ends, place)
+        return self._parts[number][place - (self._ends[number - 1] if number else 0)]
 
-    def _line(self, index: int) -> bytes:
-        if self._lines is not None:
-            return self._lines[index]
+
+class _Lines(Sequence[str]):
+    """The documents of an uncompressed `.jsonl`: where its lines begin is all that is held."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        starts, position = [], 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                if (without_mark(line) if number == 0 else line).strip():
+                    starts.append(position)
+                position += len(line)
+        self._starts = np.asarray(starts, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, index: Any) -> Any:
+        start = int(self._starts[index])
         with self.path.open("rb") as file:
-            file.seek(int(self._starts[index]))
-            return file.readline()
+            file.seek(start)
+            line = file.readline()
+            found = text_of_line(line if start else without_mark(line), "")
+            if isinstance(found, str):
+                return found
+            file.seek(0)
+            number = file.read(start).count(b"\n") + 1
+        raise BadDocument(f"{self.path}, line {number}", found.what)
 
 
-def text_of_line(line: bytes, path: Path, index: int, column: str = "text") -> str:
-    """The text of a line of `.jsonl`; `path` and `index` are for the error.
-
-    Raises:
-        InputError: the line is no object with a string of that name.
-    """
-    try:
-        text = json.loads(line)[column]
-    except (ValueError, TypeError, KeyError):
-        text = None
-    if not isinstance(text, str):
-        raise InputError(
-            f'{path}: document {index + 1} is not {{"{column}": …}}; correct or remove it.'
-        )
-    return text
+def _part_of(file: Path) -> Sequence[str]:
+    if format_of(file.name) != LINES:
+        return list(documents_of(file))
+    lines = _Lines(file)
+    return lines if len(lines) else list(documents_of(file))  # which says what is wrong
 
 
 def kind_of(source: Path) -> Kind:
@@ -155,55 +171,48 @@ def kind_of(source: Path) -> Kind:
         return "dataset"
     if not source.exists():
         raise InputError(f"{source} does not exist; give a text, a data set or token ids.")
-    if source.suffix == ".safetensors":
+    if source.suffix.lower() == IDS:
         return "tokens"
-    if source.suffix == ".txt":
-        return "text"
-    if source.name.endswith((".jsonl", ".jsonl.gz")):
-        return "documents"
-    raise InputError(
-        f"{source} cannot be read as text; give .txt, .jsonl, .jsonl.gz, .safetensors holding "
-        "input_ids, or a data set's directory."
-    )
+    form = format_of(source.name)
+    if form is None:
+        raise InputError(
+            f"{source} cannot be read as text; give {SPOKEN}, {IDS} holding input_ids, or a "
+            "data set's directory."
+        )
+    return "text" if form.startswith(TEXT) else "documents"
 
 
-def split_file(directory: Path, split: str) -> Path:
-    """The file of one split.
+def split_files(directory: Path, split: str) -> list[Path]:
+    """The files of one split, in order: `<split>.jsonl` and its like, or what names it so.
+
+    Where no file of the directory names a split, all are `train`.
 
     Raises:
-        InputError: the data set has no such split.
+        InputError: the data set has no such split, or has it twice.
     """
-    for suffix in (".jsonl", ".jsonl.gz"):
-        path = directory / f"{split}{suffix}"
-        if path.is_file():
-            return path
-    present = [
-        name for name in SPLITS if any(directory.glob(f"{name}.jsonl*"))
-    ]  # a tokenised corpus has none
+    own = [path for form in FORMATS if (path := directory / f"{split}{form}").is_file()]
+    if len(own) > 1:
+        both = " and ".join(path.name for path in own)
+        raise InputError(f"{directory} has {both}, one split twice; take one of them out.")
+    if own:
+        return own
+    found = files_of(directory)
+    wanted = split_of(PurePath(split)) or split
+    if wanted == "train" and None in found:
+        return found[None]
+    if wanted in found:
+        return found[wanted]
+    present = [name for name in SPLITS if name in found]
     raise InputError(
-        f"{directory} has no split {split} (it has: {', '.join(present) or 'no text'}); "
+        f"{directory} has no split {split} (it has: {', '.join(present) or 'no named one'}); "
         "choose another split or another data set."
     )
 
 
-def joined(path: Path, reading: Reading) -> str:
-    """The documents of a `.jsonl` as the one stream that `reading` describes."""
-    return reading.join.join(islice(Documents(path), reading.documents))
-
-
-def read_text(path: Path) -> str:
-    """A UTF-8 text file.
-
-    Raises:
-        InputError: it is empty or not UTF-8.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{path} is not UTF-8 text; convert it first.") from None
-    if not text:
-        raise InputError(f"{path} is empty; give a text that holds something.")
-    return text
+def joined(files: Sequence[Path], reading: Reading) -> str:
+    """The documents of `files` as the one stream that `reading` describes."""
+    documents = chain.from_iterable(map(documents_of, files))
+    return reading.join.join(islice(documents, reading.documents))
 
 
 def sha256_of_file(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from espalier.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+MASK = "attention_mask"
 DEFAULT_SEQLEN = 2048
 """The field's window; a model's own limit may be far above what fits in memory."""
 
@@ -59,38 +61,89 @@ def read_input_ids(path: Path) -> "torch.Tensor":
     """Token ids in a .safetensors: tensor `input_ids`, int64 [rows, tokens].
 
     Raises:
-        InputError: the file cannot be read or holds no such tensor.
+        InputError: the file cannot be read, holds no such tensor of whole numbers, or masks some.
     """
-    import torch
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            if "input_ids" not in file.keys():  # noqa: SIM118 - not a dict
+            names = list(file.keys())
+            if "input_ids" not in names:
                 raise InputError(f"{path} holds no input_ids; give int [samples, tokens] there.")
             ids: torch.Tensor = file.get_tensor("input_ids")
+            mask = file.get_tensor(MASK) if MASK in names else None
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is not a whole .safetensors file ({error}); write it again."
         ) from None
-    if ids.ndim != 2 or ids.is_floating_point() or ids.is_complex() or ids.numel() == 0:
+    if ids.ndim != 2 or not _counts(ids) or ids.numel() == 0:
         raise InputError(
             f"{path}: input_ids is {ids.dtype} {list(ids.shape)}; give int [samples, tokens]."
         )
-    return ids.to(torch.int64).contiguous()
+    if mask is not None:
+        _check_mask(mask, ids, path)
+    return _signed(ids, path)
 
 
 def check_ids(ids: "torch.Tensor", limits: ModelLimits, source: Path) -> None:
-    """Refuse ids (int64, any shape) that the model has no embedding for.
+    """Refuse ids (int64 [rows, tokens]) that the model has no embedding for.
 
     Raises:
-        InputError: an id is out of the vocabulary.
+        InputError: an id is out of the vocabulary; the first is named with its place.
     """
-    low, high = int(ids.min()), int(ids.max())
-    if low < 0 or high >= limits.vocabulary:
+    wrong = ((ids < 0) | (ids >= limits.vocabulary)).nonzero()
+    if len(wrong):
+        row, token = wrong[0].tolist()
         raise InputError(
-            f"{source} gives token ids {low} to {high}, but the model's vocabulary ends at "
-            f"{limits.vocabulary - 1}; use ids of this model's own tokenizer."
+            f"{source} gives token id {int(ids[row, token])} (row {row + 1}, token {token + 1}), "
+            f"but the model's vocabulary ends at {limits.vocabulary - 1}; use ids of this model's "
+            "own tokenizer."
+        )
+
+
+def require_rows(ids: Sequence[int], rows: int, text: str) -> None:
+    """Refuse a text one of whose `ids` is beyond the `rows` of the embedding.
+
+    Raises:
+        InputError: it is.
+    """
+    if ids and max(ids) >= rows:
+        raise InputError(
+            f"{text[:40]!r} has token id {max(ids)} and the embedding has {rows} rows; take what "
+            "spells out that token out of the text."
+        )
+
+
+def _counts(ids: "torch.Tensor") -> bool:
+    """Whether a tensor is of whole numbers; true and false are none."""
+    import torch
+
+    return ids.dtype != torch.bool and not ids.is_floating_point() and not ids.is_complex()
+
+
+def _signed(ids: "torch.Tensor", path: Path) -> "torch.Tensor":
+    """As int64, which holds every id that there is."""
+    import torch
+
+    signed = ids.to(torch.int64).contiguous()
+    if signed.min() < 0 and not ids.dtype.is_signed:
+        raise InputError(f"{path}: input_ids holds numbers above 2^63; give token ids.")
+    return signed
+
+
+def _check_mask(mask: "torch.Tensor", ids: "torch.Tensor", path: Path) -> None:
+    """Rows are used whole, so a mask has to say so."""
+    if mask.shape != ids.shape:
+        raise InputError(
+            f"{path}: {MASK} is {list(mask.shape)} where input_ids is {list(ids.shape)}; write "
+            "rows without padding, and no mask."
+        )
+    masked = (mask == 0).nonzero()
+    if len(masked):
+        row, token = masked[0].tolist()
+        raise InputError(
+            f"{path}: {MASK} leaves out tokens (the first: row {row + 1}, token {token + 1}), and "
+            "every token of a row is used; write rows without padding, and no mask."
         )
 
 

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from espalier.data.calibration import Calibration, leading_part
-from espalier.data.text import Description, Reading, joined, kind_of, read_text, split_file
+from espalier.data.text import Description, Reading, joined, kind_of, split_files
+from espalier.data.text_files import read_text
 from espalier.data.token_ids import ModelLimits
 from espalier.errors import InputError
-from espalier.models.tokenizer import load_tokenizer
+from espalier.models.tokenizer import load_tokenizer, probe_hash
 
 DOCUMENTS = Reading("train", "stream", " ", documents=8000)
 """How documents make one stream in the published recipes."""
@@ -40,7 +41,8 @@ def leading_windows(source: Path, model: Path, samples: int, seqlen: int | None)
     else:
         width = limits.window(seqlen)
         text, details = _text(source, kind)
-        stream = torch.tensor(load_tokenizer(model)(text)["input_ids"], dtype=torch.int64)
+        tokenizer = load_tokenizer(model)
+        stream = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
         if len(stream) < width:
             raise InputError(
                 f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; give "
@@ -48,7 +50,7 @@ def leading_windows(source: Path, model: Path, samples: int, seqlen: int | None)
             )
         count = min(samples, len(stream) // width)
         windows = stream[: count * width].view(count, width)
-        record |= details
+        record |= details | {"tokenizer_probe": probe_hash(tokenizer)}
     return Calibration.of(windows, limits, source, record)
 
 
@@ -56,10 +58,10 @@ def _text(source: Path, kind: str) -> tuple[str, dict[str, Any]]:
     if kind == "text":
         return read_text(source), {"join": "one text"}
     if kind == "documents":
-        return joined(source, DOCUMENTS), {"join": DOCUMENTS.join}
+        return joined([source], DOCUMENTS), {"join": DOCUMENTS.join}
     about = Description.read(source)
     reading = about.scores or _by_default(about.calibration)
-    text = joined(split_file(source, reading.split), reading)
+    text = joined(split_files(source, reading.split), reading)
     details = {"source": about.name, "revision": about.revision, "split": reading.split}
     return text, details | {"join": reading.join}
 

@@ -10,7 +10,7 @@ from espalier.errors import InputError
 from espalier.models.adapter import dtype_name
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.shapes import SUPPORTED, read_config
-from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
+from espalier.models.tokenizer import check_tokenizer, tokenizer_hash, tokens_without_row
 
 
 def check_foreign(directory: Path) -> dict[str, Any]:
@@ -31,7 +31,8 @@ def check_foreign(directory: Path) -> dict[str, Any]:
     for name in reader.entries:
         for _ in reader.blocks(name):
             pass  # reading is checking
-    return {"index_complete": True, "finite": True, "tokenizer_fits": True}
+    fits = not tokens_without_row(directory)
+    return {"index_complete": True, "finite": True, "tokenizer_fits": fits}
 
 
 def describe_foreign(directory: Path) -> dict[str, Any]:

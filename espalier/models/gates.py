@@ -21,7 +21,7 @@ from espalier.models.decoder import Decoder, Layer
 from espalier.models.foreign import check_foreign, describe_foreign
 from espalier.models.padding import paddings
 from espalier.models.shapes import Shapes, read_config
-from espalier.models.tokenizer import check_tokenizer, tokenizer_hash
+from espalier.models.tokenizer import check_tokenizer, tokenizer_hash, tokens_without_row
 
 SPARSITY_TOLERANCE = 0.005
 AGREEMENT = "stock_logits"
@@ -101,7 +101,7 @@ def check_checkpoint(
         "index_complete": True,
         "shapes_agree": True,
         "finite": True,
-        "tokenizer_fits": True,
+        "tokenizer_fits": not tokens_without_row(directory),
         "sparsity": achieved,
         "pattern_exact": str(pattern) if pattern.structured else None,
         "probe_loss": round(found.loss, 4),

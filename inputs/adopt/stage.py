@@ -8,6 +8,7 @@ from espalier.contract.pattern import Pattern
 from espalier.contract.pruned import Masked
 from espalier.contract.stage import Outcome, StageContext
 from espalier.models.found_zeros import FoundZeros, found_masked
+from espalier.models.tokenizer import make_tokenizer_json
 from inputs.adopt.spec import AdoptParameters
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
@@ -29,6 +30,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
             with replacing(context.output / path.name) as temporary:
                 shutil.copyfile(path, temporary)
             steps.advance(file=path.name)
+    make_tokenizer_json(context.output, context.progress.say)
     pruning = _account(context, parameters)
     return Outcome(pruning=pruning, notes={"adopted_from": source.name})
 

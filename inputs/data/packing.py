@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from espalier.data.tokens.index import Split
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,16 @@ class Frame:
     eos: int | None
     dtype: "np.dtype[Any]"
 
+    @property
+    def ids(self) -> frozenset[int]:
+        """BOS and EOS, where there are any."""
+        return frozenset(number for number in (self.bos, self.eos) if number is not None)
+
+    def without(self, ids: Sequence[int]) -> Sequence[int]:
+        """`ids` but for BOS and EOS, which end documents and stand in none."""
+        own = self.ids
+        return ids if own.isdisjoint(ids) else [number for number in ids if number not in own]
+
     def around(self, ids: Sequence[int]) -> npt.NDArray[Any]:
         """[BOS] ids [EOS] as an array [tokens]."""
         before = [] if self.bos is None else [self.bos]
@@ -46,13 +58,15 @@ class Frame:
         return np.asarray([*before, *ids, *after], self.dtype)
 
 
-def blocks(texts: Iterable[str], documents: int, characters: int) -> Iterator[list[str]]:
-    """`texts` in lists that end with the `documents`-th or when they hold `characters`."""
-    block: list[str] = []
+def blocks(entries: Iterable[Entry], documents: int, characters: int) -> Iterator[list[Entry]]:
+    """Texts and whatever stands in their place, in lists that end with the `documents`-th entry or
+    when the texts hold `characters`.
+    """
+    block: list[Entry] = []
     held = 0
-    for text in texts:
-        block.append(text)
-        held += len(text)
+    for entry in entries:
+        block.append(entry)
+        held += len(entry) if isinstance(entry, str) else 0
         if len(block) == documents or held >= characters:
             yield block
             block, held = [], 0

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.contract.manifest import METRICS
-from espalier.data.text import DESCRIPTION, split_file
-from espalier.data.text_files import READABLE
+from espalier.data.formats import SPOKEN, files_of, format_of
 from espalier.data.tokens.index import Split
 from espalier.errors import InputError
 
-HELD_OUT: tuple[tuple[str, Split], ...] = (("validation", "valid"), ("test", "test"))
+OWN: tuple[tuple[str, Split], ...] = (("validation", "valid"), ("test", "test"))
 
 
 @dataclass(frozen=True)
@@ -23,32 +21,24 @@ class TextPart:
 def parts_of(text: Path) -> tuple[TextPart, ...]:
     """The files of a text, in the order in which they are read.
 
-    A text data set's own validation and test documents come first and are used as they are; what
-    the set lacks is split off its train documents. Of any other folder, all files that can be read
-    count, by name.
+    Files that name a split, or whose folder does, come with validation and test first and are used
+    as they are; a split that nothing is named for is taken from the training documents by hash.
+    Where no file names a split, all documents are divided by hash.
 
     Raises:
-        InputError: there is nothing to read.
+        InputError: there is nothing to read, or it is unclear which split a file is of.
     """
     if text.is_file():
-        return (TextPart(_readable(text)),)
-    if (text / DESCRIPTION).is_file() or any(text.glob("train.jsonl*")):
-        held = [
-            TextPart(split_file(text, name), split)
-            for name, split in HELD_OUT
-            if any(text.glob(f"{name}.jsonl*"))
-        ]
-        return (*held, TextPart(split_file(text, "train")))
-    files = sorted(path for path in text.rglob("*") if path.name.endswith(READABLE))
-    # manifest.json, metrics.jsonl and their like describe a folder and are no documents
-    about = [path for path in files if path.suffix == ".json" or path.name == METRICS]
-    found = tuple(TextPart(path) for path in files if path not in about and path.is_file())
-    if not found:
-        raise InputError(f"{text} holds no text; give a folder of {', '.join(READABLE)}.")
-    return found
-
-
-def _readable(file: Path) -> Path:
-    if not file.name.endswith(READABLE):
-        raise InputError(f"{file} cannot be read as text; give one of {', '.join(READABLE)}.")
-    return file
+        if format_of(text.name) is None:
+            raise InputError(f"{text} cannot be read as text; give {SPOKEN}.")
+        return (TextPart(text),)
+    found = files_of(text)
+    held_out = [TextPart(file, split) for name, split in OWN for file in found.get(name, ())]
+    training = [TextPart(file) for file in found.get("train", found.get(None, ()))]
+    if not training:
+        named = " and ".join(name for name, _ in OWN if name in found)
+        raise InputError(
+            f"the files of {text} are all named for {named}; name those for training (such as "
+            "train-…), or give one file."
+        )
+    return (*held_out, *training)

@@ -27,8 +27,11 @@ class DataParameters(Parameters):
         int, Field(ge=1), Count, Field(description="tokens of a shard at most, such as 100M")
     ] = 100_000_000
     column: Annotated[
-        str, Field(min_length=1, description="where .jsonl and .parquet hold text")
+        str, Field(min_length=1, description="where .jsonl, .json and .parquet hold text")
     ] = "text"
+    skip_bad: Annotated[
+        bool, Field(description="leave out and count documents that cannot be used")
+    ] = False
 
     @model_validator(mode="after")
     def _something_is_left(self) -> Self:

@@ -1,6 +1,7 @@
 """Tokenise a text, split it by document and pack it into shards of token ids."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
+from espalier.data.formats import left_out
 from espalier.data.text import DESCRIPTION, Description, sha256_of_file
-from espalier.data.text_files import documents_of
+from espalier.data.text_files import BadDocument, entries_of
 from espalier.data.tokens import INDEX
 from espalier.data.tokens.index import SPLITS, Split, TokenIndex, narrowest
 from espalier.errors import InputError
@@ -17,7 +19,7 @@ from inputs.data.packing import Fractions, blocks, until_enough
 from inputs.data.source import TextPart, parts_of
 from inputs.data.spec import DataParameters
 from inputs.data.tokenizing import Tokenizing
-from inputs.data.work import Work
+from inputs.data.work import Position, Work
 
 BLOCK_DOCUMENTS, BLOCK_CHARACTERS = 2048, 4_000_000
 """Of a block: enough to keep all cores busy, and little to do again after an interruption."""
@@ -28,6 +30,10 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, DataParameters)  # noqa: S101
     text = context.inputs["text"]
     parts = parts_of(text)
+    files = Counter(part.split or "train" for part in parts)
+    if len(parts) > 1:
+        named = ", ".join(f"{count} {split}" for split, count in files.items())
+        context.progress.say(f"{len(parts)} files: {named}")
     tokenizing = Tokenizing.of(context.inputs["tokenizer"])
     work = Work(context.scratch, tokenizing.frame.dtype, parameters.shard)
     packed = Packing(parameters, parts, tokenizing, work)
@@ -49,6 +55,11 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     )
     index.write(context.output)
     new = packed.tokens - before
+    if work.place.bad:
+        context.progress.say(
+            f"skipped {work.place.bad:,} documents that cannot be used, the first: "
+            f"{work.place.first_bad}"
+        )
     context.progress.say(
         ", ".join(f"{index.splits[split].tokens:,} tokens {split}" for split in SPLITS)
         + f"; {new / seconds:,.0f} tokens/s"
@@ -57,12 +68,28 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         data={
             **_origin(text),
             "tokenizer": index.tokenizer,
+            "tokenizer_probe": tokenizing.probe,
             "tokens": {split: index.splits[split].tokens for split in SPLITS},
             "documents": {split: index.splits[split].documents for split in SPLITS},
             "sha256": sha256_of_file(context.output / INDEX),
         },
-        notes={"empty_documents": work.place.empty, "tokens_per_second": round(new / seconds)},
+        notes={
+            **_left_out(text, work.place),
+            "files": dict(files),
+            "tokens_per_second": round(new / seconds),
+        },
     )
+
+
+def _left_out(text: Path, place: Position) -> dict[str, Any]:
+    """What of the text is not among the tokens, or not as the tokenizer gave it."""
+    return {
+        "empty_documents": place.empty,
+        "bad_documents": place.bad,
+        "first_bad_document": place.first_bad,
+        "documents_with_bos_or_eos_taken_out": place.framed,
+        "files_left_out": left_out(text) if text.is_dir() else [],
+    }
 
 
 def _origin(text: Path) -> dict[str, str]:
@@ -103,9 +130,9 @@ class Packing:
         for number in range(place.part, len(self._parts)):
             done = place.documents if number == place.part else 0
             part = self._parts[number]
-            texts = islice(documents_of(part.file, self._parameters.column), done, None)
-            for block in blocks(texts, BLOCK_DOCUMENTS, BLOCK_CHARACTERS):
-                enough = self._pack(block, part.split)
+            entries = islice(entries_of(part.file, self._parameters.column), done, None)
+            for block in blocks(entries, BLOCK_DOCUMENTS, BLOCK_CHARACTERS):
+                enough = self._pack(self._usable(block), part.split)
                 done += len(block)
                 self._work.save(part=number, documents=done, enough=enough)
                 yield
@@ -130,11 +157,28 @@ class Packing:
                 f"TOKENS={found} or less, or a longer text."
             )
 
+    def _usable(self, entries: list[str | BadDocument]) -> list[str]:
+        """The texts among them; what is no text is counted or refused."""
+        bad = [entry for entry in entries if isinstance(entry, BadDocument)]
+        if bad and not self._parameters.skip_bad:
+            raise InputError(
+                f"{bad[0].where} {bad[0].what}; correct it, or leave out and count such documents "
+                "with SKIP_BAD=1."
+            )
+        place = self._work.place
+        if bad and not place.bad:
+            place.first_bad = f"{bad[0].where} {bad[0].what}"
+        place.bad += len(bad)
+        return [entry for entry in entries if isinstance(entry, str)]
+
     def _pack(self, texts: list[str], own: Split | None) -> bool:
         """Append a block of documents; True when the training tokens are enough."""
         frame = self._tokenizing.frame
         splits = [own or self._fractions.split_of(text) for text in texts]
-        ids = self._tokenizing(texts)
+        raw = self._tokenizing(texts)
+        ids = [frame.without(one) for one in raw]
+        changed = (len(one) != len(other) for one, other in zip(raw, ids, strict=True))
+        self._work.place.framed += sum(changed)
         kept = [(split, frame.around(one)) for split, one in zip(splits, ids, strict=True) if one]
         self._work.place.empty += len(texts) - len(kept)
         enough = False

@@ -13,9 +13,11 @@ from espalier.models.tokenizer import (
     check_tokenizer,
     largest_token_id,
     load_tokenizer,
+    probe_hash,
     tokenizer_hash,
 )
 from inputs.data.packing import Frame
+from inputs.data.spelled_out import hide_special_tokens
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,17 @@ class Tokenizing:
 
     Attributes:
         sha256: of the tokenizer's files, by which a model is known to fit.
+        probe: of `espalier.models.tokenizer.probe_hash`.
         vocabulary: ids are below it.
+        frame: what stands around a document; inside, neither of its ids does.
     """
 
     sha256: str
+    probe: str
     vocabulary: int
     frame: Frame
     _tokenizer: Any
+    _backend: Any
 
     @classmethod
     def of(cls, model: Path) -> "Tokenizing":
@@ -44,26 +50,30 @@ class Tokenizing:
         digest = tokenizer_hash(model)
         if digest is None:
             raise InputError(f"{model} has no tokenizer files; give another TOKENIZER=.")
-        check_tokenizer(model, ModelLimits.of(model).vocabulary)
-        vocabulary = max(len(tokenizer), (largest_token_id(model) or 0) + 1)
+        rows = ModelLimits.of(model).vocabulary
+        check_tokenizer(model, rows)
+        highest = max(len(tokenizer), (largest_token_id(model) or 0) + 1)
+        vocabulary = min(highest, rows)
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         # One token for both, as GPT-2 has: it ends documents, and need not stand there twice.
         bos = None if bos == eos else bos
-        if tokenizer.is_fast:
-            backend = tokenizer.backend_tokenizer
-            backend.no_truncation()
-            backend.no_padding()
-            # A "</s>" that a text spells out is text: EOS is where a document ends, only.
-            backend.encode_special_tokens = True
         frame = Frame(bos, eos, token_dtype(narrowest(vocabulary)))
-        return cls(digest, vocabulary, frame, tokenizer)
+        if beyond := [number for number in frame.ids if number >= rows]:
+            raise InputError(
+                f"BOS or EOS of {model} has id {beyond[0]} and the embedding has {rows} rows; "
+                "name others in tokenizer_config.json."
+            )
+        backend = None
+        if tokenizer.is_fast:
+            backend = hide_special_tokens(
+                tokenizer.backend_tokenizer, {*frame.ids, *range(rows, highest)}
+            )
+        return cls(digest, probe_hash(tokenizer), vocabulary, frame, tokenizer, backend)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, on all cores; nothing stands around them."""
-        whole = [text.encode("utf-8", "replace").decode() for text in texts]  # lone surrogates
-        if self._tokenizer.is_fast:
-            backend = self._tokenizer.backend_tokenizer
-            encoded = backend.encode_batch_fast(whole, add_special_tokens=False)
+        if self._backend is not None:
+            encoded = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
             return [one.ids for one in encoded]
-        ids: list[list[int]] = self._tokenizer(whole, add_special_tokens=False)["input_ids"]
+        ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return ids

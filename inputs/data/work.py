@@ -22,12 +22,17 @@ class Position(BaseModel):
         part: the file that is being read.
         documents: those read of it.
         empty: documents without a token, which are left out.
+        framed: documents from which BOS or EOS were taken out, which the tokenizer had given.
+        bad: documents that could not be used and were skipped, and the first of them.
         enough: nothing more is wanted.
     """
 
     part: int = 0
     documents: int = 0
     empty: int = 0
+    framed: int = 0
+    bad: int = 0
+    first_bad: str | None = None
     enough: bool = False
     sizes: dict[Split, list[Size]] = {}
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
+from espalier.data.formats import SPOKEN, describes, format_of, splits_named
 from espalier.data.text import Reading
-from espalier.data.text_files import READABLE
 from espalier.errors import InputError
 
 
@@ -117,15 +118,12 @@ SOURCES = {
 }
 
 
-NOT_TRAINING = ("test", "valid", "dev", "eval")
-"""Parts of a file's path by which it is left out where nothing names the training files."""
-
-
 def training_files(files: Sequence[str]) -> list[str]:
-    """Of a repository's files those that hold training texts, as far as their names tell."""
-    texts = [name for name in files if name.endswith(READABLE) and not name.endswith(".json")]
-    named = [name for name in texts if "train" in name]
-    return named or [name for name in texts if not any(part in name for part in NOT_TRAINING)]
+    """Of a repository's files those that hold training texts: named so, or for no split at all."""
+    texts = [name for name in files if format_of(name) and not describes(PurePath(name).name)]
+    splits = {name: splits_named(PurePath(name)) for name in texts}
+    named = [name for name, found in splits.items() if found == ["train"]]
+    return named or [name for name, found in splits.items() if not found]
 
 
 def text_source(name: str) -> TextSource:
@@ -140,6 +138,6 @@ def text_source(name: str) -> TextSource:
     if name not in SOURCES:
         raise InputError(
             f"DATA={name} is not known; give one of {', '.join(SOURCES)}, pydoc, a hub id, or a "
-            ".txt or .jsonl file of your own."
+            f"file of your own ({SPOKEN})."
         )
     return SOURCES[name]

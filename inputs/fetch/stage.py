@@ -6,6 +6,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.models.aliases import resolve_model
+from espalier.models.tokenizer import make_tokenizer_json
 from inputs.fetch.cache import keep_cache_in
 from inputs.fetch.spec import FetchParameters
 
@@ -55,6 +56,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     files = wanted(repository.files, source.hub_id)
     context.progress.say(f"fetching {source.hub_id}@{repository.commit}: {len(files)} files")
     download(repository, files, context.output)
+    make_tokenizer_json(context.output, context.progress.say)
     return Outcome(
         notes={
             "hub_id": source.hub_id,

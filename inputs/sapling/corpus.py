@@ -9,7 +9,8 @@ from espalier.contract.files import replacing
 from espalier.contract.json_text import to_json
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.data.text import SPLITS, Description, Reading
+from espalier.data.formats import SPLITS
+from espalier.data.text import Description, Reading
 
 DOCUMENT_CHARACTERS = 4000
 """Long topics are cut at a paragraph past this length, so that each split has several."""

@@ -15,7 +15,7 @@ from espalier.contract.json_text import to_json
 from espalier.contract.parameters import Parameters
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Outcome, StageContext
-from espalier.data.text import Description, Documents, split_file
+from espalier.data.text import Description, Documents, split_files
 from espalier.models.checkpoint.companions import CONFIG
 from inputs.data import stage as packing
 from inputs.data.spec import DataParameters
@@ -119,7 +119,7 @@ def _prepare(context: StageContext, seed: Path, tokens: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
     text = context.inputs["data"]
-    save_tokenizer(train_tokenizer(Documents(split_file(text, "train"))), seed, POSITIONS)
+    save_tokenizer(train_tokenizer(Documents(*split_files(text, "train"))), seed, POSITIONS)
     write_text(seed / CONFIG, to_json(config(), indent=2, sort_keys=True) + "\n")
     packed = replace(
         context,

@@ -6,6 +6,7 @@ own evaluation. No model is loaded here, and nothing is downloaded.
 
 import difflib
 import functools
+import glob
 import io
 import logging
 import random
@@ -25,6 +26,7 @@ from lm_eval.utils import load_yaml_config
 
 from espalier.data.task_rows import (
     SPLIT,
+    as_lines,
     is_minimal_pair,
     minimal_pair_config,
     rows_config,
@@ -32,6 +34,7 @@ from espalier.data.task_rows import (
 )
 from espalier.data.text import sha256_of_file
 from espalier.errors import InputError
+from espalier.models.tokenizer import probe_hash
 
 ANSWERED_BY_LIKELIHOOD = ("loglikelihood", "multiple_choice")
 RANDOM_SEED, OTHER_SEED = 0, 1234
@@ -85,7 +88,7 @@ class TaskScore:
         Raises:
             InputError: no such task, one without accuracy or log-likelihoods, or no rows for it.
         """
-        path, config = _configuration(name, folder, shots)
+        path, config = _configuration(name, folder, shots, scratch)
         config["dataset_kwargs"]["cache_dir"] = str(scratch)
         self._name, self._limit = name, limit
         self._recorder = _Recorder(name, tokenizer, max_length)
@@ -111,6 +114,7 @@ class TaskScore:
             "rows": min(rows, limit or rows),
             "shots": shots,
             "sha256": sha256_of_file(path),
+            "tokenizer_probe": probe_hash(tokenizer),
         }
 
     def accuracy(self, log_likelihoods: Sequence[float], greedy: Sequence[bool]) -> float:
@@ -174,16 +178,20 @@ class _Recorder(HFLM):  # type: ignore[misc]
         return [(0.0, False)] * len(requests)
 
 
-def _configuration(name: str, folder: Path | None, shots: int) -> tuple[Path, dict[str, Any]]:
+def _configuration(
+    name: str, folder: Path | None, shots: int, scratch: Path
+) -> tuple[Path, dict[str, Any]]:
     """The file of the rows, and the task that reads them; a wrong name is told before rows are."""
-    rows = folder / f"{name}.jsonl" if folder else None
-    paired = rows is not None and rows.is_file() and is_minimal_pair(rows)
+    rows = None
+    if folder and any(folder.glob(f"{glob.escape(name)}.*")):
+        rows = as_lines(task_files(folder, [name], "SCORE"), scratch / "lines")[name]
+    paired = rows is not None and is_minimal_pair(rows)
     config = minimal_pair_config(name) if paired else _shipped(name)
     if shots and config.get("num_fewshot") == 0:
         raise InputError(f"SCORE={name} is asked without examples; leave SHOTS out.")
     if folder is None:
         raise InputError(f"SCORE={name} needs its rows: give TASK_DATA=<folder of {name}.jsonl>.")
-    path = task_files(folder, [name], "SCORE")[name]
+    path = rows or task_files(folder, [name], "SCORE")[name]
     config |= {"custom_dataset": None} | rows_config(path)
     if not (config.get("fewshot_config") or {}).get("samples"):  # examples that the task brings
         config["fewshot_split"] = SPLIT

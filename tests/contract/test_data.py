@@ -185,8 +185,8 @@ def test_an_export_needs_token_data(made: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.jsonl", b'{"text": 3}\n', 'document 1 is not {"text": '),
-        ("a.jsonl.gz", gzip.compress(os.urandom(99) * 9)[:-20], "is not"),
+        ("a.jsonl", b'{"text": 3}\n', "a.jsonl, line 1 has text that is not text"),
+        ("a.jsonl.gz", gzip.compress(os.urandom(99) * 9)[:-20], "is not whole"),
         ("a.parquet", b"PAR1", "is not whole"),
         ("a.txt", b"\xff\xfe", "is not UTF-8 text"),
         ("a.jsonl", b'{"text": ""}\n', "no document of the text is for training"),
@@ -200,6 +200,46 @@ def test_a_text_that_cannot_be_read_is_refused(
         tmp_path / "store", "data", f"SOURCE={tmp_path / name}", f"TOKENIZER={model}", "DATA=d"
     )
     refused(done, 2, says)
+
+
+def test_a_folder_as_the_hub_has_it_keeps_its_splits(tmp_path: Path, model: Path) -> None:
+    text = tmp_path / "text"
+    (text / "data").mkdir(parents=True)
+    parts = {"train-00000-of-00002": 0, "train-00001-of-00002": 20, "test-00000-of-00001": 40}
+    for name, first in parts.items():
+        table = pyarrow.table({"text": TEXTS[first : first + 20]})
+        parquet.write_table(table, text / "data" / f"{name}.parquet")
+    (text / "README.md").write_text("# A text")
+    made = make(tmp_path / "store", text, model, "VALID=0.2")
+    data = TokenData(made)
+    found = {
+        split: sorted(tokenizer().decode(ids[1:-1]) for ids in data.documents(split))
+        for split in data.splits
+    }
+    assert found["test"] == sorted(TEXTS[40:])
+    assert sorted(found["train"] + found["valid"]) == sorted(TEXTS[:40])
+    notes = read_manifest(made).notes
+    assert notes["files"] == {"test": 1, "train": 2}
+    assert notes["files_left_out"] == ["README.md"]
+    (text / "data" / "more.parquet").write_bytes(b"")
+    words = (f"SOURCE={text}", f"TOKENIZER={model}", "DATA=e")
+    done = espalier(tmp_path / "store", "data", *words)
+    refused(done, 2, "data/more.parquet names no split where files beside it name train and test")
+
+
+def test_bad_documents_are_refused_or_counted(tmp_path: Path, model: Path) -> None:
+    text = write_lines(tmp_path / "text.jsonl", TEXTS)
+    good = text.read_bytes()
+    text.write_bytes(b'{"text": "\\ud83d"}\n' + good + b'{"text": "\xff"}\n{"words": "a"}\n')
+    words = (f"SOURCE={text}", f"TOKENIZER={model}", "DATA=d", *SPLIT)
+    done = espalier(tmp_path / "store", "data", *words)
+    refused(done, 2, "text.jsonl, line 1 holds half of a surrogate pair", "SKIP_BAD=1")
+    made = make(tmp_path / "store", text, model, *SPLIT, "SKIP_BAD=1")
+    notes = read_manifest(made).notes
+    assert notes["bad_documents"] == 3
+    assert "line 1 holds half" in notes["first_bad_document"]
+    text.write_bytes(good)
+    assert token_files(make(tmp_path / "other", text, model, *SPLIT)) == token_files(made)
 
 
 def test_a_hub_id_is_fetched_first(tmp_path: Path) -> None:

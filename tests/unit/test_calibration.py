@@ -1,5 +1,6 @@
 """Calibration windows against an independent computation of the same draws."""
 
+import gzip
 import json
 import random
 from pathlib import Path
@@ -149,3 +150,80 @@ def test_the_reference_calibration_reads_whole(shared: Path) -> None:
     source = shared / "reference" / "stories260k" / "calibration.safetensors"
     found = load_calibration(source, shared / "models" / "stories260k", 128, None, 0)
     assert found.input_ids.shape == (32, 256)
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 4), torch.ones(2, 4, dtype=torch.half)],
+)
+def test_ids_that_are_no_whole_numbers_are_refused(
+    model: Path, tmp_path: Path, ids: torch.Tensor
+) -> None:
+    save_file({"input_ids": ids}, tmp_path / "ids.safetensors")
+    assert f"input_ids is {ids.dtype} [2, 4]" in refusal(tmp_path / "ids.safetensors", model, None)
+
+
+@pytest.mark.parametrize("wrong", [-1, 288, 2**40])
+def test_an_id_beyond_the_vocabulary_is_told_with_its_place(
+    model: Path, tmp_path: Path, wrong: int
+) -> None:
+    ids = torch.full((3, 8), 5)
+    ids[1, 6] = wrong
+    save_file({"input_ids": ids}, tmp_path / "ids.safetensors")
+    said = refusal(tmp_path / "ids.safetensors", model, None)
+    assert f"token id {wrong} (row 2, token 7)" in said
+
+
+def test_a_mask_is_refused_where_it_leaves_out_tokens(model: Path, tmp_path: Path) -> None:
+    source, ids = tmp_path / "ids.safetensors", torch.full((3, 8), 5)
+    mask = torch.ones(3, 8, dtype=torch.int32)
+    save_file({"input_ids": ids, "attention_mask": mask}, source)
+    assert load_calibration(source, model, 3, None, 0).input_ids.tolist() == ids.tolist()
+    mask[2, 5:] = 0
+    for dtype in (torch.int32, torch.bool, torch.float32):
+        save_file({"input_ids": ids, "attention_mask": mask.to(dtype)}, source)
+        assert "leaves out tokens (the first: row 3, token 6)" in refusal(source, model, None)
+    save_file({"input_ids": ids, "attention_mask": torch.ones(3, 7)}, source)
+    assert "attention_mask is [3, 7] where input_ids is [3, 8]" in refusal(source, model, None)
+
+
+def test_a_byte_order_mark_is_no_text(model: Path, tmp_path: Path) -> None:
+    text = " ".join(documents())
+    (tmp_path / "plain.txt").write_text(text, encoding="utf-8")
+    (tmp_path / "marked.txt").write_text(text, encoding="utf-8-sig")
+    lines = write_jsonl(tmp_path / "plain.jsonl", documents()).read_bytes()
+    (tmp_path / "marked.jsonl").write_bytes(b"\xef\xbb\xbf" + lines)
+    for form in ("txt", "jsonl"):
+        plain, marked = (
+            load_calibration(tmp_path / f"{name}.{form}", model, 4, 16, 0)
+            for name in ("plain", "marked")
+        )
+        assert plain.record["sha256"] == marked.record["sha256"]
+
+
+def test_every_form_and_folder_gives_the_same_windows(model: Path, tmp_path: Path) -> None:
+    texts = documents()
+    lines = write_jsonl(tmp_path / "text.jsonl", texts).read_bytes()
+    (tmp_path / "text.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "text.json").write_text(json.dumps([{"text": text} for text in texts]))
+    folder = tmp_path / "hub" / "data"
+    folder.mkdir(parents=True)
+    (tmp_path / "hub" / "README.md").touch()
+    write_jsonl(folder / "train-00000-of-00002.jsonl", texts[:5])
+    write_jsonl(folder / "train-00001-of-00002.jsonl", texts[5:])
+    write_jsonl(folder / "test-00000-of-00001.jsonl", ["never"])
+    sources = [tmp_path / "text.jsonl", tmp_path / "text.jsonl.gz", tmp_path / "text.json"]
+    found = [
+        load_calibration(source, model, 4, 16, 0).record["sha256"]
+        for source in [*sources, tmp_path / "hub"]
+    ]
+    assert len(set(found)) == 1
+
+
+def test_a_file_that_is_not_whole_is_refused(model: Path, tmp_path: Path) -> None:
+    lines = write_jsonl(tmp_path / "text.jsonl", documents()).read_bytes()
+    for name, content in (("cut", gzip.compress(lines)[:-30]), ("plain", lines)):
+        source = tmp_path / f"{name}.jsonl.gz"
+        source.write_bytes(content)
+        assert "is not whole" in refusal(source, model, 16)
+        assert "copy or fetch it again" in refusal(source, model, 16)

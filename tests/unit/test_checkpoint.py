@@ -12,7 +12,7 @@ from espalier.models.checkpoint.companions import copy_config
 from espalier.models.checkpoint.locate import INDEX
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import write_safetensors
-from espalier.models.tokenizer import check_tokenizer, largest_token_id
+from espalier.models.tokenizer import check_tokenizer, largest_token_id, tokens_without_row
 
 TENSORS = {
     "a": torch.arange(12, dtype=torch.float32).reshape(3, 4),
@@ -141,11 +141,17 @@ def test_config_is_copied_as_it_is_unless_its_dtype_is_wrong(tmp_path: Path) -> 
 
 def test_tokenizer_is_compared_with_the_embedding(tmp_path: Path) -> None:
     check_tokenizer(tmp_path, 1)  # none, so nothing to compare
-    content = {"model": {"vocab": {"a": 0, "b": 7}}, "added_tokens": [{"id": 9}]}
+    content = {
+        "model": {"vocab": {"a": 0, "b": 7}},
+        "added_tokens": [{"id": 9, "content": "<pad>"}],
+    }
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     check_tokenizer(tmp_path, 10)
-    with pytest.raises(InputError, match="ids up to 9 and the embedding has 9 rows"):
-        check_tokenizer(tmp_path, 9)
+    check_tokenizer(tmp_path, 8)  # no text is <pad>
+    (tmp_path / "config.json").write_text('{"vocab_size": 8}')
+    assert tokens_without_row(tmp_path) == ["<pad>"]
+    with pytest.raises(InputError, match="ids up to 7 and the embedding has 7 rows"):
+        check_tokenizer(tmp_path, 7)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="cannot be read"):
         check_tokenizer(tmp_path, 9)
@@ -154,5 +160,5 @@ def test_tokenizer_is_compared_with_the_embedding(tmp_path: Path) -> None:
 def test_sentencepiece_model_is_counted(tmp_path: Path) -> None:
     # Field 1 (a piece) three times, then field 2 (the trainer's settings).
     piece = b"\x0a\x03\x0a\x01x"
-    (tmp_path / "tokenizer.model").write_bytes(piece * 3 + b"\x12\x02\x08\x01")
+    (tmp_path / "tokenizer.model").write_bytes(piece * 3 + b"\x12\x02\x18\x01")
     assert largest_token_id(tmp_path) == 2

@@ -1,5 +1,6 @@
 """lm-eval in this process, offline, on a tiny random model: current and legacy."""
 
+import gzip
 import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +14,7 @@ from espalier.contract.progress import Progress  # noqa: E402
 from espalier.contract.stage import Outcome, StageContext  # noqa: E402
 from espalier.data.task_rows import task_files  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
+from espalier.models.tokenizer import load_tokenizer, probe_hash  # noqa: E402
 from eval.spec import EvalParameters  # noqa: E402
 from eval.stage import run, run_legacy  # noqa: E402
 from eval.suites import PAPER_ZERO_SHOT  # noqa: E402
@@ -186,6 +188,65 @@ def test_missing_rows_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no"):
         task_files(tmp_path / "empty", [])
+
+
+@pytest.mark.parametrize("stage", either)
+def test_the_harness_has_the_ids_of_tokenizer_json(tmp_path: Path, stage: Any) -> None:
+    """Under a label by which transformers would build another tokenizer from the same pieces."""
+    folder, results = minimal_pairs(tmp_path / "rows"), []
+    for label in ("PreTrainedTokenizerFast", "LlamaTokenizerFast"):
+        model = tiny_llama(tmp_path / label)
+        config = json.loads((model / "tokenizer_config.json").read_text())
+        config["tokenizer_class"] = label
+        (model / "tokenizer_config.json").write_text(json.dumps(config))
+        place = tmp_path / f"{label}-run"
+        place.mkdir()
+        _, found = evaluate(stage, place, {"model": model, "tasks": folder}, SUITE="tasks")
+        results.append(found["results"])
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("stage", either)
+def test_a_token_beyond_the_embedding_is_refused_in_rows(tmp_path: Path, stage: Any) -> None:
+    model, folder = tiny_llama(tmp_path / "model"), minimal_pairs(tmp_path / "rows")
+    content = json.loads((model / "tokenizer.json").read_text())
+    pad = content["added_tokens"][0] | {"id": 288, "content": "<pad>"}
+    content["added_tokens"].append(pad)
+    (model / "tokenizer.json").write_text(json.dumps(content))
+    inputs = {"model": model, "tasks": folder}
+    place = tmp_path / "good"
+    place.mkdir()
+    evaluate(stage, place, inputs, SUITE="tasks")
+    write_rows(folder / "word_order.jsonl", [{"sentence_good": "a<pad>", "sentence_bad": "a"}])
+    with pytest.raises(InputError, match="'a<pad>' has token id 288 and the embedding has 288"):
+        evaluate(stage, tmp_path, inputs, SUITE="tasks")
+
+
+@pytest.mark.parametrize("stage", either)
+def test_rows_come_in_any_form_that_can_be_read(model: Path, tmp_path: Path, stage: Any) -> None:
+    folder = minimal_pairs(tmp_path / "rows")
+    lines = (folder / "word_order.jsonl").read_bytes()
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "word_order.jsonl.gz").write_bytes(gzip.compress(lines))
+    found = []
+    for rows in (folder, tmp_path / "packed"):
+        place = tmp_path / f"{rows.name}-run"
+        place.mkdir()
+        outcome, _ = evaluate(stage, place, {"model": model, "tasks": rows}, SUITE="tasks")
+        found.append(outcome.notes)
+    assert found[0] == found[1]
+    assert found[0]["tokenizer_probe"] == probe_hash(load_tokenizer(model))
+
+
+def test_rows_that_are_unclear_are_refused(tmp_path: Path) -> None:
+    folder = minimal_pairs(tmp_path / "rows")
+    (folder / "word_order.json").touch()
+    with pytest.raises(InputError, match=r"has word_order\.json and word_order\.jsonl; take one"):
+        task_files(folder, [])
+    (folder / "word_order.json").rename(folder / "piqa.csv")
+    with pytest.raises(InputError, match=r"piqa\.csv holds no rows that can be read"):
+        task_files(folder, [])
+    assert task_files(folder, ["word_order"]).keys() == {"word_order"}
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:

@@ -61,6 +61,12 @@ def test_a_frame_stands_around_a_document() -> None:
         Frame(None, None, np.dtype("<u2")).around([65_536])
 
 
+def test_what_ends_documents_is_in_none() -> None:
+    frame = Frame(0, 1, np.dtype("<u2"))
+    assert frame.without([5, 1, 6, 0]) == [5, 6]
+    assert Frame(None, None, np.dtype("<u2")).without([0, 1]) == [0, 1]
+
+
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.integers(1, 60))
 def test_the_fewest_documents_that_are_enough(lengths: list[int], tokens: int) -> None:
     count = until_enough(lengths, tokens)
@@ -83,15 +89,18 @@ def test_of_a_folder_all_that_can_be_read_counts(tmp_path: Path) -> None:
         "b/a.txt",
         "c.parquet",
         "a.jsonl.gz",
-        "notes.md",
+        "README.md",
+        ".gitattributes",
         "manifest.json",
         "metrics.jsonl",
     ):
         (tmp_path / name).touch()
     assert [part.file.name for part in parts_of(tmp_path)] == ["a.jsonl.gz", "a.txt", "c.parquet"]
     assert parts_of(tmp_path / "c.parquet") == (TextPart(tmp_path / "c.parquet"),)
-    with pytest.raises(InputError, match="cannot be read as text"):
-        parts_of(tmp_path / "notes.md")
+    (tmp_path / "notes.md").touch()
+    for text in (tmp_path, tmp_path / "notes.md"):
+        with pytest.raises(InputError, match=r"notes\.md cannot be read as text"):
+            parts_of(text)
     (tmp_path / "b" / "a.txt").unlink()
     with pytest.raises(InputError, match="holds no text"):
         parts_of(tmp_path / "b")

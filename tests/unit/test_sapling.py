@@ -16,7 +16,8 @@ from espalier.contract.manifest import content_files  # noqa: E402
 from espalier.contract.progress import Progress  # noqa: E402
 from espalier.contract.stage import Outcome, StageContext  # noqa: E402
 from espalier.data.calibration import load_calibration  # noqa: E402
-from espalier.data.text import SPLITS, Description, Documents  # noqa: E402
+from espalier.data.formats import SPLITS  # noqa: E402
+from espalier.data.text import Description, Documents  # noqa: E402
 from inputs.sapling import corpus, stage  # noqa: E402
 from inputs.sapling.spec import CorpusParameters, GrowParameters  # noqa: E402
 from inputs.sapling.tokenizer import END_ID, VOCABULARY, train_tokenizer  # noqa: E402

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 np = pytest.importorskip("numpy")
 
-from espalier.data.text import Description, Documents, Reading, kind_of, split_file  # noqa: E402
+from espalier.data.text import Description, Documents, Reading, kind_of, split_files  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
 
 
@@ -51,7 +51,7 @@ def test_a_plain_folder_is_a_data_set(tmp_path: Path) -> None:
     assert Description.read(tmp_path).calibration.split == "train"
     assert kind_of(tmp_path) == "dataset"
     with pytest.raises(InputError, match="it has: train"):
-        split_file(tmp_path, "test")
+        split_files(tmp_path, "test")
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:

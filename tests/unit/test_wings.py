@@ -26,6 +26,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         "espalier.models.shapes",
         "espalier.models.aliases",
         "espalier.models.content",
+        "espalier.data.formats",
         "espalier.data.tokens",
     ),
     "espalier.__main__": ("espalier.host",),

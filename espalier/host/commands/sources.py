@@ -6,6 +6,7 @@ from pathlib import Path
 from espalier.contract.discovery import stage_named
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
+from espalier.data.formats import FORMATS, IDS
 from espalier.data.tokens import INDEX
 from espalier.errors import InputError
 from espalier.host.draft import CONFIG, Draft
@@ -14,7 +15,7 @@ from espalier.models.aliases import model_aliases, resolve_model
 GROWN_TEXT = "pydoc"
 """The text that CPython ships: what `sapling` grows on, is calibrated with and is tested on."""
 PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
-FILES = (".txt", ".jsonl", ".gz", ".parquet", ".safetensors")
+FILES = (*FORMATS, IDS)
 """What a file of text or token ids may end in."""
 PACKED = ("data", "export")
 """Stages whose results are token ids already."""
@@ -102,7 +103,7 @@ def _is_hub_id(name: str) -> bool:
 def _given_path(draft: Draft, name: str, want: str | None = None) -> Path | None:
     """A path that is there, or will be."""
     path = Path(name).expanduser()
-    looks_like_path = "/" in name or path.suffix in FILES
+    looks_like_path = "/" in name or name.endswith(FILES)
     if looks_like_path and path in draft.requests:
         return path
     if not looks_like_path or not path.exists():
