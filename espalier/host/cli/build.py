@@ -17,17 +17,24 @@ from espalier.host.images import (
     build_all,
     compile_lock,
     ensure_built,
-    find_engine,
+    installed_engine,
     known_images,
     known_locks,
     load_image,
     save,
+    tried,
 )
 from espalier.host.images.engine import Engine
 from espalier.host.images.sbom import sbom as describe_contents
 from espalier.host.images.venv import find_python
 from espalier.host.runners.show import print_rows
-from espalier.host.runtimes.choice import ENGINES, choose_runtime
+from espalier.host.runtimes.choice import (
+    ENGINES,
+    answering,
+    choose_runtime,
+    described,
+    first_that_runs,
+)
 from espalier.host.settings import Settings, read_settings, split_assignments
 
 Name = Annotated[str, typer.Argument(help="image, or `all`")]
@@ -99,8 +106,7 @@ def doctor(assignments: Assignments = None) -> None:
     settings = _settings(assignments)
     rows = {}
     for name in ENGINES:
-        engine = find_engine(name)
-        rows[name] = f"answers ({engine.client})" if engine else "does not answer"
+        rows[name] = _condition(name)
     for bottom in sorted({load_image(name).bottom.name for name in known_images()}):
         image = load_image(bottom)
         row = f"python{image.python}"
@@ -116,6 +122,15 @@ def doctor(assignments: Assignments = None) -> None:
     print_rows(rows)
 
 
+def _condition(name: str) -> str:
+    """What can be said of an engine, in its own words where it fails."""
+    engine = installed_engine(name)
+    if engine is None:
+        return "not on PATH"
+    trial = tried(engine, anew=True)
+    return f"runs containers ({engine.client})" if trial.runs else f"not used: {trial.fault}"
+
+
 def _settings(assignments: list[str] | None) -> Settings:
     settings, rest = read_settings(split_assignments(assignments or []))
     if rest:
@@ -124,12 +139,18 @@ def _settings(assignments: list[str] | None) -> Settings:
 
 
 def _engine(settings: Settings) -> Engine:
-    asked = ENGINES if settings.runtime == "auto" else (settings.runtime,)
-    if settings.runtime not in (*ENGINES, "auto"):
+    """Who builds images, which takes running containers too."""
+    if settings.runtime in ENGINES:
+        return answering(settings.runtime)
+    if settings.runtime != "auto":
         raise InputError(
             f"images are built by {' or '.join(ENGINES)}, not RUNTIME={settings.runtime}."
         )
-    for name in asked:
-        if engine := find_engine(name):
-            return engine
-    raise EnvironmentFailure("no container engine answers; start one, or use RUNTIME=local.")
+    engine, passed = first_that_runs()
+    if engine is None:
+        why = described(passed) or f"there is no {' and no '.join(ENGINES)} on PATH"
+        raise EnvironmentFailure(
+            f"no container engine runs containers here: {why}; mend one, or use RUNTIME=local, "
+            "which needs no image."
+        )
+    return engine

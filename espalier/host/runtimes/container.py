@@ -1,6 +1,5 @@
 """Stages in containers, by docker or podman: the caller's uid, no network, no capabilities."""
 
-import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,7 @@ class ContainerRuntime:
             "--security-opt=no-new-privileges",
             f"--stop-timeout={STOP_SECONDS}",
             "--workdir=/tmp",
-            *self._user(),
+            *self.engine.as_caller,
             *([] if launch.network else ["--network=none"]),
             *self._device(launch.device),
         ]
@@ -95,11 +94,6 @@ class ContainerRuntime:
         subprocess.run(stale, check=False, capture_output=True)
         _, given = by_name(self.engine.run_flags)
         return run_to_end(self.argv(launch), {**os.environ, **launch.environment, **given})
-
-    def _user(self) -> list[str]:
-        user = [f"--user={os.getuid()}:{os.getgid()}"]
-        rootless = self.engine.name == "podman" and os.getuid() != 0
-        return [*user, "--userns=keep-id"] if rootless else user
 
     def _device(self, device: str) -> list[str]:
         if device != "cuda":
