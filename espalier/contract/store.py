@@ -86,13 +86,34 @@ class Store:
         return None
 
     def publish(self, partial: Path, target: Path) -> None:
-        """Give a complete partial directory its name, replacing what is there."""
+        """Give a complete partial directory its name, replacing what is there.
+
+        Whoever ends in between leaves the old one aside, where `restore` finds it.
+        """
         replaced = target.with_name(f"{target.name}{REPLACED}{partial.name.rpartition('-')[2]}")
         if target.exists():
+            shutil.rmtree(replaced, ignore_errors=True)  # an earlier one's, not wholly removed
             target.rename(replaced)
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except OSError:
+            self.restore(target)
+            raise
         _sync_directory(target.parent)
+        (replaced / MANIFEST).unlink(missing_ok=True)  # in part removed, it is nobody's result
         shutil.rmtree(replaced, ignore_errors=True)
+
+    def restore(self, target: Path) -> None:
+        """Give back its name to what was set aside for another that never came.
+
+        To be called by whoever holds the target's lock.
+        """
+        if target.exists():
+            return
+        for aside in sorted(target.parent.glob(f"{target.name}{REPLACED}*")):
+            if (aside / MANIFEST).is_file():
+                aside.rename(target)
+                return
 
     def artifacts(self) -> Iterator[tuple[str, str, Path]]:
         """Section, name and directory of everything published, by name."""

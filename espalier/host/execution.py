@@ -49,8 +49,14 @@ class Executor:
             return self.fetching
         return self.runtime if stage.tpu else self.runtime.nearby
 
-    def execute(self, request: Request) -> Path:
+    def execute(self, request: Request, renew_before: float | None = None) -> Path:
         """Run the request unless its result is there; give the published directory.
+
+        A result that is there and is made anew stays until the new one is published.
+
+        Args:
+            request: what to run.
+            renew_before: results published before this moment are made anew.
 
         Raises:
             InputError: an input is not there, or another result has the name.
@@ -58,14 +64,14 @@ class Executor:
             StageFailed: the stage failed.
         """
         run = self.resolve(request)
-        standing = self.standing(run)
+        standing = self.standing(run, renew_before)
         if standing.done:
             _say(f"{run.stage.name}: {run.target} is done already{standing.remark}.")
             return run.target
         self._require_place(run)
         self.store.create(run.target.parent)
         with self._locked(run.target):
-            if not self.standing(run).done:
+            if not self.standing(run, renew_before).done:
                 self._say_what_was_begun(run)
                 spec = self._make(run)
                 if self._check_waits(run.stage):
@@ -113,7 +119,7 @@ class Executor:
         if stage.checked_in:
             self.runtime.nearby.image(stage.checked_in, "cpu", build=True)
 
-    def standing(self, run: Resolved) -> Standing:
+    def standing(self, run: Resolved, renew_before: float | None = None) -> Standing:
         """Whether the result is there, and what is worth saying of it.
 
         Raises:
@@ -123,7 +129,7 @@ class Executor:
             raise InputError(
                 f"{run.missing[0]} does not exist; give a path, or a name on the store."
             )
-        return run.identity.standing(run.target, self.settings.force)
+        return run.identity.standing(run.target, self.settings.force, renew_before)
 
     def _require_place(self, run: Resolved) -> None:
         """Refuse what cannot run here.
@@ -159,6 +165,7 @@ class Executor:
         lock_file = self.store.lock_file(target)
         self.store.create(lock_file.parent)
         with artifact_lock(lock_file, self.settings.wait, _say):
+            self.store.restore(target)
             yield
 
     def _make(self, run: Resolved) -> RunSpec:

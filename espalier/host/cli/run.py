@@ -122,7 +122,8 @@ def fetch(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     model, revision = session.rest.pop("MODEL", "sapling"), session.rest.pop("REVISION", "")
     _refuse(session.rest, "MODEL, REVISION")
-    session.carry_out("fetch", lambda draft: model_named(draft, model, revision))
+    anew = session.settings.force
+    session.carry_out("fetch", lambda draft: model_named(draft, model, revision, anew))
 
 
 def fetch_data(assignments: Assignments = None) -> None:
@@ -130,7 +131,8 @@ def fetch_data(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     data, files = session.rest.pop("DATA", GROWN_TEXT), session.rest.pop("FILES", "")
     _refuse(session.rest, "DATA, FILES")
-    session.carry_out("fetch-data", lambda draft: text_named(draft, data, files))
+    anew = session.settings.force
+    session.carry_out("fetch-data", lambda draft: text_named(draft, data, files, anew))
 
 
 def data(assignments: Assignments = None) -> None:

@@ -34,7 +34,7 @@ class Show:
         if run.missing:
             state = "waits for " + ", ".join(map(str, run.missing))
         else:
-            standing = self.executor.standing(run)
+            standing = self.executor.standing(run, plan.renew_before(target))
             state = f"done already{standing.remark}" if standing.done else "would run"
         asked = run.runtime.rows(run.launch) if isinstance(run.runtime, Explained) else {}
         return {
