@@ -94,10 +94,13 @@ def _text(context: StageContext, suite: Suite, parameters: EvalParameters) -> Te
         raise InputError(f"SUITE={parameters.suite} measures perplexity: give DATA=<a text>.")
     if source is None:
         return None
-    caps = [cap for cap in (suite.windows, parameters.limit) if cap]
-    limit = min(caps) if caps else None
-    checkpoint = context.inputs["model"]
-    return load_windows(source, checkpoint, parameters.seqlen, parameters.split, limit)
+    return load_windows(
+        source,
+        context.inputs["model"],
+        parameters.seqlen,
+        parameters.split,
+        suite.bounds.limited(parameters.limit),
+    )
 
 
 def _perplexity(context: StageContext, model: Any, text: TestText, batch: int) -> dict[str, Any]:
