@@ -50,7 +50,7 @@ class EvalParameters(Parameters):
 BYTES = {"float32": 4, "float64": 8}
 START_SECONDS = 8
 """Python, torch, transformers and the harness, and reading the text."""
-PRODUCT_FLOPS = {2: 180e9, 4: 90e9, 8: 45e9}
+PRODUCT_FLOPS = {2: 180e9, 4: 120e9, 8: 60e9}
 """Products of matrices on two server cores, by a weight's bytes; processors without a 16-bit unit
 take as long as for 4."""
 LOGITS_PER_SECOND = 200e6

@@ -17,10 +17,11 @@ from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.fit import require_gpu
+from espalier.host.gpus import taken
 from espalier.host.identity import Standing
 from espalier.host.plan import Request
 from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of, resolve, seen
-from espalier.host.runtimes.base import Confined, Launch, Runtime
+from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
 from espalier.host.stage_exit import StageFailed, check, start
@@ -73,7 +74,8 @@ class Executor:
         with self._locked(run.target):
             if not self.standing(run, renew_before).done:
                 self._say_what_was_begun(run)
-                spec = self._make(run)
+                with self.on_gpus(run) as run:
+                    spec = self._make(run)
                 if self._check_waits(run.stage):
                     _say(
                         f"{run.stage.name}: made; in image {run.stage.checked_in}, make "
@@ -152,6 +154,20 @@ class Executor:
             require_gpu()
         if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
             run.fit.check_fits(self.store.root, settings.memory)
+
+    @contextmanager
+    def on_gpus(self, run: Resolved) -> Iterator[Resolved]:
+        """The run on GPUs that it holds meanwhile, where its runtime shows it some of several.
+
+        Raises:
+            EnvironmentFailure: there are too few.
+        """
+        if run.device != "cuda" or not isinstance(run.runtime, ShowsGpus):
+            yield run
+            return
+        with taken(self.settings.gpus if run.stage.join else 1) as gpus:
+            chosen = None if gpus is None else tuple(gpus)
+            yield replace(run, launch=replace(run.launch, gpus=chosen))
 
     def _say_what_was_begun(self, run: Resolved) -> None:
         if run.identity and run.identity.abandoned(self.store.partials(run.target)):

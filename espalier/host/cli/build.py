@@ -12,6 +12,7 @@ from espalier.contract.measure import show_size
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.host.cli.session import Assignments
 from espalier.host.fit import free_disk, free_memory
+from espalier.host.gpus import gpus_of_machine
 from espalier.host.images import build as build_image
 from espalier.host.images import (
     build_all,
@@ -118,7 +119,10 @@ def doctor(assignments: Assignments = None) -> None:
         rows["RUNTIME"] = str(error)
     rows["free memory"] = show_size(free_memory(settings.memory))
     rows["free disk"] = f"{show_size(free_disk(settings.store))} for {settings.store}"
-    rows["GPU"] = shutil.which("nvidia-smi") or "no nvidia-smi: ACCEL=cuda will stop"
+    if shutil.which("nvidia-smi"):
+        rows["GPU"] = ", ".join(map(str, gpus_of_machine())) or "nvidia-smi finds none"
+    else:
+        rows["GPU"] = "no nvidia-smi: ACCEL=cuda will stop"
     print_rows(rows)
 
 

@@ -23,6 +23,7 @@ class ContainerRuntime:
 
     engine: Engine
     network: bool = True
+    shows_gpus: bool = True
 
     @property
     def name(self) -> str:
@@ -63,7 +64,7 @@ class ContainerRuntime:
             "--workdir=/tmp",
             *self.engine.as_caller,
             *([] if launch.network else ["--network=none"]),
-            *self._device(launch.device),
+            *self._gpus(launch),
         ]
         if launch.processes.each > 1:
             flags.append(f"--shm-size={SHARED_MEMORY}")
@@ -95,10 +96,19 @@ class ContainerRuntime:
         _, given = by_name(self.engine.run_flags)
         return run_to_end(self.argv(launch), {**os.environ, **launch.environment, **given})
 
-    def _device(self, device: str) -> list[str]:
-        if device != "cuda":
+    def _gpus(self, launch: Launch) -> list[str]:
+        """The engine's flags for the GPUs of a launch, unless DOCKER_RUN_FLAGS has its own."""
+        own = any("--gpus" in flag or "nvidia.com/gpu" in flag for flag in self.engine.run_flags)
+        if launch.device != "cuda" or own:
             return []
-        return ["--device=nvidia.com/gpu=all" if self.name == "podman" else "--gpus=all"]
+        if self.name == "podman":  # CDI names them as nvidia-smi counts; UUIDs are newer
+            names = ["all"] if launch.gpus is None else [gpu.index for gpu in launch.gpus]
+            return [f"--device=nvidia.com/gpu={name}" for name in names]
+        if launch.gpus is None:
+            return ["--gpus=all"]
+        devices = f"device={','.join(gpu.uuid for gpu in launch.gpus)}"
+        # The value is a line of CSV, so that several devices have to be quoted within it.
+        return [f"--gpus={devices}" if len(launch.gpus) == 1 else f'--gpus="{devices}"']
 
 
 def container_path(role: str, path: Path) -> str:
