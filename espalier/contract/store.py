@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,14 @@ NESTED = ("scores", "evals")
 PARTIAL = ".partial-"
 REPLACED = ".replaced-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def name_after(path: Path) -> str:
+    """What a result of a directory or file is called: its name, of letters that a name may have."""
+    plain = unicodedata.normalize("NFKD", path.resolve().name)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")
+    return name.replace(PARTIAL, "-").replace(REPLACED, "-") or "unnamed"
 
 
 @dataclass(frozen=True)

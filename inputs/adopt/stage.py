@@ -5,9 +5,10 @@ import shutil
 from espalier.contract.files import replacing
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
+from espalier.models.checkpoint.companions import LEGAL
 from espalier.models.gates import check_parent
 
-PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
+PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja", *LEGAL)
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:

@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.store import name_after
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, Session
 from espalier.host.commands.planning import planned_before
@@ -58,7 +59,7 @@ def to_maxtext(assignments: Assignments = None) -> None:
 
     def build(draft: Draft) -> Path:
         source = model_named(draft, named, revision)
-        name = given or "-".join(filter(None, (source.resolve().name, parameters.label())))
+        name = given or "-".join(filter(None, (name_after(source), parameters.label())))
         return draft.make(stage, parameters, {"model": source}, name)
 
     session.carry_out("to-maxtext", build)

@@ -7,8 +7,10 @@ import typer
 
 from espalier.contract.discovery import method_named, methods, scorers, stage_named
 from espalier.contract.stage import Stage
+from espalier.contract.store import name_after
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, Session
+from espalier.host.commands.adoption import directory_named, follow, followed, forget, leads_out
 from espalier.host.commands.evaluation import EVALUATION, evaluate
 from espalier.host.commands.pipeline import DEFAULT_METHOD, Pipeline
 from espalier.host.commands.pruning import PruningCommand, known_names, score
@@ -22,7 +24,7 @@ from espalier.host.commands.sources import (
     token_data_named,
 )
 from espalier.host.commands.training import TRAINERS, TrainingCommand, row_length
-from espalier.host.draft import CONFIG, Draft
+from espalier.host.draft import Draft
 from espalier.host.saved_plan import read_plan
 
 
@@ -148,7 +150,7 @@ def data(assignments: Assignments = None) -> None:
     def build(draft: Draft) -> Path:
         text = text_named(draft, source, files)
         inputs = {"text": text, "tokenizer": model_named(draft, tokenizer)}
-        name = given or "-".join(path.resolve().name for path in inputs.values())
+        name = given or "-".join(name_after(path) for path in inputs.values())
         return draft.make(stage, parameters, inputs, name)
 
     session.carry_out("data", build)
@@ -214,10 +216,15 @@ def adopt(assignments: Assignments = None) -> None:
     _refuse(session.rest, "FROM, NAME")
     if not source or not name:
         raise InputError("give FROM=<Hugging Face directory> and NAME=<name on the store>.")
-    path, stage = Path(source).expanduser(), stage_named("adopt")
-    if not (path / CONFIG).is_file():
-        raise InputError(f"FROM={source} holds no config.json; give a Hugging Face directory.")
-    session.carry_out("adopt", lambda draft: draft.make(stage, {}, {"source": path}, name))
+    named, stage, store = directory_named(source), stage_named("adopt"), session.executor.store
+    linked, path = leads_out(named), named
+    if linked:
+        path = followed(named, store) if session.settings.dry_run else follow(named, store)
+    try:
+        session.carry_out("adopt", lambda draft: draft.make(stage, {}, {"source": path}, name))
+    finally:
+        if linked and not session.executor.fetching:  # what a job reads stays for it
+            forget(named, store)
 
 
 def run(assignments: Assignments = None) -> None:

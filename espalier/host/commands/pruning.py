@@ -9,6 +9,7 @@ from espalier.contract.fingerprint import identify
 from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage, Unrolled
+from espalier.contract.store import name_after
 from espalier.contract.usable import require_usable
 from espalier.errors import InputError
 from espalier.host.commands.evaluation import TASK_DATA
@@ -176,7 +177,7 @@ def score(draft: Draft, stage: Stage, given: Mapping[str, str]) -> Path:
     found = texts(draft, sources, stage, parameters, model)
     name = scores_name(model, stage, parameters, found)
     if sources.name:
-        name = f"{model.resolve().name}/{sources.name}"
+        name = f"{name_after(model)}/{sources.name}"
     return draft.make(stage, parameters, {"model": model, **found}, name)
 
 
@@ -201,7 +202,7 @@ def scores_name(
     text = [path.name.partition(".")[0] for role, path in texts.items() if role == "calibration"]
     method = stage.name.removeprefix("score-")
     label = "-".join(filter(None, (method, *text, parameters.label())))
-    return f"{model.resolve().name}/{label}"
+    return f"{name_after(model)}/{label}"
 
 
 def given_scores(draft: Draft, names: Sequence[str], stage: str, model: Path) -> Path:

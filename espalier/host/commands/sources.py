@@ -7,6 +7,7 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
+from espalier.contract.store import name_after
 from espalier.data.tokens import INDEX
 from espalier.errors import InputError
 from espalier.host.draft import CONFIG, Draft
@@ -113,7 +114,7 @@ def default_text(draft: Draft, model: Path, prune: bool) -> str:
 
 def default_name(parent: Path, stage: Stage, parameters: Parameters) -> str:
     """`<parent>-<method>-<what the parameters say>`."""
-    return "-".join(filter(None, (parent.resolve().name, stage.name, parameters.label())))
+    return "-".join(filter(None, (name_after(parent), stage.name, parameters.label())))
 
 
 def _is_hub_id(name: str) -> bool:
