@@ -1,5 +1,6 @@
 """lm-eval 0.4, in this process and without a network."""
 
+import functools
 import logging
 import os
 from itertools import islice
@@ -47,11 +48,11 @@ def checked_tasks(files: dict[str, Path], checkpoint: Path, limit: int | None) -
     reader = Reader(tokenizer, ModelLimits.of(checkpoint).positions, begin)
     tasks = []
     for name, path in files.items():
-        with fitting(name, lambda path=path: str(path)):
+        with fitting(name, str(path)):
             task = harness_task(name, path)
             documents = list(task.eval_docs)
         place = _Places(path, len(documents))
-        with fitting(name, lambda place=place, task=task: place.of_unusable(task, limit)):
+        with fitting(name, functools.partial(place.of_unusable, task, limit)):
             task.build_all_requests(limit=limit)
         reader.check(
             Question(place.of(instance.doc_id), *instance.args)

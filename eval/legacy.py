@@ -81,7 +81,7 @@ def checked_tasks(files: dict[str, Path], checkpoint: Path, limit: int | None) -
     reader = Reader(tokenizer, ModelLimits.of(checkpoint).positions, begin, apart=True)
     tasks = {}
     for name, path in files.items():
-        with fitting(name, lambda path=path: str(path)):
+        with fitting(name, str(path)):
             tasks[name] = legacy_task(name, path)
         reader.check(_questions(name, path, tasks[name]))
     return tasks
@@ -90,11 +90,11 @@ def checked_tasks(files: dict[str, Path], checkpoint: Path, limit: int | None) -
 def _questions(name: str, path: Path, task: Any) -> Iterator[Question]:
     """All that a task asks; which of its rows LIMIT leaves is drawn by lm-eval."""
     rows = read_rows(path)
-    with fitting(name, lambda: str(path)):
+    with fitting(name, str(path)):
         documents = list(task.test_docs() if task.has_test_docs() else task.validation_docs())
     for index, document in enumerate(documents):
         place = f"{path}{line_of(rows, index, len(documents))}"
-        with fitting(name, lambda place=place: place):
+        with fitting(name, place):
             context = task.fewshot_context(doc=document, num_fewshot=0, rnd=random.Random(0))  # noqa: S311
             asked = task.construct_requests(document, context)
             requests = asked if isinstance(asked, list | tuple) else [asked]

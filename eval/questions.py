@@ -88,7 +88,7 @@ class Reader:
 
 
 @contextmanager
-def fitting(name: str, place: Callable[[], str]) -> Iterator[None]:
+def fitting(name: str, place: Callable[[], str] | str) -> Iterator[None]:
     """A task's own code fails on other rows than its own in any way it likes."""
     try:
         yield
@@ -96,8 +96,9 @@ def fitting(name: str, place: Callable[[], str]) -> Iterator[None]:
         raise
     except Exception as error:  # noqa: BLE001
         cause = error.__cause__ or error
+        where = place if isinstance(place, str) else place()
         reason = f"{type(cause).__name__}: {' '.join(str(cause).split())}"[:200]
         raise InputError(
-            f"{place()} does not fit lm-eval's task {name} ({reason}); give the evaluated split's "
+            f"{where} does not fit lm-eval's task {name} ({reason}); give the evaluated split's "
             "rows as the hub has them."
         ) from None

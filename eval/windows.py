@@ -73,9 +73,11 @@ def load_windows(
         windows = cut_windows(stream, width)
         record["stream_tokens"] = len(stream)
         if len(windows) == 0:
+            asked = f"SEQLEN={width}" if seqlen else f"a window of {width}"
+            shorter = f"give SEQLEN={len(stream)} or less, or " if len(stream) > 1 else "give "
             raise InputError(
-                f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; "
-                f"give SEQLEN={len(stream)} or less."
+                f"{source} is shorter than {asked}: it has {len(stream)} tokens; {shorter}"
+                "a longer text."
             )
     check_ids(windows, limits, source)
     available = min(len(windows), record.pop("windows", None) or len(windows))

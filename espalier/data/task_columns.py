@@ -82,8 +82,8 @@ def _kind(value: Any) -> str:
         return "true or false"
     if isinstance(value, int | float):
         return "a number"
-    names = {str: "a text", list: "a list", dict: "an object"}
-    return names.get(type(value), "")
+    names = ((str, "a text"), (list, "a list"), (dict, "an object"))
+    return next((name for kind, name in names if isinstance(value, kind)), "")
 
 
 def _text(value: Any) -> str:

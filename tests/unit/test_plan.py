@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +241,25 @@ def test_a_model_is_fetched_again_from_where_it_came(
     assert model_named(draft, "llama2-7b", anew=True) in draft.requests
     with pytest.raises(InputError, match="MODEL=adopted was not fetched but made by adopt"):
         model_named(draft, "adopted", anew=True)
+
+
+@pytest.mark.parametrize("variable", ["MODEL", "CKPT"])
+@pytest.mark.parametrize("value", ["./nowhere", "unheard-of"])
+def test_a_refusal_names_the_variable_that_was_given(
+    draft: Draft, model: Path, variable: str, value: str
+) -> None:
+    says = f"^{variable}={re.escape(value)} "
+    given = {variable: value}
+    with pytest.raises(InputError, match=says):
+        PruningCommand.parse("wanda", given).add(draft)
+    trainer = stage_named("train-gpu")
+    with pytest.raises(InputError, match=says):
+        TrainingCommand.parse(trainer, {**given, "TOKENS": "1M"}).add(draft)
+    for other in ("TEACHER", "ARCH", "TOKENIZER"):
+        words = {"CKPT": str(model)} if other == "TEACHER" else {"ARCH": str(model)}
+        command = TrainingCommand.parse(trainer, {**words, other: value, "TOKENS": "1M"})
+        with pytest.raises(InputError, match=f"^{other}={re.escape(value)} "):
+            command.add(draft)
 
 
 def test_printing_a_plan_makes_nothing(

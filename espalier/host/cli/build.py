@@ -18,6 +18,7 @@ from espalier.host.images import (
     build_all,
     compile_lock,
     ensure_built,
+    find_engine,
     installed_engine,
     known_images,
     known_locks,

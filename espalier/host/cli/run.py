@@ -18,6 +18,7 @@ from espalier.host.commands.sources import (
     GROWN_TEXT,
     default_name,
     default_text,
+    first_given,
     grown_token_data,
     model_named,
     text_named,
@@ -73,16 +74,24 @@ def evaluation(assignments: Assignments = None) -> None:
     """Evaluate CKPT (a name on the store, a path or a model) with SUITE on DATA."""
     session = Session.of(assignments)
     rest = session.rest
-    named, revision = rest.pop("CKPT", "") or rest.pop("MODEL", "sapling"), rest.pop("REVISION", "")
+    named, given_as = first_given(rest, ("CKPT", "MODEL"), "sapling")
+    for variable in ("CKPT", "MODEL"):
+        rest.pop(variable, None)
+    revision = rest.pop("REVISION", "")
     method = rest.pop("METHOD", None)
     pruning = _pruning(rest, method) if method else None
     name = rest.pop("NAME", "") if pruning else ""
 
     def build(draft: Draft) -> Path:
-        parent = checkpoint = model_named(draft, named, revision)
+        parent = checkpoint = model_named(draft, named, revision, given_as=given_as)
         if pruning:
             default = default_name(parent, pruning.stage, pruning.parameters)
-            checkpoint = model_named(draft, name or default)
+            if not (name or draft.find(default, ("checkpoints",))):
+                raise InputError(
+                    f"{default} is not on the store; make it (make prune-{pruning.stage.name}), or "
+                    "give its NAME."
+                )
+            checkpoint = model_named(draft, name or default, given_as="NAME")
         before, after = (evaluate(draft, model, rest) for model in (parent, checkpoint))
         draft.step("eval", [before, after], tables=[(before, after)])
         return after
@@ -149,7 +158,7 @@ def data(assignments: Assignments = None) -> None:
 
     def build(draft: Draft) -> Path:
         text = text_named(draft, source, files)
-        inputs = {"text": text, "tokenizer": model_named(draft, tokenizer)}
+        inputs = {"text": text, "tokenizer": model_named(draft, tokenizer, given_as="TOKENIZER")}
         name = given or "-".join(name_after(path) for path in inputs.values())
         return draft.make(stage, parameters, inputs, name)
 
@@ -161,8 +170,9 @@ def export(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     rest, stage = session.rest, stage_named("export")
     named, given = rest.pop("DATA", ""), rest.pop("NAME", "")
-    model = rest.pop("MODEL", "")
-    trained = rest.pop("CKPT", "") or model
+    trained, given_as = first_given(rest, ("CKPT", "MODEL"), "")
+    for variable in ("CKPT", "MODEL"):
+        rest.pop(variable, None)
 
     def build(draft: Draft) -> Path:
         found = token_data_named(draft, named) if named else None
@@ -172,7 +182,7 @@ def export(assignments: Assignments = None) -> None:
             )
         words = dict(rest)
         if trained:
-            config = draft.config(model_named(draft, trained))
+            config = draft.config(model_named(draft, trained, given_as=given_as))
             length = row_length(stage_named(TRAINERS["tpu"]).parameters(), config)
             words.setdefault("SEQLEN", str(length))
         parameters = stage.parameters.from_assignments(words)

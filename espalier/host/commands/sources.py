@@ -1,6 +1,7 @@
 """What MODEL=, CALIBRATION= and DATA= mean: a path, a name, or what has to be made or fetched."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espalier.contract.discovery import stage_named
@@ -22,10 +23,13 @@ PACKED = ("data", "export")
 """Stages whose results are token ids already."""
 
 
-def model_named(draft: Draft, name: str, revision: str = "", anew: bool = False) -> Path:
+def model_named(
+    draft: Draft, name: str, revision: str = "", anew: bool = False, given_as: str = "MODEL"
+) -> Path:
     """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.
 
-    One on the store is asked for again where `anew` is set, from where it came.
+    One on the store is asked for again where `anew` is set, from where it came. `given_as` is the
+    variable that a refusal names.
 
     Raises:
         InputError: none of these, or it is to be made anew and was neither fetched nor grown.
@@ -34,19 +38,29 @@ def model_named(draft: Draft, name: str, revision: str = "", anew: bool = False)
         return path
     if name.startswith((".", "/", "~")):
         raise InputError(
-            f"MODEL={name} holds no config.json; give a Hugging Face directory, a name on the "
+            f"{given_as}={name} holds no config.json; give a Hugging Face directory, a name on the "
             f"store, a hub id or one of {', '.join(model_aliases())}."
         )
     if found := draft.find(name, ("models", "checkpoints")):
         if not anew:
             return found
         name, revision = _origin(draft, name, found, revision)
-    source = resolve_model(name, revision or None)
+    source = resolve_model(name, revision or None, given_as=given_as)
     if source.grown:
         text = {"data": text_named(draft, GROWN_TEXT)}
         return draft.make(stage_named("grow"), {}, text, source.name, source.shape)
     wanted = {"MODEL": name, "REVISION": source.revision}
     return draft.make(stage_named("fetch"), wanted, {}, source.name, source.shape)
+
+
+def first_given(
+    given: Mapping[str, str], variables: Sequence[str], default: str
+) -> tuple[str, str]:
+    """The value of the first of these variables that is given, and which one it is."""
+    for variable in variables:
+        if value := given.get(variable):
+            return value, variable
+    return default, variables[-1]
 
 
 def _origin(draft: Draft, name: str, found: Path, revision: str) -> tuple[str, str]:

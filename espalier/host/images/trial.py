@@ -17,6 +17,7 @@ from espalier.contract.files import write_text
 from espalier.contract.paths import ROOT
 from espalier.host.images.engine import Engine, reason
 from espalier.host.images.tiny_program import PROGRAM, archive
+from espalier.host.secrets import by_name
 
 RECORDS = ROOT / ".espalier" / "engines"
 START_SECONDS = 30
@@ -76,7 +77,8 @@ def _start(engine: Engine) -> str:
     said = engine.ask("import", "-", reference, within=START_SECONDS, given=root)
     if said.code != 0:
         return f"it cannot take an image: {reason(said)}"
-    words = (*CONFINED, f"--name={name}", *engine.as_caller, *engine.run_flags)
+    own, _ = by_name(engine.run_flags)  # no secret among the words
+    words = (*CONFINED, f"--name={name}", *engine.as_caller, *own)
     said = engine.ask("run", *words, reference, f"/{PROGRAM}", within=START_SECONDS)
     if said.code is None:
         engine.ask("rm", "-f", name, within=START_SECONDS)

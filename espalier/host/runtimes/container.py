@@ -1,5 +1,6 @@
 """Stages in containers, by docker or podman: the caller's uid, no network, no capabilities."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from espalier.contract.cores import usable_cores
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.processes import COMPILED
+from espalier.errors import InputError
 from espalier.host.images import Engine, ensure_built, load_image
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 from espalier.host.secrets import by_name
@@ -73,14 +75,13 @@ class ContainerRuntime:
         if launch.limits.cpus:
             flags.append(f"--cpus={launch.limits.cpus:g}")
         for role, path in launch.inputs.items():
-            flags.append(f"--volume={path.resolve()}:{self.seen_path(role, path)}:ro")
-        flags.append(f"--volume={launch.output.resolve()}:/out:rw")
+            flags.append(_volume(path, self.seen_path(role, path), "ro"))
+        flags.append(_volume(launch.output, "/out", "rw"))
         if launch.compiled:
-            flags += [f"--volume={launch.compiled.resolve()}:/compiled:rw"]
-            flags += [f"--env={COMPILED}=/compiled"]
+            flags += [_volume(launch.compiled, "/compiled", "rw"), f"--env={COMPILED}=/compiled"]
         for variable, path in launch.secrets.items():
             inside = f"{SECRETS}/{variable.lower()}"
-            flags += [f"--volume={path.resolve()}:{inside}:ro", f"--env={variable}={inside}"]
+            flags += [_volume(path, inside, "ro"), f"--env={variable}={inside}"]
         for key, value in quiet_environment(launch).items():
             flags.append(f"--env={key}" if key in launch.environment else f"--env={key}={value}")
         own, _ = by_name(self.engine.run_flags)
@@ -109,6 +110,20 @@ class ContainerRuntime:
         devices = f"device={','.join(gpu.uuid for gpu in launch.gpus)}"
         # The value is a line of CSV, so that several devices have to be quoted within it.
         return [f"--gpus={devices}" if len(launch.gpus) == 1 else f'--gpus="{devices}"']
+
+
+def _volume(path: Path, inside: str, mode: str) -> str:
+    """The flag that mounts a path.
+
+    Raises:
+        InputError: it has the character that separates a flag's parts.
+    """
+    if ":" in str(path.resolve()):
+        raise InputError(
+            f"{path.resolve()} has a colon, which no engine can mount; rename it, or use "
+            "RUNTIME=local."
+        )
+    return f"--volume={path.resolve()}:{inside}:{mode}"
 
 
 def container_path(role: str, path: Path) -> str:
