@@ -129,6 +129,9 @@ listings: $(VENV)/.ready
 #:
 #: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local, slurm, tpu-vm),
 #: ACCEL (cpu, cuda, tpu), MEMORY, CPUS, THREADS, GPUS, NODES; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
+#: FORCE=1 makes a command's results anew though they are there: all that a pipeline prunes, trains, scores and
+#: evaluates. The old ones stay until the new ones are published. Models and texts that it only reads are made anew
+#: where other words or code made them (make fetch FORCE=1 fetches in any case), and little memory or disk is no obstacle.
 #: With RUNTIME=slurm: PARTITION, ACCOUNT, SBATCH_FLAGS, CONTAINER (none, apptainer, pyxis), CONTAINER_IMAGE;
 #: for one command: TIME.
 #: With RUNTIME=tpu-vm: TPU, ZONE, PROJECT, BUCKET, TPU_IMAGE (by digest), SPOT=1, TPU_DEADLINE (minutes),

@@ -40,6 +40,8 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
     suite, checkpoint = SUITES[parameters.suite], context.inputs["model"]
     files = _task_files(context, suite, parameters)
     text = _text(context, suite, parameters)
+    tests: Any = importlib.import_module(harness) if files else None
+    tasks = tests.checked_tasks(files, checkpoint, parameters.limit) if files else None
     started, name = time.time(), published_name(checkpoint, otherwise=checkpoint.name)
     transformers.utils.logging.disable_progress_bar()
     model = load_model(checkpoint, parameters.dtype, context.device)
@@ -48,8 +50,8 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         parts.append(_perplexity(context, model, text, parameters.batch))
     if files:
         context.progress.say(f"{harness}: {', '.join(files)}")
-        run_tasks = importlib.import_module(harness).run_tasks
-        parts.append(run_tasks(model, checkpoint, files, parameters.batch, parameters.limit))
+        how = {"batch": parameters.batch, "limit": parameters.limit}
+        parts.append(tests.run_tasks(model, checkpoint, files, tasks, **how))
     config = parts[-1].pop("config", {}) | {
         "model": "hf",
         "model_name": name,
@@ -96,10 +98,13 @@ def _text(context: StageContext, suite: Suite, parameters: EvalParameters) -> Te
         raise InputError(f"SUITE={parameters.suite} measures perplexity: give DATA=<a text>.")
     if source is None:
         return None
-    caps = [cap for cap in (suite.windows, parameters.limit) if cap]
-    limit = min(caps) if caps else None
-    checkpoint = context.inputs["model"]
-    return load_windows(source, checkpoint, parameters.seqlen, parameters.split, limit)
+    return load_windows(
+        source,
+        context.inputs["model"],
+        parameters.seqlen,
+        parameters.split,
+        suite.bounds.limited(parameters.limit),
+    )
 
 
 def _perplexity(context: StageContext, model: Any, text: TestText, batch: int) -> dict[str, Any]:

@@ -4,8 +4,8 @@ That release loads its rows through dataset scripts that are gone, and its own H
 refuse Llama's tokenizer; so its tasks are given their rows, and a causal model is adapted to it.
 """
 
-import json
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TASK_REGISTRY
 from lm_eval.tasks.blimp import BlimpTask
 
+from espalier.data.task_columns import line_of, read_rows
 from espalier.data.task_rows import is_minimal_pair
 from espalier.data.text import sha256_of_file
-from espalier.data.token_ids import require_rows
+from espalier.data.token_ids import ModelLimits, require_rows
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer
 from eval.finite import FiniteScores, require_finite_answers
+from eval.questions import Question, Reader, fitting
 
 
 class CausalLM(BaseLM):  # type: ignore[misc]
@@ -79,16 +81,49 @@ class CausalLM(BaseLM):  # type: ignore[misc]
         return answers
 
 
-def run_tasks(
-    model: Any, checkpoint: Path, files: dict[str, Path], batch: int, limit: int | None
-) -> dict[str, Any]:
-    """Results of tasks in the schema of lm-eval 0.4; arguments as `eval.harness.run_tasks`.
+def checked_tasks(files: dict[str, Path], checkpoint: Path, limit: int | None) -> dict[str, Any]:
+    """Task objects by name, each looked at as `eval.harness.checked_tasks` does.
 
     Raises:
-        InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or the model gives NaN or
-            infinities.
+        InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or a row is not usable.
     """
-    tasks = {name: legacy_task(name, path) for name, path in files.items()}
+    tokenizer = load_tokenizer(checkpoint)
+    begin = tokenizer.eos_token_id is not None
+    reader = Reader(tokenizer, ModelLimits.of(checkpoint).positions, begin, apart=True)
+    tasks = {}
+    for name, path in files.items():
+        with fitting(name, str(path)):
+            tasks[name] = legacy_task(name, path)
+        reader.check(_questions(name, path, tasks[name]))
+    return tasks
+
+
+def _questions(name: str, path: Path, task: Any) -> Iterator[Question]:
+    """All that a task asks; which of its rows LIMIT leaves is drawn by lm-eval."""
+    rows = read_rows(path)
+    with fitting(name, str(path)):
+        documents = list(task.test_docs() if task.has_test_docs() else task.validation_docs())
+    for index, document in enumerate(documents):
+        place = f"{path}{line_of(rows, index, len(documents))}"
+        with fitting(name, place):
+            context = task.fewshot_context(doc=document, num_fewshot=0, rnd=random.Random(0))  # noqa: S311
+            asked = task.construct_requests(document, context)
+            requests = asked if isinstance(asked, list | tuple) else [asked]
+            likelihoods = [r.args for r in requests if r.request_type == "loglikelihood"]
+        for before, answer in likelihoods:
+            yield Question(place, before, answer)
+
+
+def run_tasks(
+    model: Any,
+    checkpoint: Path,
+    files: dict[str, Path],
+    tasks: dict[str, Any],
+    *,
+    batch: int,
+    limit: int | None,
+) -> dict[str, Any]:
+    """Results of tasks in the schema of lm-eval 0.4; arguments as `eval.harness.run_tasks`."""
     lm = CausalLM(model, load_tokenizer(checkpoint), batch)
     measured = evaluate(lm=lm, task_dict=tasks, num_fewshot=0, limit=limit, bootstrap_iters=1000)
     return translated(measured, files, limit)
@@ -106,8 +141,7 @@ def legacy_task(name: str, path: Path) -> Any:
             f"{name} is not a task of lm-eval 0.3.0, and its rows have no sentence_good and "
             "sentence_bad; leave LEGACY out or choose another task."
         )
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
+    rows = [row for _, row in read_rows(path)]
 
     def download(self: Any, *places: Any) -> None:
         """Take the given rows, whichever split is evaluated."""

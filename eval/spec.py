@@ -7,6 +7,7 @@ from pydantic import Field
 
 from espalier.contract.parameters import Optional, Parameters
 from espalier.contract.stage import Estimate, Stage
+from eval.suites import MAX_SEQLEN, SUITES
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -19,7 +20,7 @@ class EvalParameters(Parameters):
     suite: Annotated[
         Literal["quick", "perplexity", "paper-zero-shot", "tasks"],
         Field(
-            description="quick: perplexity, 64 windows at most; perplexity: all windows; "
+            description="quick: perplexity, 32,768 tokens at most; perplexity: all windows; "
             "paper-zero-shot: seven tasks; tasks: those of TASKS alone"
         ),
     ] = "quick"
@@ -30,7 +31,7 @@ class EvalParameters(Parameters):
     seqlen: Annotated[
         Annotated[int, Field(ge=2)] | None,
         Optional,
-        Field(description="tokens a window; default min(model's positions, 8192)"),
+        Field(description="tokens a window; default min(model's positions, 8192; quick: 2048)"),
     ] = None
     limit: Annotated[
         Count | None, Optional, Field(description="at most so many windows, and rows a task")
@@ -47,17 +48,59 @@ class EvalParameters(Parameters):
 
 
 BYTES = {"float32": 4, "float64": 8}
+START_SECONDS = 8
+"""Python, torch, transformers and the harness, and reading the text."""
+PRODUCT_FLOPS = {2: 180e9, 4: 120e9, 8: 60e9}
+"""Products of matrices on two server cores, by a weight's bytes; processors without a 16-bit unit
+take as long as for 4."""
+LOGITS_PER_SECOND = 200e6
+"""Logits turned into a loss in float32, on two cores."""
+TEXT_TOKENS = 300_000
+"""Of a text that is measured whole: WikiText-2's test split."""
+TASK_TOKENS = {"paper-zero-shot": 5_000_000}
+"""Of a suite's tasks, all choices together; of others' rows little can be known."""
+OTHER_TASK_TOKENS = 100_000
+TASK_LENGTH = 100
+DISK_BYTES_PER_SECOND = 250e6
 
 
 def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
-    """The whole model in memory, and a batch of float32 logits."""
+    """The whole model in memory, and a batch of float32 logits; each token passed once."""
     width, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
     vocabulary = int(config.get("vocab_size", 0))
     ffn = int(config.get("intermediate_size", 4 * width))
-    weights = vocabulary * width * 2 + layers * (4 * width * width + 3 * width * ffn)
-    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    memory = weights * BYTES.get(dtype, 2) + (3 << 30)
-    return Estimate(memory=memory, disk=1 << 20, seconds=30 + weights * 1e-6)
+    heads = int(config.get("num_attention_heads") or 1)
+    head_dim = int(config.get("head_dim") or width // heads)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    layer = 2 * width * head_dim * (heads + kv_heads) + 3 * width * ffn
+    ends = vocabulary * width * (1 if config.get("tie_word_embeddings") else 2)
+    stated = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    size = BYTES.get(stated if parameters.dtype == "auto" else parameters.dtype, 2)
+    tokens, length = _tokens(parameters, int(config.get("max_position_embeddings") or MAX_SEQLEN))
+    attention = 4 * length * heads * head_dim
+    flops = tokens * (layers * (2 * layer + attention) + 2 * vocabulary * width)
+    weights = layers * layer + ends
+    return Estimate(
+        memory=weights * size + (3 << 30),
+        disk=1 << 20,
+        seconds=START_SECONDS
+        + weights * size / DISK_BYTES_PER_SECOND
+        + flops / PRODUCT_FLOPS[size]
+        + tokens * vocabulary / LOGITS_PER_SECOND,
+    )
+
+
+def _tokens(parameters: EvalParameters, positions: int) -> tuple[int, int]:
+    """About how many tokens are passed through the model, and how many at once."""
+    suite = SUITES[parameters.suite]
+    length = parameters.seqlen or min(positions, suite.bounds.seqlen)
+    available = max(1, TEXT_TOKENS // length)
+    tokens = suite.bounds.limited(parameters.limit).count(available, length) * length
+    if not suite.perplexity:
+        tokens, length = 0, TASK_LENGTH
+    if parameters.tasks or not suite.perplexity:
+        tokens += TASK_TOKENS.get(parameters.suite, OTHER_TASK_TOKENS)
+    return tokens, length
 
 
 STAGES = (

@@ -19,9 +19,7 @@ from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha2
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.perplexity import cut_windows
-
-MAX_SEQLEN = 8192
-"""The reference's cap: 2048 for Llama-1, 4096 for Llama-2, 8192 for Llama-3.1."""
+from eval.suites import WHOLE, Bounds
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,11 @@ class TestText:
 
 
 def load_windows(
-    source: Path, model: Path, seqlen: int | None, split: str | None, limit: int | None
+    source: Path,
+    model: Path,
+    seqlen: int | None,
+    split: str | None,
+    bounds: Bounds = WHOLE,
 ) -> TestText:
     """Read `source` as one stream of the model's tokens and cut it.
 
@@ -45,9 +47,10 @@ def load_windows(
     Args:
         source: .safetensors, .txt, .jsonl or a data set's directory.
         model: a Hugging Face directory: its tokenizer, positions and vocabulary.
-        seqlen: tokens a window; None: min(model's positions, 8192), or the rows' own width.
+        seqlen: tokens a window; None: the model's positions within the bounds, or the rows' own
+            width.
         split: of a data set; None: the one its description names.
-        limit: at most so many windows.
+        bounds: how much of it.
 
     Raises:
         InputError: the source cannot be read, or gives no window.
@@ -63,7 +66,7 @@ def load_windows(
         windows, name = rows[:, :width], source.stem
         record: dict[str, Any] = {"source": source.name, "join": "rows as they are"}
     else:
-        width = limits.window(seqlen or min(limits.positions, MAX_SEQLEN))
+        width = limits.window(seqlen or min(limits.positions, bounds.seqlen))
         text, record = _text(source, split)
         name = str(record["name"])
         tokenizer = load_tokenizer(model)
@@ -71,13 +74,15 @@ def load_windows(
         windows = cut_windows(stream, width)
         record |= {"stream_tokens": len(stream), "tokenizer_probe": probe_hash(tokenizer)}
         if len(windows) == 0:
+            asked = f"SEQLEN={width}" if seqlen else f"a window of {width}"
+            shorter = f"give SEQLEN={len(stream)} or less, or " if len(stream) > 1 else "give "
             raise InputError(
-                f"{source} is shorter than SEQLEN={width}: it has {len(stream)} tokens; "
-                f"give SEQLEN={len(stream)} or less."
+                f"{source} is shorter than {asked}: it has {len(stream)} tokens; {shorter}"
+                "a longer text."
             )
     check_ids(windows, limits, source)
     available = min(len(windows), record.pop("windows", None) or len(windows))
-    wanted = min(available, limit or available)
+    wanted = bounds.count(available, width)
     windows = windows[:wanted].contiguous()
     record |= {
         "seqlen": width,

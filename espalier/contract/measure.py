@@ -17,8 +17,11 @@ def parse_size(text: str) -> int:
     number = text.lower().removesuffix("ib").removesuffix("b")
     unit = number[-1:] if number[-1:].isalpha() else ""
     try:
-        return int(float(number.removesuffix(unit)) * UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
+        size = float(number.removesuffix(unit)) * UNITS[unit]
+        if size < 1:
+            raise ValueError
+        return int(size)
+    except (ValueError, KeyError, OverflowError):  # nan, inf
         raise InputError(f"MEMORY={text} is not a size; give for example 8g.") from None
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,14 @@ NESTED = ("scores", "evals")
 PARTIAL = ".partial-"
 REPLACED = ".replaced-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def name_after(path: Path) -> str:
+    """What a result of a directory or file is called: its name, of letters that a name may have."""
+    plain = unicodedata.normalize("NFKD", path.resolve().name)
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")
+    return name.replace(PARTIAL, "-").replace(REPLACED, "-") or "unnamed"
 
 
 @dataclass(frozen=True)
@@ -86,13 +95,34 @@ class Store:
         return None
 
     def publish(self, partial: Path, target: Path) -> None:
-        """Give a complete partial directory its name, replacing what is there."""
+        """Give a complete partial directory its name, replacing what is there.
+
+        Whoever ends in between leaves the old one aside, where `restore` finds it.
+        """
         replaced = target.with_name(f"{target.name}{REPLACED}{partial.name.rpartition('-')[2]}")
         if target.exists():
+            shutil.rmtree(replaced, ignore_errors=True)  # an earlier one's, not wholly removed
             target.rename(replaced)
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except OSError:
+            self.restore(target)
+            raise
         _sync_directory(target.parent)
+        (replaced / MANIFEST).unlink(missing_ok=True)  # in part removed, it is nobody's result
         shutil.rmtree(replaced, ignore_errors=True)
+
+    def restore(self, target: Path) -> None:
+        """Give back its name to what was set aside for another that never came.
+
+        To be called by whoever holds the target's lock.
+        """
+        if target.exists():
+            return
+        for aside in sorted(target.parent.glob(f"{target.name}{REPLACED}*")):
+            if (aside / MANIFEST).is_file():
+                aside.rename(target)
+                return
 
     def artifacts(self) -> Iterator[tuple[str, str, Path]]:
         """Section, name and directory of everything published, by name."""

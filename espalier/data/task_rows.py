@@ -12,10 +12,10 @@ from typing import Any
 
 from espalier.contract.files import write_text
 from espalier.data.formats import LINES, TEXT, describes, format_of
+from espalier.data.task_columns import MINIMAL_PAIRS, check_rows, read_rows
 from espalier.data.text_files import rows_of, without_mark
 from espalier.errors import InputError
 
-MINIMAL_PAIR = {"sentence_good", "sentence_bad"}
 SPLIT = "test"
 """What lm-eval calls the rows, whichever split of the hub's they are."""
 
@@ -29,7 +29,8 @@ def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> d
         variable: what they were named by.
 
     Raises:
-        InputError: a file is missing or cannot be read, a task is there twice, or there is none.
+        InputError: a file is missing or cannot be read, a task is there twice, there is none, or a
+            row does not fit its task.
     """
     if not folder.is_dir():
         raise InputError(f"TASK_DATA={folder} is not a folder; give one of <task>.jsonl files.")
@@ -53,7 +54,10 @@ def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> d
             f"TASK_DATA={folder} lacks {', '.join(f'{name}.jsonl' for name in missing)}; put the "
             f"evaluated split's rows there, or name what is there with {variable}=."
         )
-    return {name: present[name] for name in names or present}
+    found = {name: present[name] for name in names or present}
+    for name, path in found.items():
+        check_rows(name, path)
+    return found
 
 
 def as_lines(files: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
@@ -82,14 +86,7 @@ def is_minimal_pair(path: Path) -> bool:
     Raises:
         InputError: the first line is not a JSON object.
     """
-    with path.open(encoding="utf-8") as lines:
-        try:
-            row = json.loads(lines.readline())
-        except ValueError:
-            row = None
-    if not isinstance(row, dict):
-        raise InputError(f"{path} is not JSON lines; each line has to be a row of the task.")
-    return row.keys() >= MINIMAL_PAIR
+    return read_rows(path)[0][1].keys() >= MINIMAL_PAIRS.keys()
 
 
 def rows_config(path: Path) -> dict[str, Any]:

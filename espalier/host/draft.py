@@ -1,7 +1,7 @@
 """A plan that is being drawn up: requests are added, and what they will make can be asked about."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Draft:
             will not be, since the plan is only shown.
         shapes: of models that are not there yet, what is known of their config.json.
         notes: what the user is to see of how the plan came about.
+        asked: as the plan's.
     """
 
     store: Store
@@ -42,6 +43,7 @@ class Draft:
     requests: dict[Path, Request] = field(default_factory=dict)
     shapes: dict[Path, Mapping[str, Any]] = field(default_factory=dict)
     notes: list[Any] = field(default_factory=list)
+    asked: float | None = None
     _steps: list[Step] = field(default_factory=list)
     _after: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
 
@@ -98,7 +100,7 @@ class Draft:
     def plan(self, result: Path, title: str = "") -> Plan:
         """The plan for `result`, in one step of that title where none was asked for."""
         steps = self._steps or [Step(title, (result,))]
-        return Plan(dict(self.requests), tuple(steps), result, dict(self._after))
+        return Plan(dict(self.requests), tuple(steps), result, dict(self._after), self.asked)
 
     def maker(self, path: Path) -> Request | None:
         """The request that publishes `path`, or the directory that it is in."""
@@ -173,17 +175,20 @@ def draw_up(
     store: Store,
     settle: Callable[[Plan, Path], None],
     title: str = "",
+    asked: float | None = None,
 ) -> tuple[Plan, list[Any]]:
     """The plan that `build` states, and its notes.
 
     Where it cannot be stated before something is made, `settle` makes that by the plan so far, and
-    the plan is drawn up again: this time with all that is known then.
+    the plan is drawn up again: this time with all that is known then. `asked` is the plan's.
     """
     settled: set[Path] = set()
     while True:
-        draft = Draft(store, settled)
+        draft = Draft(store, settled, asked=asked)
         try:
             return draft.plan(build(draft), title), draft.notes
         except NotMadeYet as missing:
-            settle(draft.plan(missing.path, title), missing.path)
+            # Nothing of it is a result yet: what is only read is not made anew for being read.
+            known = replace(draft.plan(missing.path, title), steps=())
+            settle(known, missing.path)
             settled.add(missing.path)

@@ -17,10 +17,11 @@ from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.fit import require_gpu
+from espalier.host.gpus import taken
 from espalier.host.identity import Standing
 from espalier.host.plan import Request
 from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of, resolve, seen
-from espalier.host.runtimes.base import Confined, Launch, Runtime
+from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
 from espalier.host.stage_exit import StageFailed, check, start
@@ -49,8 +50,14 @@ class Executor:
             return self.fetching
         return self.runtime if stage.tpu else self.runtime.nearby
 
-    def execute(self, request: Request) -> Path:
+    def execute(self, request: Request, renew_before: float | None = None) -> Path:
         """Run the request unless its result is there; give the published directory.
+
+        A result that is there and is made anew stays until the new one is published.
+
+        Args:
+            request: what to run.
+            renew_before: results published before this moment are made anew.
 
         Raises:
             InputError: an input is not there, or another result has the name.
@@ -58,16 +65,17 @@ class Executor:
             StageFailed: the stage failed.
         """
         run = self.resolve(request)
-        standing = self.standing(run)
+        standing = self.standing(run, renew_before)
         if standing.done:
             _say(f"{run.stage.name}: {run.target} is done already{standing.remark}.")
             return run.target
         self._require_place(run)
         self.store.create(run.target.parent)
         with self._locked(run.target):
-            if not self.standing(run).done:
+            if not self.standing(run, renew_before).done:
                 self._say_what_was_begun(run)
-                spec = self._make(run)
+                with self.on_gpus(run) as run:
+                    spec = self._make(run)
                 if self._check_waits(run.stage):
                     _say(
                         f"{run.stage.name}: made; in image {run.stage.checked_in}, make "
@@ -113,7 +121,7 @@ class Executor:
         if stage.checked_in:
             self.runtime.nearby.image(stage.checked_in, "cpu", build=True)
 
-    def standing(self, run: Resolved) -> Standing:
+    def standing(self, run: Resolved, renew_before: float | None = None) -> Standing:
         """Whether the result is there, and what is worth saying of it.
 
         Raises:
@@ -123,7 +131,7 @@ class Executor:
             raise InputError(
                 f"{run.missing[0]} does not exist; give a path, or a name on the store."
             )
-        return run.identity.standing(run.target, self.settings.force)
+        return run.identity.standing(run.target, self.settings.force, renew_before)
 
     def _require_place(self, run: Resolved) -> None:
         """Refuse what cannot run here.
@@ -147,6 +155,20 @@ class Executor:
         if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
             run.fit.check_fits(self.store.root, settings.memory)
 
+    @contextmanager
+    def on_gpus(self, run: Resolved) -> Iterator[Resolved]:
+        """The run on GPUs that it holds meanwhile, where its runtime shows it some of several.
+
+        Raises:
+            EnvironmentFailure: there are too few.
+        """
+        if run.device != "cuda" or not isinstance(run.runtime, ShowsGpus):
+            yield run
+            return
+        with taken(self.settings.gpus if run.stage.join else 1) as gpus:
+            chosen = None if gpus is None else tuple(gpus)
+            yield replace(run, launch=replace(run.launch, gpus=chosen))
+
     def _say_what_was_begun(self, run: Resolved) -> None:
         if run.identity and run.identity.abandoned(self.store.partials(run.target)):
             _say(
@@ -159,6 +181,7 @@ class Executor:
         lock_file = self.store.lock_file(target)
         self.store.create(lock_file.parent)
         with artifact_lock(lock_file, self.settings.wait, _say):
+            self.store.restore(target)
             yield
 
     def _make(self, run: Resolved) -> RunSpec:

@@ -82,13 +82,21 @@ class Identity:
         text = "\0".join((self.recipe.fingerprint, self.code, self.lock))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def standing(self, target: Path, force: bool = False) -> Standing:
+    def standing(
+        self, target: Path, force: bool = False, renew_before: float | None = None
+    ) -> Standing:
         """Whether what is published there is what was asked for.
+
+        Args:
+            target: the result's directory.
+            force: replace what has other parameters, inputs, code or packages.
+            renew_before: what was published before this moment (seconds since 1970) is made anew,
+                whatever it has.
 
         Raises:
             InputError: it is something else, and is not to be replaced.
         """
-        if not (target / MANIFEST).is_file():
+        if not (target / MANIFEST).is_file() or is_older(target, renew_before):
             return Standing(done=False)
         manifest = read_manifest(target)
         replaced = force or self.stage.renewed
@@ -117,6 +125,11 @@ class Identity:
             return False  # nothing has been begun there
         same = not self.recipe.differences(as_today(spec.recipe, self.stage))
         return same and (spec.code.sha256, spec.image.lock) != (self.code, self.lock)
+
+
+def is_older(target: Path, moment: float | None) -> bool:
+    """Whether what is there was published before a moment; None is before everything."""
+    return moment is not None and (target / MANIFEST).stat().st_mtime < moment
 
 
 def code_of(stage: Stage) -> str:

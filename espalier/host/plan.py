@@ -57,6 +57,8 @@ class Plan:
         after: what else is to be there before a request runs; where that is a plan of its training,
             it has to say that the training fits.
         result: what it is all for.
+        asked: with FORCE=1, when it was asked for (seconds since 1970): results of before are made
+            anew, by whatever process or job carries it out, and by each of them once.
 
     Raises:
         InputError: requests wait for each other.
@@ -66,6 +68,7 @@ class Plan:
     steps: tuple[Step, ...]
     result: Path
     after: Mapping[Path, tuple[Path, ...]] = field(default_factory=dict)
+    asked: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -92,6 +95,15 @@ class Plan:
                 waiting += [(need, False) for need in reversed(self.needs(target))]
         return list(found)
 
+    def renew_before(self, target: Path) -> float | None:
+        """The moment before which a result of that name is not good enough; None: any is.
+
+        Models and texts that a command only reads are not made anew with what it makes of them.
+        """
+        read = self.requests[target].stage.section in READ
+        asked_for = any(target in step.outputs for step in self.steps)
+        return self.asked if asked_for or not read else None
+
     def only(self, title: str) -> "Plan":
         """One step of it, with all that it needs.
 
@@ -104,6 +116,10 @@ class Plan:
                 return replace(self, requests=requests, steps=(step,), result=step.outputs[-1])
         titles = ", ".join(step.title for step in self.steps)
         raise InputError(f"STEP={title} is not in the plan; there are {titles}.")
+
+
+READ = ("models", "data")
+"""Sections of what commands read, unless it is what they are to make."""
 
 
 def published_below(path: Path, requests: Mapping[Path, Request]) -> Path | None:

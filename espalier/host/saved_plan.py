@@ -34,6 +34,7 @@ class SavedPlan(BaseModel):
     steps: list[Step]
     result: Path
     after: dict[Path, tuple[Path, ...]]
+    asked: float | None = None
 
 
 def to_text(plan: Plan, store: Store) -> str:
@@ -59,6 +60,7 @@ def to_text(plan: Plan, store: Store) -> str:
         steps=[_with_paths(step, moved) for step in plan.steps],
         result=moved(plan.result),
         after={moved(target): tuple(map(moved, others)) for target, others in plan.after.items()},
+        asked=plan.asked,
     )
     return saved.model_dump_json(indent=1) + "\n"
 
@@ -84,6 +86,7 @@ def read_plan(file: Path, store: Store) -> Plan:
         steps=tuple(_with_paths(step, found) for step in saved.steps),
         result=found(saved.result),
         after={found(target): tuple(map(found, others)) for target, others in saved.after.items()},
+        asked=saved.asked,
     )
 
 

@@ -62,7 +62,7 @@ class Settings(BaseModel):
     force: bool = False
     wait: bool = True
     memory: Annotated[int | None, BeforeValidator(_size)] = None
-    cpus: Annotated[float | None, Field(gt=0)] = None
+    cpus: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     threads: Annotated[int | None, Field(ge=1)] = None
     gpus: Annotated[int, Field(ge=1)] = 1
     nodes: Annotated[int, Field(ge=1)] = 1
@@ -80,7 +80,7 @@ class Settings(BaseModel):
     bucket: Line | None = None
     tpu_image: Line | None = None
     spot: bool = False
-    tpu_deadline: Annotated[float, Field(gt=0)] = 60
+    tpu_deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60
     tpu_attempts: Annotated[int, Field(ge=1)] = 20
     tpu_service_account: Line | None = None
     tpu_network: Line | None = None

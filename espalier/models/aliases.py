@@ -43,8 +43,15 @@ def model_aliases(path: Path = MODELS_FILE) -> dict[str, ModelSource]:
     return {name: ModelSource(name=name, **fields) for name, fields in table.items()}
 
 
-def resolve_model(name: str, revision: str | None = None, path: Path = MODELS_FILE) -> ModelSource:
+def resolve_model(
+    name: str,
+    revision: str | None = None,
+    path: Path = MODELS_FILE,
+    given_as: str = "MODEL",
+) -> ModelSource:
     """Find `name`, an alias or a Hugging Face id `org/name`; `revision` overrides the listed one.
+
+    `given_as` is the variable that a refusal names.
 
     Raises:
         InputError: neither an alias nor an id.
@@ -60,6 +67,6 @@ def resolve_model(name: str, revision: str | None = None, path: Path = MODELS_FI
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
         return ModelSource(name.split("/")[1], name, revision or DEFAULT_REVISION)
     raise InputError(
-        f"MODEL={name} is not known; give one of {', '.join(aliases)}, a Hugging Face id "
+        f"{given_as}={name} is not known; give one of {', '.join(aliases)}, a Hugging Face id "
         "(org/name), a name on the store or a path."
     )

@@ -7,11 +7,12 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.pattern import Pattern
 from espalier.contract.pruned import Masked
 from espalier.contract.stage import Outcome, StageContext
+from espalier.models.checkpoint.companions import LEGAL
 from espalier.models.found_zeros import FoundZeros, found_masked
 from espalier.models.tokenizer import make_tokenizer_json
 from inputs.adopt.spec import AdoptParameters
 
-PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja")
+PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja", *LEGAL)
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:

@@ -6,6 +6,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.models.aliases import resolve_model
+from espalier.models.checkpoint.companions import LEGAL
 from espalier.models.tokenizer import make_tokenizer_json
 from inputs.fetch.cache import keep_cache_in
 from inputs.fetch.spec import FetchParameters
@@ -16,7 +17,6 @@ TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json"),
     *("added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "*.tiktoken"),
 )
-LICENCE = ("LICENSE*", "USE_POLICY*", "NOTICE*")
 
 
 def wanted(files: tuple[str, ...], hub_id: str) -> list[str]:
@@ -26,7 +26,7 @@ def wanted(files: tuple[str, ...], hub_id: str) -> list[str]:
         InputError: there are no safetensors, or no config.json.
     """
     top = [name for name in files if "/" not in name]
-    patterns = (*WEIGHTS, *CONFIGURATION, *TOKENIZER, *LICENCE)
+    patterns = (*WEIGHTS, *CONFIGURATION, *TOKENIZER, *LEGAL)
     chosen = [name for name in top if any(fnmatch.fnmatch(name, p) for p in patterns)]
     if any(name.startswith("model") for name in chosen if name.endswith(".safetensors")):
         # a consolidated copy of the same weights may lie beside the sharded ones

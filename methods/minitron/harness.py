@@ -166,6 +166,12 @@ class _Recorder(HFLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(self, requests: Any, *_: Any, **__: Any) -> list[tuple[float, bool]]:
         for (_, text), context, continuation in requests:
+            if None in context:
+                raise InputError(
+                    f"SCORE={self._name}: the answer {text[:40]!r} has nothing before it, where a "
+                    "begin or end token has to stand, and the model's tokenizer has neither; name "
+                    "its bos_token in tokenizer_config.json."
+                )
             if not context or not 0 < len(continuation) <= self.max_length:
                 raise InputError(
                     f"SCORE={self._name}: the answer {text[:40]!r} is {len(continuation)} tokens "

@@ -16,6 +16,7 @@ from tests.contract.command import (
     quiet_environment,
     refused,
     tree,
+    without_times,
 )
 from tests.contract.waiting import wait_for, wait_until
 
@@ -68,6 +69,22 @@ def test_another_recipe_under_the_same_name_is_an_error(made: Path, tmp_path: Pa
     refused(done, 2, "has other parameters or inputs", "TEXT verse there, pydoc here", "FORCE=1")
     assert espalier(store, "corpus", "FORCE=1").returncode == 0
     assert read_manifest(store / "data" / "pydoc").recipe.parameters == {"text": "pydoc"}
+
+
+def test_what_is_there_is_made_anew_where_it_is_forced(made: Path, tmp_path: Path) -> None:
+    """And stays until the new one is there."""
+    store = altered(made, tmp_path / "store")
+    target = store / "data" / "pydoc"
+    first, seen = target.stat().st_ino, tree(store)
+    assert "would run" in espalier(store, "corpus", "FORCE=1", "DRY_RUN=1").stdout
+    for words in (("corpus",), ("fetch-data", "DATA=pydoc")):
+        done = espalier(store, *words, "FORCE=1")
+        assert done.returncode == 0, done.stderr
+        assert "done already" not in done.stderr
+        assert target.stat().st_ino != first
+        first = target.stat().st_ino
+        assert not differing(without_times(seen), without_times(tree(store)))
+    assert espalier(store, "corpus").stderr.rstrip().endswith("is done already.")
 
 
 def test_what_other_code_made_is_used_and_said_to_be(made: Path, tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_a_pipeline_plans_before_it_pays(
     monkeypatch.setattr(run, "print_report", lambda *given: None)
     asked = settings(tmp_path, force=force)
     fake = executor(asked)
-    monkeypatch.setattr(Executor, "execute", lambda self, request: execute(request))
+    monkeypatch.setattr(Executor, "execute", lambda self, request, before: execute(request))
     parent, rows = tiny_llama(tmp_path / "parent"), tmp_path / "rows"
     rows.mkdir()
     (rows / "tokens.json").touch()

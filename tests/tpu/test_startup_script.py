@@ -1,6 +1,8 @@
 """The start-up script run for real, with stubs of docker, gcloud and curl on PATH."""
 
 import json
+import os
+import subprocess
 import tarfile
 import threading
 import time
@@ -12,6 +14,7 @@ import pytest
 
 from espalier.errors import InputError
 from espalier.hardware.tpus import tpu_named
+from espalier.host.runtimes.tpu_vm import startup
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
 from espalier.host.runtimes.tpu_vm.options import Wanted
@@ -266,3 +269,46 @@ def test_a_preempted_slice_goes_on_from_its_last_step(
     begun = (run / "logs" / "0.log").read_text().splitlines()[0]
     assert int(begun.split()[-1]) > 3  # not again from the first
     assert any("2 of 2 workers" in text for text in said)
+
+
+FUNCTIONS = startup.BODY.read_text().partition("\nmkdir -p")[0]
+"""The script without what it does at once."""
+
+
+def test_a_state_is_whole_while_it_is_written(tmp_path: Path) -> None:
+    """The pulse reads it at any moment, and a worker of no state has to count as not ready."""
+    script = f"""{FUNCTIONS}
+    LOCAL={tmp_path}
+    builtin printf preparing >"$LOCAL/state"
+    exec 3>"$LOCAL/seen"
+    printf() {{ cat "$LOCAL/state" >&3; builtin printf "$@"; }}
+    state ready
+    unset -f printf
+    cat "$LOCAL/state"
+    """
+    done = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "ready"
+    assert (tmp_path / "seen").read_text() == "preparing"
+
+
+@pytest.mark.parametrize(
+    ("states", "ready"),
+    [
+        (["ready", "running"], True),
+        (["ready", "preparing"], False),
+        (["ready", ""], False),
+        (["ready", "hello"], False),
+        (["saving", "ended"], True),
+    ],
+)
+def test_only_a_worker_that_says_so_is_ready(states: list[str], ready: bool) -> None:
+    beats = "".join(f'{{"state": "{state}", "attempt": 1}}\n' for state in states)
+    script = f"""{FUNCTIONS}
+    gcloud() {{ builtin printf '%s' "$BEATS"; }}
+    stopped() {{ return 1; }}
+    RUN=run NUMBER=1 WORKERS=2 BARRIER=0 HEARTBEAT=0
+    barrier
+    """
+    environment = {**os.environ, "BEATS": beats}
+    done = subprocess.run(["bash", "-c", script], check=False, env=environment)
+    assert (done.returncode == 0) == ready

@@ -256,3 +256,93 @@ def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="nothing pickled is loaded"):
         load_model(tmp_path, "auto", "cpu")
+
+
+def with_changed(row: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """The row with columns changed, or taken out where the value is `...`."""
+    return {k: v for k, v in {**row, **values}.items() if v is not ...}
+
+
+PAIR = {"sentence_good": "the fox jumps", "sentence_bad": "jumps the fox the"}
+UNFIT = [
+    ("pairs", with_changed(PAIR, sentence_bad=...), "has no sentence_bad"),
+    ("pairs", with_changed(PAIR, sentence_bad=7), "has sentence_bad 7; it has to be a text"),
+    ("pairs", with_changed(PAIR, sentence_good=" "), 'has sentence_good " "; it has to be a text'),
+    ("pairs", with_changed(PAIR, sentence_good="the " * 200), "has an answer of "),
+    ("pairs", with_changed(PAIR, other=3), "has a number in other where rows before have a text"),
+    (
+        "boolq",
+        with_changed(ROWS["boolq"], label=2),
+        "has label 2; it has to be a number from 0 to 1",
+    ),
+    ("boolq", with_changed(ROWS["boolq"], passage=None), "has passage null"),
+    ("hellaswag", with_changed(ROWS["hellaswag"], endings=["a"]), "has to be a list of 4 texts"),
+    ("hellaswag", with_changed(ROWS["hellaswag"], label=""), "a number from 0 to 3"),
+    ("winogrande", with_changed(ROWS["winogrande"], sentence="no gap"), "a text with _"),
+    ("winogrande", with_changed(ROWS["winogrande"], answer=1), "one of 1, 2, a text"),
+    ("arc_easy", with_changed(ARC, choices={"text": ["a"], "label": ["A", "B"]}), "as many texts"),
+    ("arc_easy", with_changed(ARC, answerKey="F"), "has answerKey F; it has to be one of"),
+    ("openbookqa", with_changed(ROWS["openbookqa"], question_stem=...), "has no question_stem"),
+]
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+@pytest.mark.parametrize("stage", either)
+def test_a_row_that_does_not_fit_is_named_before_a_model_is_loaded(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: Any,
+    unfit: tuple[str, dict[str, Any], str],
+) -> None:
+    task, row, says = unfit
+
+    def loaded(*given: Any) -> Any:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("eval.evaluation.load_model", loaded)
+    (folder := tmp_path / "rows").mkdir()
+    good = {**PAIR, "other": "x"} if "other" in row else ROWS.get(task, PAIR)
+    path = folder / f"{task}.jsonl"
+    path.write_text(f"{json.dumps(good)}\n\n{json.dumps(row)}\n{json.dumps(good)}\n")
+    with pytest.raises(InputError) as refused:
+        evaluate(stage, tmp_path, {"model": model, "tasks": folder}, SUITE="tasks", LIMIT="3")
+    assert says in str(refused.value)
+    assert f"{path}:3" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "text", [b"[1]\n", b"{'a': 1}\n", b'{"a": "\xff"}\n', b'{"a": 1}{"b": 2}\n']
+)
+def test_lines_that_are_no_rows_are_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.jsonl").write_bytes(json.dumps(PAIR).encode() + b"\n" + text)
+    with pytest.raises(InputError, match=r"a\.jsonl:2 is not JSON lines"):
+        task_files(tmp_path, [])
+    (tmp_path / "a.jsonl").write_bytes(b"\n \n")
+    with pytest.raises(InputError, match="holds no rows"):
+        task_files(tmp_path, [])
+
+
+@pytest.mark.parametrize("stage", either)
+def test_a_tokenizer_without_begin_and_end_is_refused_only_where_one_is_needed(
+    tmp_path: Path, stage: Any
+) -> None:
+    bare = tiny_llama(tmp_path / "model")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (bare / name).is_file():
+            told = json.loads((bare / name).read_text())
+            kept = {k: v for k, v in told.items() if k not in ("bos_token", "eos_token")}
+            (bare / name).write_text(json.dumps(kept))
+    (folder := tmp_path / "rows").mkdir()
+    write_rows(folder / "boolq.jsonl", [ROWS["boolq"]] * 2)
+    _, results = evaluate(stage, tmp_path, {"model": bare, "tasks": folder}, SUITE="tasks")
+    assert 0 <= results["results"]["boolq"]["acc,none"] <= 1
+    write_rows(folder / "pairs.jsonl", [PAIR])
+    (again := tmp_path / "again").mkdir()
+    with pytest.raises(InputError, match=r"pairs\.jsonl:1 .* the model's tokenizer has neither"):
+        evaluate(stage, again, {"model": bare, "tasks": folder}, SUITE="tasks")
+    text = tmp_path / "a.txt"
+    text.write_text("the quick brown fox " * 60)
+    (last := tmp_path / "last").mkdir()
+    _, results = evaluate(stage, last, {"model": bare, "data": text}, SUITE="quick")
+    assert results["results"]["perplexity/a"]["ppl,none"] > 1

@@ -127,6 +127,14 @@ def test_other_code_or_packages_are_used_and_said(tmp_path: Path) -> None:
     assert not asked(replace(STAGE, renewed=True)).standing(target).done
 
 
+def test_what_is_forced_is_made_anew_though_it_is_the_same(tmp_path: Path) -> None:
+    target = published(tmp_path, asked())
+    moment = (target / "manifest.json").stat().st_mtime
+    assert asked().standing(target, force=True).done  # it is only read
+    assert not asked().standing(target, force=True, renew_before=moment + 1).done
+    assert asked().standing(target, force=True, renew_before=moment).done  # made since
+
+
 def test_what_a_processor_made_is_used_for_a_gpu(tmp_path: Path) -> None:
     target = published(tmp_path, asked(device="cpu"))
     assert asked(device="cuda").lock != asked(device="cpu").lock

@@ -136,6 +136,13 @@ def test_settings_are_taken_out_of_the_assignments(monkeypatch: pytest.MonkeyPat
         read_settings({"ACCEL": "npu"})
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "infg", "1e400", "0", "-1"])
+@pytest.mark.parametrize("name", ["MEMORY", "CPUS", "THREADS", "GPUS", "NODES", "TPU_DEADLINE"])
+def test_a_setting_is_a_number_that_a_machine_can_have(name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{name}={value}"):
+        read_settings({name: value})
+
+
 @pytest.mark.parametrize("word", ["model=x", "MODEL", "=x", "--force"])
 def test_words_that_are_no_assignments(word: str) -> None:
     with pytest.raises(InputError, match="is not understood"):

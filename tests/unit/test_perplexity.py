@@ -4,14 +4,19 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+from espalier.contract.discovery import stage_named  # noqa: E402
 from espalier.data.text import Description, Reading  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
 from eval.perplexity import cut_windows, perplexity, window_losses  # noqa: E402
+from eval.spec import EvalParameters  # noqa: E402
+from eval.suites import QUICK_TOKENS, SUITES, Bounds  # noqa: E402
 from eval.windows import load_windows  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
 
@@ -68,12 +73,69 @@ def test_a_text_is_one_stream(model: Path, tmp_path: Path) -> None:
     text = "the quick brown fox " * 30
     (tmp_path / "a.txt").write_text(text)
     ids = AutoTokenizer.from_pretrained(model)(text)["input_ids"]
-    found = load_windows(tmp_path / "a.txt", model, 32, None, None)
+    found = load_windows(tmp_path / "a.txt", model, 32, None)
     assert found.windows.flatten().tolist() == ids[: len(ids) // 32 * 32]
     assert found.record["windows"] == len(ids) // 32
     assert found.record["stream_tokens"] == len(ids)
-    assert len(load_windows(tmp_path / "a.txt", model, 32, None, 1).windows) == 1
-    assert load_windows(tmp_path / "a.txt", model, None, None, None).windows.shape[1] == 128
+    assert len(load_windows(tmp_path / "a.txt", model, 32, None, Bounds(1)).windows) == 1
+    assert load_windows(tmp_path / "a.txt", model, None, None).windows.shape[1] == 128
+
+
+@given(st.integers(2, 131_072), st.integers(1, 5000))
+def test_quick_is_bounded_by_tokens(seqlen: int, available: int) -> None:
+    bounds = SUITES["quick"].bounds
+    count = bounds.count(available, seqlen)
+    assert 1 <= count <= min(available, 64)
+    assert count == 1 or count * seqlen <= QUICK_TOKENS
+    # Nothing that fits was left out, so short windows are as they always were.
+    assert count in (available, 64) or (count + 1) * seqlen > QUICK_TOKENS
+    if seqlen <= 512:
+        assert count == min(available, 64)
+    assert bounds.limited(3).count(available, seqlen) == min(count, 3)
+
+
+def test_a_quick_window_of_a_long_model_is_short(tmp_path: Path) -> None:
+    model = tiny_llama(tmp_path / "model", max_position_embeddings=1 << 16)
+    (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog " * 9000)
+    quick = SUITES["quick"].bounds
+    found = load_windows(tmp_path / "a.txt", model, None, None, quick)
+    assert found.windows.shape == (16, 2048)
+    long = load_windows(tmp_path / "a.txt", model, 8192, None, quick)
+    assert long.windows.shape == (4, 8192)
+    whole = load_windows(tmp_path / "a.txt", model, None, None, SUITES["perplexity"].bounds)
+    assert whole.windows.shape[1] == 8192
+    assert len(whole.windows) == whole.record["windows_available"] > 4
+
+
+# Seconds of a processor that whole commands took, half of which two quiet cores take: `quick` on
+# WikiText-2's test split, bfloat16, two threads.
+MEASURED = {
+    (128, 352, 4, 4, 4, 2048): 11.7,
+    (288, 768, 6, 6, 6, 32000): 34.9,
+    (576, 1536, 30, 9, 3, 49152): 162.4,
+}
+
+
+@pytest.mark.parametrize("shape", MEASURED)
+def test_the_time_of_quick_is_about_as_measured(shape: tuple[int, ...]) -> None:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    names = (*names, "num_key_value_heads", "vocab_size")
+    config = dict(zip(names, shape, strict=True), dtype="bfloat16", tie_word_embeddings=True)
+    config |= {"max_position_embeddings": 8192}
+    estimate = stage_named("eval").estimate
+    assert estimate
+    told = estimate(EvalParameters(), config)
+    assert told
+    alone = (MEASURED[shape] - START) / 2 + START  # one core starts a command
+    assert alone / 1.5 < told.seconds < alone * 1.5
+    longer = estimate(EvalParameters(), config | {"max_position_embeddings": 131_072})
+    assert longer == told  # whatever windows the model could take
+    whole = estimate(EvalParameters(suite="perplexity"), config)
+    assert whole
+    assert whole.seconds > told.seconds
+
+
+START = 8.0
 
 
 def test_a_data_set_is_read_as_it_says(model: Path, tmp_path: Path) -> None:
@@ -82,10 +144,10 @@ def test_a_data_set_is_read_as_it_says(model: Path, tmp_path: Path) -> None:
         (tmp_path / f"{split}.jsonl").write_text(lines)
     use = Reading("test", "stream", " ", documents=20, windows=3)
     Description("own", "s", "r", perplexity=use).write(tmp_path)
-    found = load_windows(tmp_path, model, 16, None, None)
+    found = load_windows(tmp_path, model, 16, None)
     assert len(found.windows) == found.record["windows_available"] == 3
     assert (found.name, found.record["split"], found.record["revision"]) == ("own", "test", "r")
-    other = load_windows(tmp_path, model, 16, "validation", 2)
+    other = load_windows(tmp_path, model, 16, "validation", Bounds(2))
     assert len(other.windows) == 2
     assert other.record["split"] == "validation"
     assert other.record["sha256"] != found.record["sha256"]
@@ -93,24 +155,24 @@ def test_a_data_set_is_read_as_it_says(model: Path, tmp_path: Path) -> None:
 
 def test_rows_of_ids_are_windows(model: Path, tmp_path: Path) -> None:
     source = token_rows(tmp_path / "ids.safetensors", rows=5, width=40)
-    assert load_windows(source, model, None, None, None).windows.shape == (5, 40)
-    assert load_windows(source, model, 8, None, 2).windows.shape == (2, 8)
+    assert load_windows(source, model, None, None).windows.shape == (5, 40)
+    assert load_windows(source, model, 8, None, Bounds(2)).windows.shape == (2, 8)
     with pytest.raises(InputError, match="rows of 40"):
-        load_windows(source, model, 41, None, None)
+        load_windows(source, model, 41, None)
 
 
 def test_a_short_text_is_refused(model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("the fox")
     with pytest.raises(InputError, match="shorter than SEQLEN=64"):
-        load_windows(tmp_path / "a.txt", model, 64, None, None)
+        load_windows(tmp_path / "a.txt", model, 64, None)
     with pytest.raises(InputError, match="above the model's 128 positions"):
-        load_windows(tmp_path / "a.txt", model, 256, None, None)
+        load_windows(tmp_path / "a.txt", model, 256, None)
 
 
 def test_the_references_perplexity(shared: Path) -> None:
     directory = shared / "models" / "stories260k"
     source = shared / "reference" / "stories260k" / "valid.safetensors"
-    text = load_windows(source, directory, None, None, None)
+    text = load_windows(source, directory, None, None)
     network = AutoModelForCausalLM.from_pretrained(directory)
     losses = torch.cat(list(window_losses(lambda ids: network(ids).logits, text.windows, 8)))
     measured = perplexity(losses, 256)

@@ -1,8 +1,12 @@
 """Plans as values: what is asked for twice, orders, circles, many arms, and plans as files."""
 
 import json
+import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -142,7 +146,7 @@ class Recorder:
         self.store = Store(settings.store)
         self.made: list[str] = []
 
-    def execute(self, request: Request) -> Path:
+    def execute(self, request: Request, renew_before: float | None = None) -> Path:
         if request.stage.name == self.lacks:
             raise EnvironmentFailure("There is no network.")
         self.made.append(f"{request.stage.name} {request.name}")
@@ -169,6 +173,93 @@ def test_many_arms_share_what_they_have_in_common(
     assert made[:3] == ["corpus pydoc", "grow sapling", "magnitude sapling-magnitude-0.5"]
     # What a model is tested on follows from where it comes from, made or not.
     assert "fetch-data" not in counts
+
+
+def test_what_is_forced_is_what_a_command_makes_not_what_it_reads(draft: Draft) -> None:
+    draft.asked = 7.0
+    plan = draft.plan(study(draft, "sapling"))
+    forced = {r.stage.verb for path, r in plan.requests.items() if plan.renew_before(path) == 7.0}
+    spared = {r.stage.verb for path, r in plan.requests.items() if plan.renew_before(path) is None}
+    assert forced == {"prune", "train", "eval"}
+    assert spared == {"grow", "corpus", "data"}
+    grown = model_named(draft, "sapling")
+    fetched = Plan(plan.requests, (Step("fetch", (grown,)),), grown, asked=7.0)
+    assert fetched.renew_before(grown) == 7.0
+
+
+def test_what_is_settled_for_a_plan_is_not_forced_for_being_read(tmp_path: Path) -> None:
+    store, seen = Store(tmp_path), []
+    command = PruningCommand.parse(
+        "shortgpt", {"MODEL": "org/unlisted", "LAYERS": "1", "STEPS": "2"}
+    )
+
+    def settle(plan: Plan, path: Path) -> None:
+        seen.append(plan.renew_before(path))
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(json.dumps({"model_type": "llama", **SHAPE}))
+
+    plan, _ = draw_up(lambda draft: command.add(draft)[1], store, settle, asked=7.0)
+    assert seen == [None]
+    assert plan.renew_before(plan.result) == 7.0
+
+
+def test_a_forced_job_makes_what_was_there_when_it_was_asked_for(
+    draft: Draft, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put back into the queue it goes on; it does not begin again with what it has made."""
+    command = Pipeline.parse("magnitude", {"MODEL": str(model)})
+    plan = replace(draft.plan(command.add(draft)), asked=1000.0)
+    settings = slurm(draft.store.root, FORCE=True)
+    manifest = draft.store.root / "checkpoints" / "model-magnitude-0.5" / "manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    for age, titles in ((999, ["prune-magnitude", "eval"]), (1001, ["eval"])):
+        os.utime(manifest, (age, age))
+        jobs = jobs_of(plan, settings, monkeypatch)
+        assert [job.step for job in jobs] == titles
+        assert read_plan(jobs[0].plan, draft.store).asked == 1000.0
+
+
+def test_a_model_is_fetched_again_from_where_it_came(
+    draft: Draft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = draft.store.root / "models"
+    for name in ("llama2-7b", "own", "adopted"):
+        (there / name).mkdir(parents=True)
+        (there / name / "manifest.json").touch()
+    records = {
+        "own": SimpleNamespace(stage="fetch", parameters={"model": "org/own", "revision": "v1"}),
+        "adopted": SimpleNamespace(stage="adopt", parameters={}),
+        "llama2-7b": SimpleNamespace(stage="fetch", parameters={}),
+    }
+    for place in ("draft", "commands.sources"):
+        monkeypatch.setattr(f"espalier.host.{place}.read_manifest", lambda path: records[path.name])
+    assert model_named(draft, "own") == there / "own"
+    assert draft.requests == {}
+    asked = draft.requests[model_named(draft, "own", anew=True)].parameters.model_dump()
+    assert asked == {"model": "org/own", "revision": "v1"}
+    assert model_named(draft, "llama2-7b", anew=True) in draft.requests
+    with pytest.raises(InputError, match="MODEL=adopted was not fetched but made by adopt"):
+        model_named(draft, "adopted", anew=True)
+
+
+@pytest.mark.parametrize("variable", ["MODEL", "CKPT"])
+@pytest.mark.parametrize("value", ["./nowhere", "unheard-of"])
+def test_a_refusal_names_the_variable_that_was_given(
+    draft: Draft, model: Path, variable: str, value: str
+) -> None:
+    says = f"^{variable}={re.escape(value)} "
+    given = {variable: value}
+    with pytest.raises(InputError, match=says):
+        PruningCommand.parse("wanda", given).add(draft)
+    trainer = stage_named("train-gpu")
+    with pytest.raises(InputError, match=says):
+        TrainingCommand.parse(trainer, {**given, "TOKENS": "1M"}).add(draft)
+    for other in ("TEACHER", "ARCH", "TOKENIZER"):
+        words = {"CKPT": str(model)} if other == "TEACHER" else {"ARCH": str(model)}
+        command = TrainingCommand.parse(trainer, {**words, other: value, "TOKENS": "1M"})
+        with pytest.raises(InputError, match=f"^{other}={re.escape(value)} "):
+            command.add(draft)
 
 
 def test_printing_a_plan_makes_nothing(

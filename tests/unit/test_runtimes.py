@@ -8,8 +8,8 @@ import pytest
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.processes import Processes
-from espalier.errors import EnvironmentFailure, InputError
-from espalier.host.images import Engine
+from espalier.errors import InputError
+from espalier.host.images import Engine, Trial
 from espalier.host.runtimes import choice
 from espalier.host.runtimes.base import Launch, Limits, run_to_end
 from espalier.host.runtimes.container import ContainerRuntime
@@ -106,16 +106,15 @@ def test_the_token_is_a_file_of_fetch_stages_alone(
 
 
 def test_auto_takes_docker_then_podman_then_local(monkeypatch: pytest.MonkeyPatch) -> None:
-    answering: set[str] = {"docker", "podman"}
+    running: set[str] = {"docker", "podman"}
+    monkeypatch.setattr(choice, "installed_engine", lambda name: Engine(name, name))
     monkeypatch.setattr(
-        choice, "find_engine", lambda name: Engine(name, name) if name in answering else None
+        choice, "tried", lambda engine: Trial(engine, "" if engine.name in running else "broken")
     )
     assert choice.choose_runtime(Settings(runtime="auto")).name == "docker"
-    answering.remove("docker")
+    running.remove("docker")
     assert choice.choose_runtime(Settings(runtime="auto")).name == "podman"
-    with pytest.raises(EnvironmentFailure, match="no docker engine answers"):
-        choice.choose_runtime(Settings(runtime="docker"))
-    answering.clear()
+    running.clear()
     assert choice.choose_runtime(Settings(runtime="auto")).name == "local"
     with pytest.raises(InputError, match="RUNTIME=moon"):
         choice.choose_runtime(Settings(runtime="moon"))

@@ -36,6 +36,60 @@ def test_publishing_replaces_whole_directories(tmp_path: Path) -> None:
     assert [(section, name) for section, name, _ in store.artifacts()] == [("models", "m")]
 
 
+def replacing(store: Store) -> tuple[Path, Path]:
+    """A published directory, and the complete one that is to replace it."""
+    target, partial = store.path("models", "m"), store.partial("models", "m", "f" * 64)
+    for directory, content in ((target, "old"), (partial, "new")):
+        store.create(directory)
+        (directory / MANIFEST).write_text(content)
+    return target, partial
+
+
+def test_what_could_not_be_replaced_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    target, partial = replacing(store)
+    rename = Path.rename
+
+    def failing(self: Path, other: Path) -> Path:
+        if self == partial:
+            raise OSError("the disk is gone")
+        return rename(self, other)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="the disk is gone"):
+        store.publish(partial, target)
+    assert (target / MANIFEST).read_text() == "old"
+    assert (partial / MANIFEST).read_text() == "new"
+
+
+def test_what_a_dead_run_has_set_aside_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two renames, the old result has another name."""
+    store = Store(tmp_path)
+    target, partial = replacing(store)
+    rename = Path.rename
+
+    def killed(self: Path, other: Path) -> Path:
+        if self == partial:
+            raise KeyboardInterrupt
+        return rename(self, other)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.publish(partial, target)
+    assert not target.exists()
+    store.restore(target)
+    assert (target / MANIFEST).read_text() == "old"
+    store.publish(partial, target)
+    store.restore(target)
+    assert (target / MANIFEST).read_text() == "new"
+    assert list(store.leftovers()) == []
+
+
 def test_an_incomplete_directory_is_not_published(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.create(store.path("models", "m"))

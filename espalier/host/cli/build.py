@@ -12,22 +12,31 @@ from espalier.contract.measure import show_size
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.host.cli.session import Assignments
 from espalier.host.fit import free_disk, free_memory
+from espalier.host.gpus import gpus_of_machine
 from espalier.host.images import build as build_image
 from espalier.host.images import (
     build_all,
     compile_lock,
     ensure_built,
     find_engine,
+    installed_engine,
     known_images,
     known_locks,
     load_image,
     save,
+    tried,
 )
 from espalier.host.images.engine import Engine
 from espalier.host.images.sbom import sbom as describe_contents
 from espalier.host.images.venv import find_python
 from espalier.host.runners.show import print_rows
-from espalier.host.runtimes.choice import ENGINES, choose_runtime
+from espalier.host.runtimes.choice import (
+    ENGINES,
+    answering,
+    choose_runtime,
+    described,
+    first_that_runs,
+)
 from espalier.host.settings import Settings, read_settings, split_assignments
 
 Name = Annotated[str, typer.Argument(help="image, or `all`")]
@@ -99,8 +108,7 @@ def doctor(assignments: Assignments = None) -> None:
     settings = _settings(assignments)
     rows = {}
     for name in ENGINES:
-        engine = find_engine(name)
-        rows[name] = f"answers ({engine.client})" if engine else "does not answer"
+        rows[name] = _condition(name)
     for bottom in sorted({load_image(name).bottom.name for name in known_images()}):
         image = load_image(bottom)
         row = f"python{image.python}"
@@ -112,8 +120,20 @@ def doctor(assignments: Assignments = None) -> None:
         rows["RUNTIME"] = str(error)
     rows["free memory"] = show_size(free_memory(settings.memory))
     rows["free disk"] = f"{show_size(free_disk(settings.store))} for {settings.store}"
-    rows["GPU"] = shutil.which("nvidia-smi") or "no nvidia-smi: ACCEL=cuda will stop"
+    if shutil.which("nvidia-smi"):
+        rows["GPU"] = ", ".join(map(str, gpus_of_machine())) or "nvidia-smi finds none"
+    else:
+        rows["GPU"] = "no nvidia-smi: ACCEL=cuda will stop"
     print_rows(rows)
+
+
+def _condition(name: str) -> str:
+    """What can be said of an engine, in its own words where it fails."""
+    engine = installed_engine(name)
+    if engine is None:
+        return "not on PATH"
+    trial = tried(engine, anew=True)
+    return f"runs containers ({engine.client})" if trial.runs else f"not used: {trial.fault}"
 
 
 def _settings(assignments: list[str] | None) -> Settings:
@@ -124,12 +144,18 @@ def _settings(assignments: list[str] | None) -> Settings:
 
 
 def _engine(settings: Settings) -> Engine:
-    asked = ENGINES if settings.runtime == "auto" else (settings.runtime,)
-    if settings.runtime not in (*ENGINES, "auto"):
+    """Who builds images, which takes running containers too."""
+    if settings.runtime in ENGINES:
+        return answering(settings.runtime)
+    if settings.runtime != "auto":
         raise InputError(
             f"images are built by {' or '.join(ENGINES)}, not RUNTIME={settings.runtime}."
         )
-    for name in asked:
-        if engine := find_engine(name):
-            return engine
-    raise EnvironmentFailure("no container engine answers; start one, or use RUNTIME=local.")
+    engine, passed = first_that_runs()
+    if engine is None:
+        why = described(passed) or f"there is no {' and no '.join(ENGINES)} on PATH"
+        raise EnvironmentFailure(
+            f"no container engine runs containers here: {why}; mend one, or use RUNTIME=local, "
+            "which needs no image."
+        )
+    return engine

@@ -5,10 +5,11 @@ from pathlib import Path
 import typer
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.store import name_after
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, Session
 from espalier.host.commands.planning import planned_before
-from espalier.host.commands.sources import default_name, model_named
+from espalier.host.commands.sources import default_name, first_given, model_named
 from espalier.host.commands.training import TRAINERS, TrainingCommand
 from espalier.host.draft import Draft
 
@@ -52,13 +53,15 @@ def to_maxtext(assignments: Assignments = None) -> None:
     """Write CKPT as a MaxText checkpoint, with layers stacked unless SCAN=0."""
     session = Session.of(assignments)
     rest, stage = session.rest, stage_named("to-maxtext")
-    named = rest.pop("CKPT", "") or rest.pop("MODEL", "sapling")
+    named, given_as = first_given(rest, ("CKPT", "MODEL"), "sapling")
+    for variable in ("CKPT", "MODEL"):
+        rest.pop(variable, None)
     revision, given = rest.pop("REVISION", ""), rest.pop("NAME", "")
     parameters = stage.parameters.from_assignments(rest)
 
     def build(draft: Draft) -> Path:
-        source = model_named(draft, named, revision)
-        name = given or "-".join(filter(None, (source.resolve().name, parameters.label())))
+        source = model_named(draft, named, revision, given_as=given_as)
+        name = given or "-".join(filter(None, (name_after(source), parameters.label())))
         return draft.make(stage, parameters, {"model": source}, name)
 
     session.carry_out("to-maxtext", build)

@@ -7,8 +7,10 @@ import typer
 
 from espalier.contract.discovery import method_named, methods, scorers, stage_named
 from espalier.contract.stage import Stage
+from espalier.contract.store import name_after
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, Session
+from espalier.host.commands.adoption import directory_named, follow, followed, forget, leads_out
 from espalier.host.commands.evaluation import EVALUATION, evaluate
 from espalier.host.commands.pipeline import DEFAULT_METHOD, Pipeline
 from espalier.host.commands.pruning import PruningCommand, known_names, score
@@ -16,13 +18,14 @@ from espalier.host.commands.sources import (
     GROWN_TEXT,
     default_name,
     default_text,
+    first_given,
     grown_token_data,
     model_named,
     text_named,
     token_data_named,
 )
 from espalier.host.commands.training import TRAINERS, TrainingCommand, row_length
-from espalier.host.draft import CONFIG, Draft
+from espalier.host.draft import Draft
 from espalier.host.saved_plan import read_plan
 
 
@@ -71,16 +74,24 @@ def evaluation(assignments: Assignments = None) -> None:
     """Evaluate CKPT (a name on the store, a path or a model) with SUITE on DATA."""
     session = Session.of(assignments)
     rest = session.rest
-    named, revision = rest.pop("CKPT", "") or rest.pop("MODEL", "sapling"), rest.pop("REVISION", "")
+    named, given_as = first_given(rest, ("CKPT", "MODEL"), "sapling")
+    for variable in ("CKPT", "MODEL"):
+        rest.pop(variable, None)
+    revision = rest.pop("REVISION", "")
     method = rest.pop("METHOD", None)
     pruning = _pruning(rest, method) if method else None
     name = rest.pop("NAME", "") if pruning else ""
 
     def build(draft: Draft) -> Path:
-        parent = checkpoint = model_named(draft, named, revision)
+        parent = checkpoint = model_named(draft, named, revision, given_as=given_as)
         if pruning:
             default = default_name(parent, pruning.stage, pruning.parameters)
-            checkpoint = model_named(draft, name or default)
+            if not (name or draft.find(default, ("checkpoints",))):
+                raise InputError(
+                    f"{default} is not on the store; make it (make prune-{pruning.stage.name}), or "
+                    "give its NAME."
+                )
+            checkpoint = model_named(draft, name or default, given_as="NAME")
         before, after = (evaluate(draft, model, rest) for model in (parent, checkpoint))
         draft.step("eval", [before, after], tables=[(before, after)])
         return after
@@ -122,7 +133,8 @@ def fetch(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     model, revision = session.rest.pop("MODEL", "sapling"), session.rest.pop("REVISION", "")
     _refuse(session.rest, "MODEL, REVISION")
-    session.carry_out("fetch", lambda draft: model_named(draft, model, revision))
+    anew = session.settings.force
+    session.carry_out("fetch", lambda draft: model_named(draft, model, revision, anew))
 
 
 def fetch_data(assignments: Assignments = None) -> None:
@@ -130,7 +142,8 @@ def fetch_data(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     data, files = session.rest.pop("DATA", GROWN_TEXT), session.rest.pop("FILES", "")
     _refuse(session.rest, "DATA, FILES")
-    session.carry_out("fetch-data", lambda draft: text_named(draft, data, files))
+    anew = session.settings.force
+    session.carry_out("fetch-data", lambda draft: text_named(draft, data, files, anew))
 
 
 def data(assignments: Assignments = None) -> None:
@@ -145,8 +158,8 @@ def data(assignments: Assignments = None) -> None:
 
     def build(draft: Draft) -> Path:
         text = text_named(draft, source, files)
-        inputs = {"text": text, "tokenizer": model_named(draft, tokenizer)}
-        name = given or "-".join(path.resolve().name for path in inputs.values())
+        inputs = {"text": text, "tokenizer": model_named(draft, tokenizer, given_as="TOKENIZER")}
+        name = given or "-".join(name_after(path) for path in inputs.values())
         return draft.make(stage, parameters, inputs, name)
 
     session.carry_out("data", build)
@@ -157,8 +170,9 @@ def export(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     rest, stage = session.rest, stage_named("export")
     named, given = rest.pop("DATA", ""), rest.pop("NAME", "")
-    model = rest.pop("MODEL", "")
-    trained = rest.pop("CKPT", "") or model
+    trained, given_as = first_given(rest, ("CKPT", "MODEL"), "")
+    for variable in ("CKPT", "MODEL"):
+        rest.pop(variable, None)
 
     def build(draft: Draft) -> Path:
         found = token_data_named(draft, named) if named else None
@@ -168,7 +182,7 @@ def export(assignments: Assignments = None) -> None:
             )
         words = dict(rest)
         if trained:
-            config = draft.config(model_named(draft, trained))
+            config = draft.config(model_named(draft, trained, given_as=given_as))
             length = row_length(stage_named(TRAINERS["tpu"]).parameters(), config)
             words.setdefault("SEQLEN", str(length))
         parameters = stage.parameters.from_assignments(words)
@@ -213,10 +227,17 @@ def adopt(assignments: Assignments = None) -> None:
     parameters = stage.parameters.from_assignments(session.rest)
     if not source or not name:
         raise InputError("give FROM=<Hugging Face directory> and NAME=<name on the store>.")
-    path = Path(source).expanduser()
-    if not (path / CONFIG).is_file():
-        raise InputError(f"FROM={source} holds no config.json; give a Hugging Face directory.")
-    session.carry_out("adopt", lambda draft: draft.make(stage, parameters, {"source": path}, name))
+    named, store = directory_named(source), session.executor.store
+    linked, path = leads_out(named), named
+    if linked:
+        path = followed(named, store) if session.settings.dry_run else follow(named, store)
+    try:
+        session.carry_out(
+            "adopt", lambda draft: draft.make(stage, parameters, {"source": path}, name)
+        )
+    finally:
+        if linked and not session.executor.fetching:  # what a job reads stays for it
+            forget(named, store)
 
 
 def run(assignments: Assignments = None) -> None:

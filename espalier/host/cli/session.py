@@ -1,8 +1,9 @@
 """From a command's words to settings and a plan, and to what is done with the plan."""
 
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -54,13 +55,16 @@ class Session:
         What is published is the last line on stdout; of what is submitted, the jobs' ids.
         """
         runner = self._runner()
-        plan, notes = draw_up(build, self.executor.store, runner.settle, title)
+        asked = time.time() if self.settings.force else None
+        plan, notes = draw_up(build, self.executor.store, runner.settle, title, asked)
         for note in notes:
             console.print(note)
         self.finish(runner.finish(plan))
 
     def carry_out_plan(self, plan: Plan) -> None:
         """Run, print or submit a plan that is drawn up already."""
+        if self.settings.force and plan.asked is None:
+            plan = replace(plan, asked=time.time())
         self.finish(self._runner().finish(plan))
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.store import name_after
 from espalier.host.commands.sources import default_text, text_named
 from espalier.host.draft import Draft
 
@@ -26,4 +27,4 @@ def evaluate(draft: Draft, checkpoint: Path, given: Mapping[str, str]) -> Path:
     if tasks:
         inputs["tasks"] = text_named(draft, tasks)
     label = rest.pop("NAME", None) or ("legacy-" if legacy else "") + suite
-    return draft.make(stage, rest, inputs, f"{checkpoint.resolve().name}/{label}")
+    return draft.make(stage, rest, inputs, f"{name_after(checkpoint)}/{label}")

@@ -14,7 +14,7 @@ from espalier.contract.json_text import to_json
 from espalier.contract.manifest import pruning_of
 from espalier.contract.pruned import Foreign, Masked, Padded, Pruned
 from espalier.contract.stage import Stage
-from espalier.contract.store import Store
+from espalier.contract.store import Store, name_after
 from espalier.contract.usable import require_kind
 from espalier.errors import InputError
 from espalier.host.commands.sources import default_name, token_data_named
@@ -151,7 +151,7 @@ def _found(store: Store, name: str) -> Known:
     if path.is_file():
         return Known(path.with_suffix("").name, config_file(path))
     if "/" in name and (path / CONFIG).is_file():
-        return Known(path.resolve().name, read_config(path), path)
+        return Known(name_after(path), read_config(path), path)
     if not name.startswith((".", "/", "~")):
         if found := store.find(name, ("models", "checkpoints")):
             return Known(found.name, read_config(found), found)

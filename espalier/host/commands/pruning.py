@@ -9,10 +9,17 @@ from espalier.contract.fingerprint import identify
 from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage, Unrolled
+from espalier.contract.store import name_after
 from espalier.contract.usable import require_usable
 from espalier.errors import InputError
 from espalier.host.commands.evaluation import TASK_DATA
-from espalier.host.commands.sources import default_name, default_text, model_named, text_named
+from espalier.host.commands.sources import (
+    default_name,
+    default_text,
+    first_given,
+    model_named,
+    text_named,
+)
 from espalier.host.draft import Draft
 
 
@@ -26,6 +33,7 @@ class Sources:
         tasks: the folder of tasks' rows, or nothing.
         scores: what SCORES names, with commas between.
         name: of the result, or nothing.
+        given_as: the variable that names the model.
     """
 
     model: str
@@ -34,13 +42,17 @@ class Sources:
     tasks: str
     scores: tuple[str, ...]
     name: str
+    given_as: str = "MODEL"
 
     @classmethod
     def taken_from(cls, rest: dict[str, str]) -> "Sources":
         """Take them out of the assignments."""
-        model, checkpoint = rest.pop("MODEL", ""), rest.pop("CKPT", "")
+        model, given_as = first_given(rest, ("MODEL", "CKPT"), "sapling")
+        for variable in ("MODEL", "CKPT"):
+            rest.pop(variable, None)
         return cls(
-            model=model or checkpoint or "sapling",
+            model=model,
+            given_as=given_as,
             revision=rest.pop("REVISION", ""),
             calibration=rest.pop("CALIBRATION", ""),
             tasks=rest.pop(TASK_DATA, ""),
@@ -87,7 +99,8 @@ class PruningCommand:
         """The parent and the pruned checkpoint."""
         if self.sources.name:
             draft.store.path(self.stage.section, self.sources.name)
-        parent = model_named(draft, self.sources.model, self.sources.revision)
+        named, given_as = self.sources.model, self.sources.given_as
+        parent = model_named(draft, named, self.sources.revision, given_as=given_as)
         require_usable(self.stage, {"model": parent})
         name = self.sources.name or default_name(parent, self.stage, self.parameters)
         unrolled = self._unrolled(draft, parent)
@@ -172,11 +185,11 @@ def score(draft: Draft, stage: Stage, given: Mapping[str, str]) -> Path:
     if sources.scores:
         raise InputError(f"{stage.name} measures scores; leave SCORES out.")
     parameters = stage.parameters.from_assignments(rest)
-    model = model_named(draft, sources.model, sources.revision)
+    model = model_named(draft, sources.model, sources.revision, given_as=sources.given_as)
     found = texts(draft, sources, stage, parameters, model)
     name = scores_name(model, stage, parameters, found)
     if sources.name:
-        name = f"{model.resolve().name}/{sources.name}"
+        name = f"{name_after(model)}/{sources.name}"
     return draft.make(stage, parameters, {"model": model, **found}, name)
 
 
@@ -201,7 +214,7 @@ def scores_name(
     text = [path.name.partition(".")[0] for role, path in texts.items() if role == "calibration"]
     method = stage.name.removeprefix("score-")
     label = "-".join(filter(None, (method, *text, parameters.label())))
-    return f"{model.resolve().name}/{label}"
+    return f"{name_after(model)}/{label}"
 
 
 def given_scores(draft: Draft, names: Sequence[str], stage: str, model: Path) -> Path:

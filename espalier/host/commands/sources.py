@@ -1,11 +1,14 @@
 """What MODEL=, CALIBRATION= and DATA= mean: a path, a name, or what has to be made or fetched."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.manifest import read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
+from espalier.contract.store import name_after
 from espalier.data.formats import FORMATS, IDS
 from espalier.data.tokens import INDEX
 from espalier.errors import InputError
@@ -21,22 +24,29 @@ PACKED = ("data", "export")
 """Stages whose results are token ids already."""
 
 
-def model_named(draft: Draft, name: str, revision: str = "") -> Path:
+def model_named(
+    draft: Draft, name: str, revision: str = "", anew: bool = False, given_as: str = "MODEL"
+) -> Path:
     """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.
 
+    One on the store is asked for again where `anew` is set, from where it came. `given_as` is the
+    variable that a refusal names.
+
     Raises:
-        InputError: none of these.
+        InputError: none of these, or it is to be made anew and was neither fetched nor grown.
     """
     if path := _given_path(draft, name, want=CONFIG):
         return path
     if name.startswith((".", "/", "~")):
         raise InputError(
-            f"MODEL={name} holds no config.json; give a Hugging Face directory, a name on the "
+            f"{given_as}={name} holds no config.json; give a Hugging Face directory, a name on the "
             f"store, a hub id or one of {', '.join(model_aliases())}."
         )
     if found := draft.find(name, ("models", "checkpoints")):
-        return found
-    source = resolve_model(name, revision or None)
+        if not anew:
+            return found
+        name, revision = _origin(draft, name, found, revision)
+    source = resolve_model(name, revision or None, given_as=given_as)
     if source.grown:
         text = {"data": text_named(draft, GROWN_TEXT)}
         return draft.make(stage_named("grow"), {}, text, source.name, source.shape)
@@ -44,8 +54,34 @@ def model_named(draft: Draft, name: str, revision: str = "") -> Path:
     return draft.make(stage_named("fetch"), wanted, {}, source.name, source.shape)
 
 
-def text_named(draft: Draft, name: str, files: str = "") -> Path:
+def first_given(
+    given: Mapping[str, str], variables: Sequence[str], default: str
+) -> tuple[str, str]:
+    """The value of the first of these variables that is given, and which one it is."""
+    for variable in variables:
+        if value := given.get(variable):
+            return value, variable
+    return default, variables[-1]
+
+
+def _origin(draft: Draft, name: str, found: Path, revision: str) -> tuple[str, str]:
+    """The name and revision by which a model on the store is fetched or grown."""
+    stage = draft.stage_of(found)
+    if stage == "grow" or name in model_aliases():
+        return name, revision
+    if stage == "fetch" and not draft.maker(found):
+        recorded = read_manifest(found).parameters
+        return recorded["model"], revision or recorded["revision"] or ""
+    raise InputError(
+        f"MODEL={name} was not fetched but made by {stage}; give that command with FORCE=1 to "
+        "make it again."
+    )
+
+
+def text_named(draft: Draft, name: str, files: str = "", anew: bool = False) -> Path:
     """The file or data set that CALIBRATION= or DATA= means; FILES= of it, where it is fetched.
+
+    One on the store is asked for again where `anew` is set.
 
     Raises:
         InputError: no such file, set or name.
@@ -53,7 +89,7 @@ def text_named(draft: Draft, name: str, files: str = "") -> Path:
     if path := _given_path(draft, name):
         return path
     stored = name.replace("/", "--")
-    if not files and (found := draft.find(stored, ("data",))):
+    if not (files or anew) and (found := draft.find(stored, ("data",))):
         if (found / INDEX).is_file() or draft.stage_of(found) in PACKED:
             raise InputError(
                 f"{name} is token data that make data has packed, not a text; give a text, or "
@@ -93,7 +129,7 @@ def default_text(draft: Draft, model: Path, prune: bool) -> str:
 
 def default_name(parent: Path, stage: Stage, parameters: Parameters) -> str:
     """`<parent>-<method>-<what the parameters say>`."""
-    return "-".join(filter(None, (parent.resolve().name, stage.name, parameters.label())))
+    return "-".join(filter(None, (name_after(parent), stage.name, parameters.label())))
 
 
 def _is_hub_id(name: str) -> bool:

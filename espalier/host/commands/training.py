@@ -12,6 +12,7 @@ from espalier.contract.usable import require_usable
 from espalier.errors import InputError
 from espalier.host.commands.sources import (
     default_name,
+    first_given,
     grown_token_data,
     model_named,
     token_data_named,
@@ -102,12 +103,12 @@ class TrainingCommand:
 
     def model(self, draft: Draft) -> Path:
         """The model that CKPT or MODEL says."""
-        named = self.sources.get("CKPT") or self.sources.get("MODEL") or "sapling"
-        return model_named(draft, named, self.sources.get("REVISION", ""))
+        named, given_as = first_given(self.sources, ("CKPT", "MODEL"), "sapling")
+        return model_named(draft, named, self.sources.get("REVISION", ""), given_as=given_as)
 
     def _made(self, draft: Draft, inputs: dict[str, Path], named: Path, tokenizer: Path) -> Path:
         if teacher := self.sources.get("TEACHER"):
-            inputs["teacher"] = model_named(draft, teacher)
+            inputs["teacher"] = model_named(draft, teacher, given_as="TEACHER")
         require_usable(self.stage, inputs)
         inputs["data"] = self._data(draft, tokenizer)
         # Compose's services hand rows on that are exported already.
@@ -136,11 +137,15 @@ class TrainingCommand:
             found = self.model(draft)
             return {"model": found}, found
         path = Path(architecture).expanduser()
-        file = path if path.is_file() else model_named(draft, architecture) / CONFIG
+        file = path
+        if not path.is_file():
+            file = model_named(draft, architecture, given_as="ARCH") / CONFIG
         tokenizer = self.sources.get("TOKENIZER")
         if tokenizer is None and path.is_file():
             raise InputError(f"ARCH={architecture} has no tokenizer; give TOKENIZER=<model>.")
-        owner = model_named(draft, tokenizer) if tokenizer else file.parent
+        owner = file.parent
+        if tokenizer:
+            owner = model_named(draft, tokenizer, given_as="TOKENIZER")
         named_after = path.with_suffix("") if path.is_file() else file.parent
         return {"architecture": file, "tokenizer": owner}, named_after
 

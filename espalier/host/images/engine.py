@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,8 +38,17 @@ class HeldImage:
 
 
 @dataclass(frozen=True)
+class Said:
+    """How a client's command ended: its exit code, and all that it said; None: it did not end."""
+
+    code: int | None
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
 class Engine:
-    """A client that answers, and the flags that this machine needs.
+    """An engine's client, and the flags that this machine needs.
 
     Attributes:
         flags: before the client's command, from DOCKER_FLAGS or PODMAN_FLAGS.
@@ -55,34 +65,71 @@ class Engine:
     def command(self, *words: str) -> list[str]:
         return [self.client, *self.flags, *words]
 
+    @property
+    def as_caller(self) -> list[str]:
+        """Flags of `run` with which a container's files are the caller's own."""
+        user = [f"--user={os.getuid()}:{os.getgid()}"]
+        rootless = self.name == "podman" and os.getuid() != 0
+        return [*user, "--userns=keep-id"] if rootless else user
+
+    def ask(self, *words: str, within: float | None = None, given: bytes = b"") -> Said:
+        """Run a command of the client to its end, or for so many seconds."""
+        return _said(self.command(*words), within, given)
+
+    def complaint(self) -> str:
+        """Why it does not answer, in its own words; nothing where it does."""
+        # `docker version` asks the engine; podman has none to ask, but `info` sees a broken set-up.
+        question = "version" if self.name == "docker" else "info"
+        said = self.ask(question, within=ANSWER_SECONDS)
+        return "" if said.code == 0 else reason(said)
+
     def inspect(self, reference: str) -> HeldImage | None:
         """None when the engine does not hold the image."""
-        found = _output(self.command("image", "inspect", reference))
-        if found is None:
+        said = self.ask("image", "inspect", reference)
+        if said.code != 0:
             return None
-        image: dict[str, Any] = json.loads(found)[0]
+        image: dict[str, Any] = json.loads(said.out)[0]
         digest = image["Id"] if image["Id"].startswith("sha256:") else f"sha256:{image['Id']}"
         labels = (image.get("Config") or {}).get("Labels") or {}
         published = (image.get("RepoDigests") or [""])[0].partition("@")[2]
         return HeldImage(digest, labels, image["Size"], published)
 
 
-def find_engine(name: str) -> Engine | None:
-    """The engine of that name, if it answers. DOCKER and PODMAN name another client."""
+def installed_engine(name: str) -> Engine | None:
+    """The engine of that name, if its client is here. DOCKER and PODMAN name another client."""
     prefix = name.upper()
     client = shutil.which(os.environ.get(prefix) or name)
     if not client:
         return None
-    engine = Engine(
+    return Engine(
         name,
         client,
         flags=_words(f"{prefix}_FLAGS"),
         run_flags=_words(f"{prefix}_RUN_FLAGS"),
         build_flags=_words(f"{prefix}_BUILD_FLAGS"),
     )
-    # `docker version` asks the engine; podman has none to ask, but `info` sees a broken set-up.
-    question = ("version",) if name == "docker" else ("info",)
-    return engine if _output(engine.command(*question), ANSWER_SECONDS) is not None else None
+
+
+def find_engine(name: str) -> Engine | None:
+    """The engine of that name, if it answers."""
+    engine = installed_engine(name)
+    return engine if engine and not engine.complaint() else None
+
+
+def reason(said: Said) -> str:
+    """The line of what a client said that tells what went wrong."""
+    if said.code is None:
+        return "it did not answer in time"
+    lines = [" ".join(line.split()) for line in (said.err or said.out).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(ADVICE)]
+    errors = [line for line in lines if any(word in line.lower() for word in FAULTS)]
+    told = (errors or lines or [f"it ended with {said.code} and said nothing"])[-1]
+    return told.rstrip(".")
+
+
+ADVICE = ("See '", "Run '", "For more information")
+"""How lines of a client begin that tell no cause."""
+FAULTS = ("error", "cannot", "denied", "failed")
 
 
 def _words(variable: str) -> tuple[str, ...]:
@@ -92,9 +139,23 @@ def _words(variable: str) -> tuple[str, ...]:
         raise EnvironmentFailure(f"{variable} is not a list of words: {error}.") from None
 
 
-def _output(command: Sequence[str], timeout: float | None = None) -> str | None:
+def _said(command: Sequence[str], within: float | None, given: bytes) -> Said:
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # what it has started ends with it
+        )
+    except OSError as error:
+        return Said(127, "", f"Error: {command[0]}: {error.strerror}")
+    with child:
+        try:
+            out, err = child.communicate(given, timeout=within)
+        except subprocess.TimeoutExpired:
+            return Said(None, "", "")
+        finally:
+            if child.returncode is None:
+                os.killpg(child.pid, signal.SIGKILL)
+    return Said(child.returncode, out.decode(errors="replace"), err.decode(errors="replace"))

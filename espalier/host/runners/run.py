@@ -43,7 +43,7 @@ class PlanRun:
             if target not in self.made:
                 for other in waited_for & self.made:
                     self._require_fit(plan, other)
-                self.executor.execute(plan.requests[target])
+                self.executor.execute(plan.requests[target], plan.renew_before(target))
                 self.made.add(target)
 
     def _carry_out(self, plan: Plan, step: Step) -> None:

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from espalier.errors import EnvironmentFailure
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan
+from espalier.host.resolution import Resolved
 from espalier.host.runtimes.base import Explained
 from espalier.host.secrets import without_logins
 
@@ -34,7 +36,7 @@ class Show:
         if run.missing:
             state = "waits for " + ", ".join(map(str, run.missing))
         else:
-            standing = self.executor.standing(run)
+            standing = self.executor.standing(run, plan.renew_before(target))
             state = f"done already{standing.remark}" if standing.done else "would run"
         asked = run.runtime.rows(run.launch) if isinstance(run.runtime, Explained) else {}
         return {
@@ -48,9 +50,19 @@ class Show:
             **{f"input {role}": str(path) for role, path in run.request.inputs.items()},
             "output": str(run.target),
             **run.fit.rows(self.executor.store.root, settings.memory),
-            "command": shlex.join(without_logins(run.runtime.argv(run.launch))),
+            **self._command(run),
             **asked,
         }
+
+    def _command(self, run: Resolved) -> dict[str, str]:
+        """The command, with the GPUs that it would be given now."""
+        try:
+            with self.executor.on_gpus(run) as placed:
+                gpus = ", ".join(map(str, placed.launch.gpus or ()))
+                command = {"command": shlex.join(without_logins(run.runtime.argv(placed.launch)))}
+                return ({"GPUs": gpus} if gpus else {}) | command
+        except EnvironmentFailure as error:
+            return {"command": f"none here: {error}"}
 
 
 def print_rows(rows: dict[str, str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from espalier.contract.manifest import MANIFEST
 from espalier.host.execution import Executor
+from espalier.host.identity import is_older
 from espalier.host.plan import Plan, Step
 from espalier.host.runners.run import PlanRun, with_its_hint
 from espalier.host.runners.show import Show
@@ -85,7 +86,7 @@ class Submit:
 
     def _is_jobs(self, plan: Plan, target: Path) -> bool:
         """Whether a job has to make it."""
-        there = (target / MANIFEST).is_file() and not self.executor.settings.force
+        there = (target / MANIFEST).is_file() and not is_older(target, plan.renew_before(target))
         return not there and not plan.requests[target].stage.network
 
 

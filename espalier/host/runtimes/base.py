@@ -15,6 +15,7 @@ from espalier.contract.paths import ROOT
 from espalier.contract.processes import Processes
 from espalier.contract.signals import handled
 from espalier.contract.threads import THREADS
+from espalier.host.gpus import Gpu
 
 COMMAND = ("python", "-m", "espalier.run_stage")
 
@@ -38,6 +39,7 @@ class Launch:
         compiled: where XLA keeps compiled programs from run to run, for stages that compile.
         secrets: environment name of the file's place to host file, for fetch stages only.
         threads: that it computes with, all its processes together; None: as many as it has cores.
+        gpus: that it is shown, where it computes on some; None: all.
     """
 
     image: str
@@ -52,6 +54,7 @@ class Launch:
     compiled: Path | None = None
     processes: Processes = field(default_factory=Processes)
     threads: int | None = None
+    gpus: tuple[Gpu, ...] | None = None
 
 
 class Runtime(Protocol):
@@ -92,6 +95,15 @@ class Explained(Protocol):
 
     def rows(self, launch: Launch) -> dict[str, str]:
         """What it would ask for, for DRY_RUN=1."""
+
+
+@runtime_checkable
+class ShowsGpus(Protocol):
+    """A runtime on a machine whose GPUs others use too: it shows a stage those of its launch."""
+
+    @property
+    def shows_gpus(self) -> bool:
+        """Always."""
 
 
 @runtime_checkable

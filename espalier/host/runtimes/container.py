@@ -8,6 +8,7 @@ from pathlib import Path
 from espalier.contract.cores import usable_cores
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.processes import COMPILED
+from espalier.errors import InputError
 from espalier.host.images import Engine, ensure_built, load_image
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 from espalier.host.secrets import by_name
@@ -24,6 +25,7 @@ class ContainerRuntime:
 
     engine: Engine
     network: bool = True
+    shows_gpus: bool = True
 
     @property
     def name(self) -> str:
@@ -62,9 +64,9 @@ class ContainerRuntime:
             "--security-opt=no-new-privileges",
             f"--stop-timeout={STOP_SECONDS}",
             "--workdir=/tmp",
-            *self._user(),
+            *self.engine.as_caller,
             *([] if launch.network else ["--network=none"]),
-            *self._device(launch.device),
+            *self._gpus(launch),
         ]
         if launch.processes.each > 1:
             flags.append(f"--shm-size={SHARED_MEMORY}")
@@ -73,14 +75,13 @@ class ContainerRuntime:
         if launch.limits.cpus:
             flags.append(f"--cpus={launch.limits.cpus:g}")
         for role, path in launch.inputs.items():
-            flags.append(f"--volume={path.resolve()}:{self.seen_path(role, path)}:ro")
-        flags.append(f"--volume={launch.output.resolve()}:/out:rw")
+            flags.append(_volume(path, self.seen_path(role, path), "ro"))
+        flags.append(_volume(launch.output, "/out", "rw"))
         if launch.compiled:
-            flags += [f"--volume={launch.compiled.resolve()}:/compiled:rw"]
-            flags += [f"--env={COMPILED}=/compiled"]
+            flags += [_volume(launch.compiled, "/compiled", "rw"), f"--env={COMPILED}=/compiled"]
         for variable, path in launch.secrets.items():
             inside = f"{SECRETS}/{variable.lower()}"
-            flags += [f"--volume={path.resolve()}:{inside}:ro", f"--env={variable}={inside}"]
+            flags += [_volume(path, inside, "ro"), f"--env={variable}={inside}"]
         for key, value in quiet_environment(launch).items():
             flags.append(f"--env={key}" if key in launch.environment else f"--env={key}={value}")
         own, _ = by_name(self.engine.run_flags)
@@ -96,15 +97,33 @@ class ContainerRuntime:
         _, given = by_name(self.engine.run_flags)
         return run_to_end(self.argv(launch), {**os.environ, **launch.environment, **given})
 
-    def _user(self) -> list[str]:
-        user = [f"--user={os.getuid()}:{os.getgid()}"]
-        rootless = self.engine.name == "podman" and os.getuid() != 0
-        return [*user, "--userns=keep-id"] if rootless else user
-
-    def _device(self, device: str) -> list[str]:
-        if device != "cuda":
+    def _gpus(self, launch: Launch) -> list[str]:
+        """The engine's flags for the GPUs of a launch, unless DOCKER_RUN_FLAGS has its own."""
+        own = any("--gpus" in flag or "nvidia.com/gpu" in flag for flag in self.engine.run_flags)
+        if launch.device != "cuda" or own:
             return []
-        return ["--device=nvidia.com/gpu=all" if self.name == "podman" else "--gpus=all"]
+        if self.name == "podman":  # CDI names them as nvidia-smi counts; UUIDs are newer
+            names = ["all"] if launch.gpus is None else [gpu.index for gpu in launch.gpus]
+            return [f"--device=nvidia.com/gpu={name}" for name in names]
+        if launch.gpus is None:
+            return ["--gpus=all"]
+        devices = f"device={','.join(gpu.uuid for gpu in launch.gpus)}"
+        # The value is a line of CSV, so that several devices have to be quoted within it.
+        return [f"--gpus={devices}" if len(launch.gpus) == 1 else f'--gpus="{devices}"']
+
+
+def _volume(path: Path, inside: str, mode: str) -> str:
+    """The flag that mounts a path.
+
+    Raises:
+        InputError: it has the character that separates a flag's parts.
+    """
+    if ":" in str(path.resolve()):
+        raise InputError(
+            f"{path.resolve()} has a colon, which no engine can mount; rename it, or use "
+            "RUNTIME=local."
+        )
+    return f"--volume={path.resolve()}:{inside}:{mode}"
 
 
 def container_path(role: str, path: Path) -> str:

@@ -11,6 +11,7 @@ from espalier.contract.manifest import ImageRecord
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import COMPILED
 from espalier.contract.threads import without_numeric
+from espalier.host.gpus import visible
 from espalier.host.images import load_image
 from espalier.host.images.definition import packages_lock
 from espalier.host.images.venv import ensure_venv
@@ -25,6 +26,7 @@ class HostRuntime:
 
     name: str
     network: bool = True
+    shows_gpus: bool = True
 
     @property
     def cores(self) -> int:
@@ -47,7 +49,8 @@ class HostRuntime:
         secrets = {variable: str(path) for variable, path in launch.secrets.items()}
         compiled = {COMPILED: str(launch.compiled.resolve())} if launch.compiled else {}
         own = {"PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}
-        return {**kept, **quiet_environment(launch), **secrets, **compiled, **own}
+        gpus = visible(launch.gpus) if launch.gpus and launch.device == "cuda" else {}
+        return {**kept, **quiet_environment(launch), **secrets, **compiled, **own, **gpus}
 
     def python(self, launch: Launch) -> str:
         raise NotImplementedError

@@ -12,14 +12,20 @@ CONFIG = "config.json"
 COMPANIONS = (
     "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-    "chat_template.jinja", "chat_template.json", "LICENSE", "LICENSE.txt", "LICENSE.md",
-    "NOTICE", "USE_POLICY.md",
+    "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+_LEGAL = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "USE_POLICY*")
+LEGAL = tuple(
+    "".join(f"[{letter}{letter.lower()}]" if letter.isalpha() else letter for letter in pattern)
+    for pattern in _LEGAL
+)
+"""What a licence asks to go with every copy, by pattern, in any case; no card, which would lie."""
 
 
 def copy_companions(source: Path, target: Path) -> None:
     """Copy the tokenizer's, the generation's and the licence's files as they are."""
-    for name in COMPANIONS:
+    legal = [path.name for pattern in LEGAL for path in sorted(source.glob(pattern))]
+    for name in (*COMPANIONS, *legal):
         if (source / name).is_file():
             write_bytes(target / name, (source / name).read_bytes())
 

@@ -57,7 +57,8 @@ read_work() {
   [[ -n $RUN && -n $NUMBER && -n $IMAGE ]]
 }
 
-state() { printf '%s' "$1" >"$LOCAL/state"; }
+# Whole at any moment: the pulse reads it while it is written.
+state() { printf '%s' "$1" >"$LOCAL/state.new" && mv -f "$LOCAL/state.new" "$LOCAL/state"; }
 
 beat() {
   put "{\"state\": \"$(<"$LOCAL/state")\", \"time\": \"$(date -u +%FT%TZ)\", \"attempt\": $NUMBER}" \
@@ -132,7 +133,7 @@ barrier() {
   WHY='the other workers did not get ready'
   while :; do
     ready=$(gcloud storage cat "$RUN/workers/*.json" 2>/dev/null |
-      grep -v '"preparing"' | grep -c "\"attempt\": $NUMBER}")
+      grep -E '"state": "(ready|running|saving|ended)"' | grep -c "\"attempt\": $NUMBER}")
     ((ready >= WORKERS)) && return
     stopped && return 1
     ((SECONDS - began < BARRIER)) || return 1
