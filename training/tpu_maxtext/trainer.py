@@ -112,10 +112,13 @@ class MaxTextTrainer(Loop[Rows]):
     def _validate(self) -> float | None:
         if not self._valid:
             return None
+        batches = (self._placed(as_inputs(rows, counted)) for rows, counted in self._valid)
+        evaluated = [
+            self._program.within(self._program.evaluate, self._state, batch)["scalar"]
+            for batch in batches
+        ]  # all of them before the first is waited for
         total = count = 0.0
-        for rows, counted in self._valid:
-            batch = self._placed(as_inputs(rows, counted))
-            measured = self._program.within(self._program.evaluate, self._state, batch)["scalar"]
+        for measured in evaluated:
             here = float(measured["evaluation/total_weights"])
             total += float(measured["evaluation/total_loss"])
             total -= float(measured["evaluation/z_loss"]) * here
