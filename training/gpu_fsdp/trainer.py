@@ -18,6 +18,7 @@ from training.gpu_fsdp.batches import Batches, Sequences, Windows
 from training.gpu_fsdp.export import export
 from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.model import Taught
+from training.gpu_fsdp.saved import STATES
 from training.gpu_fsdp.sharding import release
 from training.gpu_fsdp.state import TrainingState
 from training.protocol.loop import Loop
@@ -43,9 +44,9 @@ class FsdpTrainer(Loop[Sequences]):
         self._valid = _validation(data, seqlen, masked, parameters.valid_tokens)
         self._parts: Assembled = assemble(job, device, share.world)
         self._state = TrainingState(
-            place.scratch / "state", self._parts.model, self._parts.optimizers, share.rank
+            place.scratch / STATES, self._parts.model, self._parts.optimizers, share.rank
         )
-        super().__init__(job, place, self._state)
+        super().__init__(job, place, self._state, alone=share.world == 1)
 
     def _batches(self, first: int) -> Iterator[Sequences]:
         return self._read_ahead.steps(first, self.job.budget.steps)
@@ -93,9 +94,7 @@ class FsdpTrainer(Loop[Sequences]):
                 first = (number * share.world + share.rank) * self._micro
                 wanted = torch.arange(first, first + self._micro)
                 sequences = windows.read((wanted % windows.limit).numpy())
-                sequences = sequences.counting(
-                    wanted < windows.limit
-                )  # the rest was counted
+                sequences = sequences.counting(wanted < windows.limit)  # the rest was counted
                 found = self._parts.model(sequences.to(self._device), weights)
                 sums += found.cross_entropy.double()
         self._parts.model.train()

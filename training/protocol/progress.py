@@ -9,16 +9,16 @@ from types import FrameType
 from typing import Any
 
 from espalier.contract.signals import handled
-from espalier.errors import EspalierError
+from espalier.errors import DIVERGED, EspalierError
 
 
 class Diverged(EspalierError):
     """The loss is no number any more; what was saved before is kept.
 
-    Its own code: the same command would diverge again, so no queue should give it another turn.
+    Its code is its own, so that no queue gives it another turn.
     """
 
-    exit_code = 4
+    exit_code = DIVERGED
 
     @classmethod
     def at(cls, step: int, saved: int | None) -> "Diverged":

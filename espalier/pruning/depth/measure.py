@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from espalier.contract.files import write_text
+from espalier.contract.saved import note
 from espalier.contract.stage import StageContext
 from espalier.models.decoder import Decoder, Layer
 from espalier.pruning.depth.cuts import Cut, chunk_tokens
@@ -113,6 +114,7 @@ def measure(
             rows = [samples[index] for index in chunk]
             done.append(_measure_chunk(decoder, rows, cuts, batch, steps.advance))
             write_text(context.scratch / STATE, json.dumps(done))
+            note(context.scratch, f"part {len(done) + 1} of {len(chunks)}")
     order = [index for chunk in chunks for index in chunk]
     merged = [_merged(order, [chunk[stream] for chunk in done]) for stream in range(len(cuts) + 1)]
     return merged[0], dict(zip(cuts, merged[1:], strict=True))
