@@ -1,5 +1,8 @@
 """The failures a user can meet, each with the exit code it ends in."""
 
+DIVERGED = 4
+"""Exit code of a training whose loss became NaN or infinite: the same command would do so again."""
+
 
 class EspalierError(Exception):
     """A failure told in one sentence: what is wrong and what to do."""

@@ -4,11 +4,9 @@ DIR is the partial artifact; `.run/run.json` in it says what to do. The stage's 
 gates are checked and the manifest is written last: then DIR is complete and the host names it.
 """
 
-import errno
 import fcntl
 import gc
 import importlib
-import os
 import shutil
 import signal
 import sys
@@ -27,6 +25,7 @@ from espalier.contract.image import require_built_from
 from espalier.contract.imports import uncollected
 from espalier.contract.ledger import Entry
 from espalier.contract.lineage import account_of, readings_of
+from espalier.contract.machine import failure_of_the_machine
 from espalier.contract.made import Made
 from espalier.contract.manifest import (
     LOGITS,
@@ -43,10 +42,11 @@ from espalier.contract.measure import peak_memory
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
 from espalier.contract.pruned import Foreign
+from espalier.contract.saved import AGAIN, saved_in, with_place
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
-from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
+from espalier.errors import DIVERGED, EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.models.cost import entries
 from espalier.models.shapes import Shapes, config_notes, is_model, read_config
 
@@ -59,29 +59,38 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     settle()
+    output = Path(sys.argv[1])
     try:
-        run(Path(sys.argv[1]))
+        run(output)
     except EspalierError as error:
-        fail(error)
-    except MemoryError:
-        fail(EnvironmentFailure("memory ran out; lower BATCH or SAMPLES, or free some."))
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        fail(error, output)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        if (failure := failure_of_the_machine(error)) is None:
             raise
-        fail(EnvironmentFailure(f"the store cannot be written: {os.strerror(error.errno)}."))
+        fail(failure, output)
     finally:
         gc.freeze()  # looking through all that torch holds once more would take a second
 
 
-def fail(error: EspalierError) -> None:
-    """Say one sentence and exit with the error's code."""
-    print(f"espalier: {error}", file=sys.stderr, flush=True)  # noqa: T201
+def fail(error: EspalierError, output: Path) -> None:
+    """Say one sentence, and where the same command continues; exit with the error's code.
+
+    After a bug, whose code is any other, it is the host that says the second.
+    """
+    if error.exit_code == EspalierError.exit_code:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(error.exit_code)
+    goes_on = error.exit_code not in (InputError.exit_code, DIVERGED)
+    sentence = with_place(str(error), saved_in(output)) if goes_on else str(error)
+    print(f"espalier: {sentence}", file=sys.stderr, flush=True)  # noqa: T201
     raise SystemExit(error.exit_code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)  # once is enough: let the clean-up finish
-    raise Interrupted("interrupted; run the same command to resume.")
+    raise Interrupted(f"interrupted; {AGAIN}.")
 
 
 def run(output: Path) -> None:

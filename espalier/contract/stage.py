@@ -82,6 +82,9 @@ class Stage:
             foreign model is refused before it starts.
         unroll: from the parameters and the parent's config.json (empty where it is not available)
             to the prunings they stand for; may raise InputError.
+        saved: `package.module:function`, imported on the host too, so without torch; called with
+            the scratch folder, it says where a later run goes on, such as `step 120`, and None
+            where that is at the beginning. The default is what the stage has noted.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Stage:
     derived: Mapping[str, Derived] = field(default_factory=dict)
     forms: frozenset[str] = frozenset()
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
+    saved: str = "espalier.contract.saved:noted"
 
     def device_of(self, accel: str) -> str:
         """What it computes on where `accel` is asked for."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.json_text import to_json
 from espalier.data.formats import LINES
 from espalier.data.text_files import rows_of
 from espalier.errors import InputError
@@ -62,7 +63,7 @@ def check_rows(name: str, path: Path) -> None:
                     "as the hub has them."
                 )
             if wanted := check(row[column]):
-                shown = json.dumps(row[column], ensure_ascii=False)[:60]
+                shown = to_json(row[column], ensure_ascii=False)[:60]
                 raise InputError(f"{path}:{number} has {column} {shown}; it has to be {wanted}.")
         if columns.keys() >= {"choices", "answerKey"}:
             labels = row["choices"]["label"]

@@ -5,12 +5,12 @@ Names that lm-eval knows are its own tasks, prompts and versions, given our rows
 holds for every lm-eval 0.4, and imports none.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.data.formats import LINES, TEXT, describes, format_of
 from espalier.data.task_columns import MINIMAL_PAIRS, check_rows, read_rows
 from espalier.data.text_files import rows_of, without_mark
@@ -75,7 +75,7 @@ def _as_lines(name: str, path: Path, scratch: Path) -> Path:
     if path.suffix == LINES and without_mark(begin) == begin:
         return path
     scratch.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(row) + "\n" for row in rows_of(path))
+    lines = "".join(to_json(row) + "\n" for row in rows_of(path))
     write_text(target := scratch / f"{name}{LINES}", lines)
     return target
 

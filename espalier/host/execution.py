@@ -24,7 +24,7 @@ from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of,
 from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
-from espalier.host.stage_exit import StageFailed, check, start
+from espalier.host.stage_exit import StageFailed, check, settled, start
 
 
 @dataclass(frozen=True)
@@ -215,8 +215,7 @@ class Executor:
             write_text(partial / RUN_FOLDER / "run.json", described.model_dump_json(indent=1))
             check(nearby, replace(launch, image=checker, device="cpu", processes=Processes()))
         if not (partial / MANIFEST).is_file():
-            shutil.rmtree(partial, ignore_errors=True)
-            raise StageFailed(1)
+            raise StageFailed(1, settled(partial, 1, None))
         shutil.rmtree(partial / RUN_FOLDER)
         self.store.publish(partial, target)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.sentencepiece import Framing, SentencePiece, tokenizer_json
 from espalier.models.tokenizer_identity import files_hash, identity_hash
@@ -140,7 +141,7 @@ def tokenizer_content(model: Path) -> str:
     if not pieces.is_file() or (model / "vocab.json").is_file():
         return ""
     read = SentencePiece.read(pieces)
-    return json.dumps(tokenizer_json(read, _framing(model, read), pieces), ensure_ascii=False)
+    return to_json(tokenizer_json(read, _framing(model, read), pieces), ensure_ascii=False)
 
 
 def make_tokenizer_json(model: Path, say: Callable[[str], None]) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.json_text import to_json
+
 CONTENT = "tokenizer.json"
 FILES = (CONTENT, "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 DECIDING = ("model", "added_tokens", "normalizer", "pre_tokenizer")
@@ -33,9 +35,9 @@ def identity_hash(directory: Path) -> str | None:
     identity = {part: _plain(content.get(part)) for part in DECIDING}
     identity["model"] = _model(identity["model"])
     if isinstance(identity["added_tokens"], list):
-        identity["added_tokens"].sort(key=lambda token: json.dumps(token, sort_keys=True))
+        identity["added_tokens"].sort(key=lambda token: to_json(token, sort_keys=True))
     identity |= {name: special_token(directory, name) for name in ("bos_token", "eos_token")}
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    text = to_json(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

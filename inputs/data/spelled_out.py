@@ -12,6 +12,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from espalier.contract.json_text import to_json
+
 HIDDEN = "\ufdd0\ufdef{}\ufdd0"
 """What a hidden piece is called: two noncharacters of Unicode around its id."""
 
@@ -28,7 +30,7 @@ def hide_special_tokens(tokenizer: Tokenizer, ids: Collection[int]) -> Tokenizer
     for token in added:
         token["content"] = hidden.get(token["id"], token["content"])
     _rename(content["model"], {piece: name for piece, name in named.items() if piece is not None})
-    found = Tokenizer.from_str(json.dumps(content))
+    found = Tokenizer.from_str(to_json(content))
     found.no_truncation()
     found.no_padding()
     found.encode_special_tokens = True

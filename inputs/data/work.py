@@ -9,6 +9,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from espalier.contract.files import write_text
+from espalier.contract.saved import note
 from espalier.data.tokens.index import SPLITS, Split, SplitIndex
 from espalier.data.tokens.writer import Size, SplitWriter
 
@@ -63,6 +64,7 @@ class Work:
         sizes = {split: writer.sizes for split, writer in self._writers.items()}
         self.place = self.place.model_copy(update={**changes, "sizes": sizes})
         write_text(self._folder / STATE, self.place.model_dump_json())
+        note(self._folder, f"document {self.place.documents + 1} of file {self.place.part + 1}")
 
     def finish(self, target: Path) -> dict[Split, SplitIndex]:
         """Hash all shards, which may take a while, then move them to `target`, which does not."""

@@ -58,6 +58,7 @@ STAGES = (
         estimate=_estimate,
         summary="fetch a model's safetensors, configuration and tokenizer at a fixed commit",
         network=True,
+        saved="inputs.fetch.saved:begun",
     ),
     Stage(
         name="fetch-data",
@@ -69,5 +70,6 @@ STAGES = (
         on_device=False,
         summary="fetch a published text data set at a fixed commit",
         network=True,
+        saved="inputs.fetch.saved:begun",
     ),
 )

@@ -56,5 +56,6 @@ STAGES = (
         summary="grow sapling, a Llama of 1.05 M parameters, and its tokenizer from a text",
         inputs={"data": True},
         estimate=_grow_estimate,
+        saved="inputs.sapling.saved:grown",
     ),
 )

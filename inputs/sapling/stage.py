@@ -19,6 +19,7 @@ from espalier.data.text import Description, Documents, split_files
 from espalier.models.checkpoint.companions import CONFIG
 from inputs.data import stage as packing
 from inputs.data.spec import DataParameters
+from inputs.sapling.saved import TRAINING
 from inputs.sapling.spec import GrowParameters
 from inputs.sapling.tokenizer import (
     BEGIN_ID,
@@ -97,7 +98,7 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         _prepare(context, seed, tokens)
         inputs = {"architecture": seed / CONFIG, "tokenizer": seed, "data": tokens}
         job = FsdpRun.of(recipe(parameters), inputs)
-        place = RunFolders(context.scratch / "training", context.output)
+        place = RunFolders(context.scratch / TRAINING, context.output)
         place.scratch.mkdir(exist_ok=True)
         found = train(job, place, "cpu", "sapling", Processes())
     _, loss = found["valid"][-1]

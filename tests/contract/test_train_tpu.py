@@ -12,13 +12,16 @@ import torch
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import read_manifest
+from espalier.contract.saved import saved_in
 from espalier.contract.store import Store
 from espalier.host.execution import Executor
 from espalier.host.plan import Request
+from espalier.host.runtimes.local import LocalRuntime
 from espalier.host.settings import Settings
 from espalier.host.stage_exit import StageFailed
 from tests.contract.command import command, espalier, quiet_environment, refused
-from tests.contract.maxtext_stages import Machines, OwnDisks, made, maxtext, weights
+from tests.contract.maxtext_stages import Altered, Machines, OwnDisks, made, maxtext, weights
+from tests.contract.test_failures import at_call
 from tests.contract.test_faults import stage_processes
 from tests.contract.waiting import wait_for
 from tests.fsdp.tiny_runs import token_data
@@ -231,6 +234,28 @@ def test_machines_that_share_no_disk_stop_together_and_go_on(
     again = Executor(store, OwnDisks(), settings).execute(request)
     assert len(metrics(again)) == 60
     assert metrics(again) == pytest.approx(metrics(one), rel=1e-4)
+
+
+def test_a_failure_at_a_step_keeps_the_states(tmp_path: Path, model: Path, data: Path) -> None:
+    """A bug, then memory that runs out; in the end the losses are those of a run at once."""
+    words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={20 * STEP}", "SAVE_EVERY=4"]
+    one = made(tmp_path / "one", "train-tpu", *words)
+    store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
+    settings = Settings(store=store.root)
+    trainer = "training.tpu_maxtext.trainer:MaxTextTrainer._step"
+    endings = {
+        "raise RuntimeError('a bug')": (11, 1, "step 8"),
+        "raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory')": (6, 3, "step 12"),
+    }
+    for what, (number, code, place) in endings.items():
+        plant = at_call(trainer, number, what)
+        with pytest.raises(StageFailed) as failed:
+            Executor(store, Altered(before=plant), settings).execute(request)
+        assert failed.value.exit_code == code
+        (partial,) = store.partials(store.path("checkpoints", "run"))
+        assert saved_in(partial) == place
+    again = Executor(store, LocalRuntime(), settings).execute(request)
+    assert metrics(again) == metrics(one)
 
 
 def test_damaged_rows_are_refused(tmp_path: Path, model: Path, data: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from transformers import AutoModelForCausalLM
 
-from espalier.errors import Interrupted
+from espalier.errors import DIVERGED, Interrupted
 from espalier.host.images import load_image
 from tests.fsdp.tiny_runs import job_of, place_of, train
 from tests.kept import kept
@@ -281,7 +281,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, inputs: dict[str
         patch.setattr("training.gpu_fsdp.worker.FsdpTrainer", Poisoned)
         with pytest.raises(Diverged, match="at step 4; the state of step 2 is kept") as error:
             train(tmp_path / "r", inputs, tokens=6 * 64, save_every=2)
-    assert error.value.exit_code == 75
+    assert error.value.exit_code == DIVERGED
     assert not (tmp_path / "r" / "config.json").exists()
 
 

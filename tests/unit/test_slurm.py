@@ -30,6 +30,7 @@ from espalier.host.runtimes.slurm.step import SlurmRuntime
 from espalier.host.runtimes.slurm.submission import submit
 from espalier.host.settings import Settings, read_settings, split_assignments
 from tests.contract.waiting import wait_until
+from training.protocol.progress import Diverged
 
 STEP = [
     *("srun", "--job-name=run-1", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap"),
@@ -290,7 +291,9 @@ def with_fakes(fakes: Path, **variables: str) -> dict[str, str]:
     ("code", "variables", "requeued"),
     [
         (0, {}, False),
+        (1, {}, False),
         (2, {}, False),
+        (Diverged.exit_code, {}, False),
         (75, {}, True),
         (75, {"SLURM_RESTART_COUNT": "2"}, True),
         (75, {"SLURM_RESTART_COUNT": "3"}, False),

@@ -15,6 +15,7 @@ from torch import Tensor
 from espalier.data.tokens.index import Split
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
+from training.gpu_fsdp.loss import IGNORED
 from training.protocol.order import Order, Share
 
 
@@ -26,11 +27,13 @@ class Sequences:
         inputs: int64 [B, L].
         targets: int64 [B, L], each the token after its input.
         positions: int64 [B, L] that start again with each document; None: the whole is one.
+        several: which hold more than one document, bool [B], on the host; None: none does.
     """
 
     inputs: Tensor
     targets: Tensor
     positions: Tensor | None
+    several: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -40,12 +43,24 @@ class Sequences:
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             positions = None if self.positions is None else self.positions[part]
-            yield Sequences(self.inputs[part], self.targets[part], positions)
+            several = None if self.several is None else self.several[part]
+            yield Sequences(self.inputs[part], self.targets[part], positions, several)
 
     def to(self, device: str) -> "Sequences":
         """On another device."""
         positions = None if self.positions is None else self.positions.to(device)
-        return Sequences(self.inputs.to(device), self.targets.to(device), positions)
+        inputs, targets = self.inputs.to(device), self.targets.to(device)
+        return Sequences(inputs, targets, positions, self.several)
+
+    def counting(self, counted: Tensor) -> "Sequences":
+        """The same with only the targets of some sequences in sums: `counted`, bool [B]."""
+        targets = self.targets.masked_fill(~counted[:, None], IGNORED)
+        return Sequences(self.inputs, targets, self.positions, self.several)
+
+    @property
+    def packed(self) -> bool:
+        """Whether any holds more than one document; no device is asked."""
+        return self.several is not None and bool(self.several.any())
 
 
 class Windows:
@@ -71,10 +86,12 @@ class Windows:
                 f"{self._name} holds token {int(ids.max())} and its vocabulary ends at "
                 f"{self._vocabulary}; make the data again with FORCE=1."
             )
-        positions = None
+        positions = several = None
         if self._masked:
             positions = torch.stack([self._positions(n) for n in map(int, numbers)])
-        return Sequences(ids[:, :-1].contiguous(), ids[:, 1:].contiguous(), positions)
+            several = positions.diff(dim=-1).ne(1).any(-1).numpy()
+        # Copies: of a single row both parts are contiguous, and would be views of one memory.
+        return Sequences(_copied(ids[:, :-1]), _copied(ids[:, 1:]), positions, several)
 
     def _positions(self, number: int) -> Tensor:
         first = number * self._seqlen
@@ -83,6 +100,10 @@ class Windows:
         began = torch.zeros(self._seqlen, dtype=torch.int64)
         began[starts] = starts
         return place - torch.cummax(began, 0).values
+
+
+def _copied(part: Tensor) -> Tensor:
+    return part.clone(memory_format=torch.contiguous_format)
 
 
 class Batches:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from espalier.contract.processes import Processes
 from espalier.contract.threads import share_threads
-from espalier.errors import EspalierError
+from espalier.errors import EspalierError, Interrupted
 from training.gpu_fsdp.job import FsdpRun
+from training.gpu_fsdp.lost import ending
 from training.gpu_fsdp.worker import RESULT, run_rank
 from training.protocol.order import Share
 from training.protocol.progress import RunFolders, asked_to_stop
@@ -38,6 +40,8 @@ def train(
 
     Raises:
         RankRefused: input, environment, an interruption or a loss that is no number.
+        Interrupted: a process was killed.
+        RankCrashed: a process failed by a bug.
     """
     _clear(place.scratch, processes)
     job.micro_batch(processes.world)
@@ -55,9 +59,18 @@ def outcome(scratch: Path) -> dict[str, Any]:
     Raises:
         RankRefused: a rank has refused something.
     """
-    for path in sorted(scratch.glob("error-*.json")):
-        raise RankRefused(json.loads(path.read_text()))
+    if said := _said(scratch):  # that another is gone says less than why it is
+        raise RankRefused(min(said, key=_can_resume))
     return dict(json.loads((scratch / RESULT).read_text()))
+
+
+def _said(scratch: Path) -> list[dict[str, Any]]:
+    """What ranks have left of their failures."""
+    return [json.loads(path.read_text()) for path in sorted(scratch.glob("error-*.json"))]
+
+
+def _can_resume(failure: Mapping[str, Any]) -> bool:
+    return bool(failure["code"] == Interrupted.exit_code)
 
 
 def _clear(scratch: Path, processes: Processes) -> None:
@@ -101,9 +114,12 @@ def _several(place: RunFolders, processes: Processes) -> None:
     command = (sys.executable, "-m", "training.gpu_fsdp.worker", str(place.output))
     try:
         elastic_launch(config, command[0])(*command[1:])
-    except ChildFailedError:
-        if not any(place.scratch.glob("error-*.json")):
-            raise
+    except ChildFailedError as error:
+        said = _said(place.scratch)
+        # Ranks that have lost another know less than its exit code says.
+        killed = any(failure.exitcode < 0 for failure in error.failures.values())
+        if not said or (killed and all(map(_can_resume, said))):
+            raise ending(error, processes.world) from None
 
 
 def _quiet() -> None:

@@ -17,6 +17,7 @@ from espalier.models.padding import Padding
 from espalier.models.stock import stock_config, stock_model
 from training.gpu_fsdp.batches import Sequences
 from training.gpu_fsdp.loss import Sums, Weights, summed_losses, taught_layers
+from training.gpu_fsdp.packing import packing_known
 from training.gpu_fsdp.sparsity import local
 from training.protocol.dropout import without_dropout
 
@@ -64,12 +65,13 @@ class LanguageModel(nn.Module):  # type: ignore[misc]
 
     def states(self, sequences: Sequences, every: bool) -> tuple[Tensor, ...]:
         """The final hidden states [B, L, D], or the embedding's and all layers', the final last."""
-        output = self.stock.model(
-            input_ids=sequences.inputs,
-            position_ids=sequences.positions,
-            use_cache=False,
-            output_hidden_states=every,
-        )
+        with packing_known(sequences.packed):
+            output = self.stock.model(
+                input_ids=sequences.inputs,
+                position_ids=sequences.positions,
+                use_cache=False,
+                output_hidden_states=every,
+            )
         return tuple(output.hidden_states) if every else (output.last_hidden_state,)
 
 

@@ -71,4 +71,5 @@ STAGE = Stage(
         "data": True, "model": False, "architecture": False, "tokenizer": False, "teacher": False,
     },
     estimate=_estimate,
+    saved="training.gpu_fsdp.saved:last_step",
 )  # fmt: skip

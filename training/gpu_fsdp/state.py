@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
 from training.gpu_fsdp.model import LanguageModel
+from training.gpu_fsdp.saved import COMPLETE, complete_steps
 
-COMPLETE, FACTS = ".metadata", "facts.json"
+FACTS = "facts.json"
 KEPT = 2
 
 
@@ -65,23 +66,25 @@ class TrainingState:
         )
 
     def wait(self) -> None:
-        """Until the last checkpoint is complete; then older ones are removed."""
+        """Until the last checkpoint is complete; then older ones are removed.
+
+        Raises:
+            CheckpointException: a rank could not write it; those before it stay.
+        """
         if self._writing is None:
             return
-        self._writing.result()
-        self._writing = None
+        writing, self._writing = self._writing, None
+        try:
+            writing.result()
+        except BaseException:  # a full disk gets its space back
+            if self._rank == 0:
+                for place in self._folder.glob("step-*"):
+                    if not (place / COMPLETE).is_file():
+                        shutil.rmtree(place, ignore_errors=True)
+            raise
         if self._rank == 0:
             for step in sorted(complete_steps(self._folder))[:-KEPT]:
                 shutil.rmtree(self._place(step))
 
     def _place(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}"
-
-
-def complete_steps(folder: Path) -> list[int]:
-    """Steps whose checkpoint was written to its end."""
-    return [
-        int(place.name.rpartition("-")[2])
-        for place in folder.glob("step-*")
-        if (place / COMPLETE).is_file()
-    ]

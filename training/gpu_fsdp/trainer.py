@@ -17,8 +17,8 @@ from training.gpu_fsdp.assembly import Assembled, assemble
 from training.gpu_fsdp.batches import Batches, Sequences, Windows
 from training.gpu_fsdp.export import export
 from training.gpu_fsdp.job import FsdpRun
-from training.gpu_fsdp.loss import IGNORED
 from training.gpu_fsdp.model import Taught
+from training.gpu_fsdp.saved import STATES
 from training.gpu_fsdp.sharding import release
 from training.gpu_fsdp.state import TrainingState
 from training.protocol.loop import Loop
@@ -44,9 +44,9 @@ class FsdpTrainer(Loop[Sequences]):
         self._valid = _validation(data, seqlen, masked, parameters.valid_tokens)
         self._parts: Assembled = assemble(job, device, share.world)
         self._state = TrainingState(
-            place.scratch / "state", self._parts.model, self._parts.optimizers, share.rank
+            place.scratch / STATES, self._parts.model, self._parts.optimizers, share.rank
         )
-        super().__init__(job, place, self._state)
+        super().__init__(job, place, self._state, alone=share.world == 1)
 
     def _batches(self, first: int) -> Iterator[Sequences]:
         return self._read_ahead.steps(first, self.job.budget.steps)
@@ -56,11 +56,12 @@ class FsdpTrainer(Loop[Sequences]):
         rate = parameters.rate(step, budget.steps)
         # FSDP averages gradients over the ranks; the objective is a mean over the whole batch.
         scale = self._share.world / budget.step_tokens
-        sums = torch.zeros(2, dtype=torch.float64)  # cross-entropy and KL
+        # Cross-entropy and KL; they stay on the device, so that no part waits for the one before.
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
         for part in batch.to(self._device).split(self._micro):
             found = parts.model(part, self.job.weights, self._taught(part))
             (found.objective * scale).backward()
-            sums += torch.stack([found.cross_entropy, found.kl]).double().cpu()
+            sums += torch.stack([found.cross_entropy, found.kl]).double()
         cross_entropy, kl = (_summed(sums) / budget.step_tokens).tolist()
         weights = parts.model.named_weights()
         parts.masks.apply_to_gradients(weights)
@@ -84,7 +85,7 @@ class FsdpTrainer(Loop[Sequences]):
         windows, share = self._valid, self._share
         if windows is None:
             return None
-        sums = torch.zeros(1, dtype=torch.float64)
+        sums = torch.zeros(1, dtype=torch.float64, device=self._device)
         weights = type(self.job.weights)()
         rounds = math.ceil(windows.limit / (share.world * self._micro))
         self._parts.model.eval()
@@ -93,9 +94,9 @@ class FsdpTrainer(Loop[Sequences]):
                 first = (number * share.world + share.rank) * self._micro
                 wanted = torch.arange(first, first + self._micro)
                 sequences = windows.read((wanted % windows.limit).numpy())
-                sequences.targets[wanted >= windows.limit] = IGNORED  # counted already
+                sequences = sequences.counting(wanted < windows.limit)  # the rest was counted
                 found = self._parts.model(sequences.to(self._device), weights)
-                sums += found.cross_entropy.double().cpu()
+                sums += found.cross_entropy.double()
         self._parts.model.train()
         release(self._parts.model)
         return float(_summed(sums)) / (windows.limit * self.job.budget.seqlen)
@@ -150,10 +151,11 @@ def _validation(
 
 
 def _summed(values: Tensor) -> Tensor:
-    """Sums over all ranks, of a small tensor on the CPU."""
+    """Sums over all ranks, of a small tensor, on the CPU: waits for the device, so once a step."""
+    summed = values.to("cpu", copy=True)
     if dist.get_world_size() > 1:
-        dist.all_reduce(values)
-    return values
+        dist.all_reduce(summed)
+    return summed
 
 
 def _number(norm: Tensor) -> float:

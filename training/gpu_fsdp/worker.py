@@ -24,6 +24,7 @@ import torch.distributed as dist
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
+from espalier.contract.machine import failure_of_the_machine
 from espalier.contract.manifest import RUN_FOLDER, RunSpec
 from espalier.contract.measure import peak_memory
 from espalier.contract.processes import end_with_parent
@@ -32,6 +33,7 @@ from espalier.data.tokens.reader import TokenData
 from espalier.errors import EspalierError
 from espalier.models.device import require_device
 from training.gpu_fsdp.job import FsdpRun
+from training.gpu_fsdp.lost import crashed, lost_peer
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import FsdpTrainer
 from training.protocol.metrics import followed
@@ -39,6 +41,9 @@ from training.protocol.order import Share
 from training.protocol.progress import RunFolders
 
 RESULT = "result.json"
+LESS_MEMORY = "lower MICRO_BATCH, give RECOMPUTE=1 or more GPUS, or free some"
+PEER_SAYS_WHY = 5.0
+"""Seconds in which the rank that the others have lost may leave the reason."""
 
 
 def work(job: FsdpRun, place: RunFolders, device: str, share: Share, title: str) -> dict[str, Any]:
@@ -73,16 +78,39 @@ def work(job: FsdpRun, place: RunFolders, device: str, share: Share, title: str)
 def run_rank(
     job: FsdpRun, place: RunFolders, device: str, share: Share, title: str
 ) -> dict[str, Any] | None:
-    """As `work`, with what is refused left in a file for the stage, and the result too."""
+    """As `work`, with what has failed left in a file for the stage, and the result too."""
     try:
         found = work(job, place, device, share, title)
-    except EspalierError as error:
-        failure = {"kind": type(error).__name__, "code": error.exit_code, "text": str(error)}
-        write_text(place.scratch / f"error-{share.rank}.json", to_json(failure))
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # what torch raises of a checkpoint is no Exception
+        failure = _told(error, place.scratch)
+        if failure is None:  # a bug: the others learn that it is none of theirs
+            _leave(place.scratch, share, crashed(share))
+            raise
+        _leave(place.scratch, share, failure)
         return None
     if share.rank == 0:
         write_text(place.scratch / RESULT, to_json(found))
     return found
+
+
+def _leave(scratch: Path, share: Share, failure: EspalierError) -> None:
+    said = {"kind": type(failure).__name__, "code": failure.exit_code, "text": str(failure)}
+    write_text(scratch / f"error-{share.rank}.json", to_json(said))
+
+
+def _told(error: BaseException, scratch: Path) -> EspalierError | None:
+    """A failure in a sentence; None: it is a bug, which has a traceback."""
+    if isinstance(error, EspalierError):
+        return error
+    if (failure := failure_of_the_machine(error, LESS_MEMORY)) is not None:
+        return failure
+    if (lost := lost_peer(error)) is not None:
+        deadline = time.monotonic() + PEER_SAYS_WHY
+        while time.monotonic() < deadline and not any(scratch.glob("error-*.json")):
+            time.sleep(0.2)
+    return lost
 
 
 def main(output: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -143,8 +144,9 @@ class Rehearsal:
 
     def _sequences(self, count: int) -> Sequences:
         ids = torch.zeros(count, self._job.budget.seqlen, dtype=torch.int64)
-        masked = self._job.parameters.document_mask
-        return Sequences(ids, ids.clone(), ids.clone() if masked else None)
+        if not self._job.parameters.document_mask:
+            return Sequences(ids, ids.clone(), None)
+        return Sequences(ids, ids.clone(), ids.clone(), np.ones(count, np.bool_))
 
     def _step(self, part: Sequences) -> None:
         """The last micro batch of a step, as the trainer runs it."""

@@ -4,9 +4,11 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from espalier.contract.saved import AGAIN
 from espalier.errors import Interrupted
 from training.protocol.metrics import Metrics
 from training.protocol.progress import Diverged, Facts, RunFolders
@@ -30,10 +32,13 @@ class Loop(ABC, Generic[Batch]):
 
     Attributes:
         facts: what is known of the run so far; equal on all processes.
+
+    Args:
+        alone: whether there is one process.
     """
 
-    def __init__(self, run: Run, place: RunFolders, states: States) -> None:
-        self._run, self._place, self._states = run, place, states
+    def __init__(self, run: Run, place: RunFolders, states: States, *, alone: bool) -> None:
+        self._run, self._place, self._states, self._alone = run, place, states, alone
         self.facts = Facts()
 
     def resume(self) -> int:
@@ -51,6 +56,19 @@ class Loop(ABC, Generic[Batch]):
             Interrupted: asked to stop; all is saved.
             Diverged: the loss is NaN or infinite.
         """
+        try:
+            self._train(first, metrics)
+        except Exception:
+            if self._alone:  # whose last state is whole in a moment; no other rank is waited for
+                with suppress(Exception):
+                    self._states.wait()
+            raise
+        self._states.wait()
+        self._write(self._place.output)
+        if self.facts.best and self.facts.best[0] < self._run.budget.steps:
+            self._publish_best()
+
+    def _train(self, first: int, metrics: Metrics) -> None:
         parameters, total = self._run.parameters, self._run.budget.steps
         for step, (batch, waited) in zip(
             range(first, total), timed(self._batches(first)), strict=True
@@ -65,11 +83,7 @@ class Loop(ABC, Generic[Batch]):
                 self._save(done)
             if stop and done < total:
                 self._states.wait()
-                raise Interrupted("interrupted; run the same command to resume.")
-        self._states.wait()
-        self._write(self._place.output)
-        if self.facts.best and self.facts.best[0] < total:
-            self._publish_best()
+                raise Interrupted(f"interrupted; {AGAIN}.")
 
     def _measured(self, step: int, batch: Batch, waited: float) -> dict[str, float]:
         """One step's metrics; the time that its batch was waited for counts."""

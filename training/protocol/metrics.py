@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.files import write_text
 from espalier.contract.manifest import METRICS, TRACKERS
 from espalier.contract.progress import Progress, Steps
 
@@ -49,8 +51,11 @@ def followed(
         steps = closing.enter_context(progress.steps(f"train {title}", end, first))
         followed = None
         if tracker != "none":
-            followed = _tracker(tracker, output / TRACKERS, title)
+            followed = _tracker(tracker, output / TRACKERS, title, first)
             closing.callback(followed.finish)
+            if tracker == "wandb":  # what it has of an earlier start cannot be cut off at a step
+                for row in _rows(output / METRICS):
+                    followed.log(row, step=row.pop("step"))
         yield Metrics(first, steps, followed)
 
 
@@ -60,19 +65,33 @@ def keep_before(path: Path, step: int) -> None:
         return
     lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
     kept = [line for line in lines if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in kept))
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
-def _tracker(name: str, folder: Path, title: str) -> Any:
-    """One of accelerate's: event files of TensorBoard, or an offline run to `wandb sync` later."""
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    """The steps in metrics.jsonl, as a tracker takes them."""
+    if not metrics.is_file():
+        return []
+    rows = map(json.loads, metrics.read_text().splitlines())
+    return [{k: v for k, v in row.items() if k not in ("task", "elapsed_s")} for row in rows]
+
+
+def _tracker(name: str, folder: Path, title: str, first: int) -> Any:
+    """One of accelerate's: event files of TensorBoard, or an offline run to `wandb sync` later.
+
+    Of the steps from `first` on, which are made again, none is left from an earlier start.
+    """
     from accelerate import PartialState
     from accelerate.tracking import TensorBoardTracker, WandBTracker
 
     PartialState()  # without it the first line that accelerate logs is an error
     folder.mkdir(exist_ok=True)
     if name == "tensorboard":
-        tracker = TensorBoardTracker(run_name="tensorboard", logging_dir=folder)
+        tracker = TensorBoardTracker(
+            run_name="tensorboard", logging_dir=folder, purge_step=first + 1
+        )
     else:
+        shutil.rmtree(folder / "wandb", ignore_errors=True)
         os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
         tracker = WandBTracker(run_name=title)
     tracker.start()

@@ -9,13 +9,16 @@ from types import FrameType
 from typing import Any
 
 from espalier.contract.signals import handled
-from espalier.errors import EspalierError, Interrupted
+from espalier.errors import DIVERGED, EspalierError
 
 
 class Diverged(EspalierError):
-    """The loss is no number any more; what was saved before is kept."""
+    """The loss is no number any more; what was saved before is kept.
 
-    exit_code = Interrupted.exit_code
+    Its code is its own, so that no queue gives it another turn.
+    """
+
+    exit_code = DIVERGED
 
     @classmethod
     def at(cls, step: int, saved: int | None) -> "Diverged":

@@ -132,15 +132,15 @@ def as_inputs(rows: Rows, counted: npt.NDArray[np.bool_] | None = None) -> dict[
 
     `counted`, bool [B], says which rows' targets count; all do without it.
     """
-    inputs, targets = np.ascontiguousarray(rows[:, :-1]), np.ascontiguousarray(rows[:, 1:])
+    inputs, targets = rows[:, :-1].copy(), rows[:, 1:].copy()  # of one row, no views of each other
     positions = np.broadcast_to(np.arange(inputs.shape[1], dtype=np.int32), inputs.shape)
     ones = np.ones_like(inputs)
-    counts = ones if counted is None else ones * counted[:, None].astype(np.int32)
+    counts = ones.copy() if counted is None else ones * counted[:, None].astype(np.int32)
     return {
         "inputs": inputs,
-        "inputs_position": np.ascontiguousarray(positions),
+        "inputs_position": positions.copy(),
         "inputs_segmentation": ones,
         "targets": targets,
-        "targets_position": np.ascontiguousarray(positions),
+        "targets_position": positions.copy(),
         "targets_segmentation": counts,
     }

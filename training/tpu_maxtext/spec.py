@@ -54,4 +54,5 @@ STAGE = Stage(
     summary="train a model to a token budget by MaxText: from scratch, continued, or sparse",
     inputs={"data": True, "model": False, "architecture": False, "tokenizer": False},
     estimate=_estimate,
+    saved="training.tpu_maxtext.saved:last_step",
 )

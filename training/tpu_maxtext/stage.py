@@ -1,6 +1,5 @@
 """The stage `train-tpu`: check the inputs, run this process's part, tell what came out."""
 
-import os
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -22,11 +21,9 @@ from training.protocol.order import Share
 from training.protocol.plots import draw_losses
 from training.protocol.progress import RunFolders, asked_to_stop
 from training.tpu_maxtext.job import MaxTextRun, hardware
+from training.tpu_maxtext.saved import folder_of_states
 from training.tpu_maxtext.spec import TpuTrainingParameters
 from training.tpu_maxtext.trainer import MaxTextTrainer
-
-STATES = "ESPALIER_STATE"
-"""Names a folder, which may be gs://, for the run's states where its scratch does not survive."""
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
@@ -60,7 +57,7 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[MaxTextRun, d
     assert isinstance(parameters, TpuTrainingParameters)  # noqa: S101
     job = MaxTextRun.of(parameters, context.inputs)
     place = RunFolders(context.scratch, context.output)
-    states = os.environ.get(STATES) or str(context.scratch.resolve() / "state")
+    states = folder_of_states(context.scratch)
     processes = Processes.from_environment()
     if processes.node == 0:
         place.stop.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from training.tpu_maxtext.data import Rows, Samples, as_inputs, batches, checked
 from training.tpu_maxtext.job import MaxTextRun
 from training.tpu_maxtext.mask import KeptEntries
 from training.tpu_maxtext.optimizer import optimizer
+from training.tpu_maxtext.saved import STEPS
 from training.tpu_maxtext.state import (
     Program,
     SavedStates,
@@ -48,12 +49,12 @@ class MaxTextTrainer(Loop[Rows]):
         stepper = optimizer(parameters, budget.steps, masked=job.zeros is not None)
         self._program = Program.of(Model.of(job.config, keys), stepper)
         self._state = self._started()
-        self._saved = SavedStates(states, "steps", most=2)
+        self._saved = SavedStates(states, STEPS, most=2)
         self._kept = SavedStates(states, "best", most=1)
         order = Order(budget.windows, parameters.seed)
         self._samples = Samples(job.records, order, parameters.batch, budget.steps, self._share)
         self._valid = list(self._validation())
-        super().__init__(job, place, self._saved)
+        super().__init__(job, place, self._saved, alone=self._share.world == 1)
 
     def weights(self) -> dict[tuple[str, ...], jax.Array]:
         """The parameters as they are now."""
@@ -112,10 +113,13 @@ class MaxTextTrainer(Loop[Rows]):
     def _validate(self) -> float | None:
         if not self._valid:
             return None
+        batches = (self._placed(as_inputs(rows, counted)) for rows, counted in self._valid)
+        evaluated = [
+            self._program.within(self._program.evaluate, self._state, batch)["scalar"]
+            for batch in batches
+        ]  # all of them before the first is waited for
         total = count = 0.0
-        for rows, counted in self._valid:
-            batch = self._placed(as_inputs(rows, counted))
-            measured = self._program.within(self._program.evaluate, self._state, batch)["scalar"]
+        for measured in evaluated:
             here = float(measured["evaluation/total_weights"])
             total += float(measured["evaluation/total_loss"])
             total -= float(measured["evaluation/z_loss"]) * here

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.paths import ROOT
 from espalier.host.images.engine import Engine, reason
 from espalier.host.images.tiny_program import PROGRAM, archive
@@ -99,7 +100,7 @@ def _known(engine: Engine) -> str | None:
 def _remember(engine: Engine, fault: str) -> None:
     try:
         RECORDS.mkdir(parents=True, exist_ok=True)
-        write_text(RECORDS / _key(engine), json.dumps({"fault": fault, "at": time.time()}))
+        write_text(RECORDS / _key(engine), to_json({"fault": fault, "at": time.time()}))
     except OSError:
         return  # a checkout that cannot be written: the next command looks again
 
@@ -109,5 +110,5 @@ def _key(engine: Engine) -> str:
     limits = [resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)]
     variables = [os.environ.get(name) for name in SURROUNDINGS]
     called = [engine.command(), engine.run_flags, engine.as_caller]
-    text = json.dumps([called, limits, variables])
+    text = to_json([called, limits, variables])
     return f"{engine.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"

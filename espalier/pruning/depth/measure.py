@@ -15,6 +15,7 @@ from torch import Tensor
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
+from espalier.contract.saved import note
 from espalier.contract.stage import StageContext
 from espalier.errors import InputError
 from espalier.models.decoder import Decoder, Layer
@@ -121,6 +122,7 @@ def measure(
             rows = [samples[index] for index in chunk]
             done.append(_measure_chunk(decoder, rows, cuts, batch, steps.advance))
             write_text(context.scratch / STATE, to_json(done))
+            note(context.scratch, f"part {len(done) + 1} of {len(chunks)}")
     order = [index for chunk in chunks for index in chunk]
     merged = [_merged(order, [chunk[stream] for chunk in done]) for stream in range(len(cuts) + 1)]
     return merged[0], dict(zip(cuts, merged[1:], strict=True))

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from espalier.contract.saved import note
 from espalier.contract.stage import StageContext
 from espalier.errors import InputError
 from espalier.models.checkpoint.writer import CheckpointWriter, Content
@@ -198,6 +199,7 @@ def _finish(
     if output is not None:
         output.write(contents)
     state.save(context.scratch)
+    note(context.scratch, f"layer {state.next_layer}")
 
 
 class _Background:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from espalier.errors import EnvironmentFailure
+from espalier.errors import DIVERGED, EnvironmentFailure
 from espalier.host.runtimes.tpu_vm.client import State, TpuApi, no_capacity, refused
 from espalier.host.runtimes.tpu_vm.records import Exit, Heartbeat, RunRecord, now
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
@@ -246,7 +246,7 @@ def verdict(exits: Mapping[int, Exit], workers: int) -> int:
     if finished(exits, workers):
         return 0
     codes = {ended.code for ended in exits.values()} - {0}
-    for code in (2, 3):
+    for code in (2, 3, DIVERGED):
         if code in codes:
             return code
     bugs = codes - RESUMABLE
