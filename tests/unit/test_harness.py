@@ -218,7 +218,7 @@ def test_a_token_beyond_the_embedding_is_refused_in_rows(tmp_path: Path, stage: 
     place.mkdir()
     evaluate(stage, place, inputs, SUITE="tasks")
     write_rows(folder / "word_order.jsonl", [{"sentence_good": "a<pad>", "sentence_bad": "a"}])
-    with pytest.raises(InputError, match="'a<pad>' has token id 288 and the embedding has 288"):
+    with pytest.raises(InputError, match="a<pad>' has token id 288 and the embedding has 288"):
         evaluate(stage, tmp_path, inputs, SUITE="tasks")
 
 
