@@ -27,6 +27,7 @@ SPARSITY_TOLERANCE = 0.005
 AGREEMENT = "stock_logits"
 """What a manifest's checks call the comparison with the stock model."""
 REREAD_BYTES = 4 << 30
+"""Of layers that are walked again, where the manifest names another version of transformers."""
 
 
 def check_parent(directory: Path) -> dict[str, Any]:

@@ -399,3 +399,14 @@ def test_names_that_transformers_maps_itself_are_loaded(tmp_path: Path) -> None:
     ids = torch.arange(8)[None]
     with torch.no_grad():
         assert torch.equal(load_stock(tmp_path)(ids).logits, stock(ids).logits)
+
+
+def test_a_large_parent_known_to_another_version_is_walked_in_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_checkpoint(tmp_path)
+    monkeypatch.setattr(agreement, "WHOLE_BYTES", 0)
+    monkeypatch.setattr("espalier.models.gates.REREAD_BYTES", 1)
+    other = {"stock_logits": {"transformers": "another"}}
+    monkeypatch.setattr("espalier.models.gates.recorded_checks", lambda directory: other)
+    assert check_parent(tmp_path)["stock_logits"]["layers"] == 1
