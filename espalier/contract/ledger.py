@@ -48,7 +48,7 @@ class Entry(BaseModel):
             parameters = model.get("parent_parameters") or model["parameters"]
             cost = float(FORWARD * parameters * read)
             return [cls(kind="pruning", stage=stage, name=name, tokens=read, flops=cost)]
-        if stage in ("fetch", "adopt"):
+        if stage in ("fetch", "fetch-package", "adopt"):
             known = outcome.notes.get("pretraining_tokens")
             tokens = int(known) if known else None
             flops = float(TRAINING * model["parameters"] * tokens) if tokens else None

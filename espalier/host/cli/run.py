@@ -17,6 +17,7 @@ from espalier.host.commands.sources import (
     default_name,
     default_text,
     grown_token_data,
+    is_gguf,
     model_named,
     text_named,
     token_data_named,
@@ -206,15 +207,20 @@ def grow(assignments: Assignments = None) -> None:
 
 
 def adopt(assignments: Assignments = None) -> None:
-    """Copy a Hugging Face directory FROM= into the store as models/NAME, through the gates."""
+    """Copy FROM=, a Hugging Face directory or a GGUF file, into the store as models/NAME."""
     session = Session.of(assignments)
     source, name = session.rest.pop("FROM", None), session.rest.pop("NAME", None)
     _refuse(session.rest, "FROM, NAME")
     if not source or not name:
-        raise InputError("give FROM=<Hugging Face directory> and NAME=<name on the store>.")
+        raise InputError(
+            "give FROM=<Hugging Face directory or GGUF file> and NAME=<name on the store>."
+        )
     path, stage = Path(source).expanduser(), stage_named("adopt")
-    if not (path / CONFIG).is_file():
-        raise InputError(f"FROM={source} holds no config.json; give a Hugging Face directory.")
+    if not is_gguf(path) and not (path / CONFIG).is_file():
+        raise InputError(
+            f"FROM={source} holds no config.json and is no GGUF file; give a Hugging Face "
+            "directory, or a GGUF file itself."
+        )
     session.carry_out("adopt", lambda draft: draft.make(stage, {}, {"source": path}, name))
 
 
