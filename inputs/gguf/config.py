@@ -26,10 +26,10 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     kv_heads = _count(file, "attention.head_count_kv", heads)
     rows, hidden = file.shape(QUERIES)
     head_dim = rows // heads
-    if int(file.own("rope.dimension_count", head_dim)) != head_dim:
+    if (rotated := int(file.own("rope.dimension_count", head_dim))) != head_dim:
         raise InputError(
-            f"{file.path.name} rotates {file.own('rope.dimension_count')} of {head_dim} channels of "
-            "a head, which is not supported."
+            f"{file.path.name} rotates {rotated} of {head_dim} channels of a head, which is not "
+            "supported."
         )
     theta = file.number("rope.freq_base", DEFAULT_THETA)
     config: dict[str, Any] = {

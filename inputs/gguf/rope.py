@@ -6,6 +6,7 @@ the same table.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,8 @@ def rope_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any] 
             "original_max_position_embeddings": int(original),
         }
     raise InputError(
-        f"{file.path.name} scales its positions by {kind}, which is not supported; linear, yarn and "
-        "Llama 3's are."
+        f"{file.path.name} scales its positions by {kind}, which is not supported; linear, yarn "
+        "and Llama 3's are."
     )
 
 
@@ -80,28 +81,32 @@ def _rule_of(file: GgufFile, table: Floats, theta: float, head_dim: int) -> dict
     )
 
 
-def _candidates(table: Floats, waves: Floats, factor: float) -> list[tuple[float, float, int]]:
+def _candidates(table: Floats, waves: Floats, factor: float) -> Iterator[tuple[float, float, int]]:
     """Low and high factor and original length: the published ones, then those that fit.
 
-    Only their ratios show in a table, so the low factor is taken to be 1, as it always has been.
+    A table shows only the ratios of the three, so that many rules give the same; the low factor is
+    taken to be 1, as it always has been, unless the length is no whole number then.
     """
-    found = [(1.0, 4.0, 8192)]
+    yield 1.0, 4.0, 8192
     between = (table > 1 + TOLERANCE) & (table < factor * (1 - TOLERANCE))
     smooth = (1 / table - 1 / factor) / (1 - 1 / factor) if factor > 1 else table * 0
-    if between.sum() == 1:  # one wave between: high factors as they occur, lengths that fit
-        wave, blend = float(waves[between][0]), float(smooth[between][0])
-        for high in (4.0, 2.0, 8.0):
-            found.append((1.0, high, round(wave * (blend * (high - 1) + 1))))
-    elif between.sum() > 1:
+    kept, divided = waves[table <= 1 + TOLERANCE], waves[table > 1 + TOLERANCE]
+    if between.sum() > 1:
         slope, start = np.polyfit(1 / waves[between], smooth[between], 1)
-        high = round(1 - 1 / start, 4) if start < 0 else 4.0
-        found.append((1.0, high, round(slope * (high - 1))))
-    else:
-        kept, divided = waves[table < 1 + TOLERANCE], waves[table >= 1 + TOLERANCE]
-        if len(kept) and len(divided) and kept.max() < divided.min():
-            found += [
-                (1.0, high, round(original))
-                for high in (4.0, 2.0, 1.1)
-                for original in (kept.max() * high + 1, divided.min() - 1)
-            ]
-    return [candidate for candidate in found if candidate[1] > candidate[0] and candidate[2] > 0]
+        if start < 0:
+            yield from _whole(1 - 1 / start, -slope / start)
+    elif between.sum() == 1:  # a line through one point: the high factor is free
+        wave, blend = float(waves[between][0]), float(smooth[between][0])
+        for high in (4.0, 3.0, 2.0, 1.5, 1.1, 8.0, 16.0):
+            yield from _whole(high, wave * (blend * (high - 1) + 1))
+    elif len(kept) and len(divided) and kept.max() < divided.min():
+        for high in (4.0, 2.0, 1.1):
+            yield from _whole(high, kept.max() * high + 1)
+            yield from _whole(high, divided.min() - 1)
+
+
+def _whole(high: float, original: float) -> Iterator[tuple[float, float, int]]:
+    """Rules of the low factor 1, or near it, whose original length is a whole number."""
+    length = max(round(original), 1)
+    yield 1.0, round(high, 4), length
+    yield length / original, high * length / original, length

@@ -109,7 +109,9 @@ def check_ids(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
     """
     found = tokenizer.get_vocab(with_added_tokens=True)
     if found != vocabulary.ids:
-        wrong = next(t for t in (*vocabulary.tokens, *found) if found.get(t) != vocabulary.ids.get(t))
+        wrong = next(
+            t for t in (*vocabulary.tokens, *found) if found.get(t) != vocabulary.ids.get(t)
+        )
         raise InputError(
             f"the token {wrong!r} of {vocabulary.file.path.name} has the id "
             f"{vocabulary.ids.get(wrong)} there and {found.get(wrong)} in a tokenizer made of it; "
@@ -123,15 +125,14 @@ def _byte_pairs(vocabulary: Vocabulary) -> Tokenizer:
     lines = file.value("tokenizer.ggml.merges")
     if not lines:
         raise InputError(f"{file.path.name} has byte pairs and no merges; convert it again.")
-    merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
-    try:
-        model = models.BPE(
-            vocab=vocabulary.ids, merges=merges, ignore_merges=vocabulary.rule in WHOLE_FIRST
-        )
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
-        raise InputError(
-            f"the merges of {file.path.name} do not fit its tokens ({error}); convert it again."
-        ) from None
+    merges, ids = [line.partition(" ")[::2] for line in lines], vocabulary.ids
+    for left, right in merges:  # the library panics
+        if not (left in ids and right in ids and left + right in ids):
+            raise InputError(
+                f"the merge of {left!r} and {right!r} in {file.path.name} is not of its tokens; "
+                "convert the model to GGUF again."
+            )
+    model = models.BPE(vocab=ids, merges=merges, ignore_merges=vocabulary.rule in WHOLE_FIRST)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = splitter(vocabulary.rule, file.path.name)
     tokenizer.decoder = decoders.ByteLevel()
