@@ -24,7 +24,8 @@ CALIBRATED = ("SAMPLES=32", "SEQLEN=512")
 SEARCHED = ("SAMPLES=8", "SEQLEN=512")
 """Of methods that measure the model once for every block of layers."""
 WINDOWS = ("SUITE=perplexity", "SEQLEN=2048", "LIMIT=8")
-ROWS = ("SUITE=tasks", "LIMIT=50")
+ROWS = ("SUITE=tasks", "LIMIT=25", "BATCH=32")
+MEASURED = ("wikitext2", "blimp", "pydoc")
 FIFTH, HALF = "113.3M", "81.4M"
 """Parameters without a fifth and without half of those in the layers (106.2 M of 134.5 M)."""
 DEPTHS = {FIFTH: "LAYERS=24", HALF: "LAYERS=15"}
@@ -64,20 +65,26 @@ def runs() -> Iterator[Run]:
         yield Run("minitron", size, (f"PARAMS={size}", *SEARCHED))
 
 
-def evaluations(checkpoint: str, wikitext2: str, blimp: str) -> Iterator[list[str]]:
-    """The three evaluations of a model, as words of a command."""
-    yield ["eval", f"CKPT={checkpoint}", *WINDOWS, f"DATA={wikitext2}", "NAME=wikitext2"]
-    yield ["eval", f"CKPT={checkpoint}", *WINDOWS, "DATA=pydoc", "NAME=pydoc"]
-    yield ["eval", f"CKPT={checkpoint}", *ROWS, f"TASK_DATA={blimp}", "NAME=blimp"]
+def evaluation(checkpoint: str, what: str, wikitext2: str, blimp: str) -> list[str]:
+    """An evaluation of a model, `wikitext2`, `pydoc` or `blimp`, as words of a command."""
+    source = {
+        "wikitext2": (*WINDOWS, f"DATA={wikitext2}"),
+        "pydoc": (*WINDOWS, "DATA=pydoc"),
+        "blimp": (*ROWS, f"TASK_DATA={blimp}"),
+    }
+    return ["eval", f"CKPT={checkpoint}", *source[what], f"NAME={what}"]
 
 
 def commands(wikitext2: str, blimp: str) -> Iterator[list[str]]:
-    """Everything that the table needs, in the order in which it is run."""
+    """Everything that the table needs, a column after another."""
     yield ["fetch", f"MODEL={MODEL}"]
-    yield from evaluations(MODEL, wikitext2, blimp)
+    yield evaluation(MODEL, MEASURED[0], wikitext2, blimp)
     for run in runs():
         yield run.command
-        yield from evaluations(run.name, wikitext2, blimp)
+        yield evaluation(run.name, MEASURED[0], wikitext2, blimp)
+    for what in MEASURED[1:]:
+        for name in (MODEL, *(run.name for run in runs())):
+            yield evaluation(name, what, wikitext2, blimp)
 
 
 @dataclass(frozen=True)
