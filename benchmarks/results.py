@@ -153,14 +153,15 @@ def put_into_readme(lines: list[str]) -> None:
 def main(words: list[str]) -> int:
     """Run what is missing; 0, or the code of the first command that failed."""
     given = dict(word.split("=", 1) for word in words)
-    store = Path(given.get("STORE", "store"))
-    wikitext2, blimp = given.get("WIKITEXT2", "wikitext2"), given.get("BLIMP", "blimp")
-    settings = [f"STORE={store}", f"RUNTIME={given.get('RUNTIME', 'auto')}"]
-    if given.get("COMMANDS") == "1":
+    wikitext2, blimp = given.pop("WIKITEXT2", "wikitext2"), given.pop("BLIMP", "blimp")
+    shown, tabled = (given.pop(name, "0") == "1" for name in ("COMMANDS", "TABLE"))
+    store = Path(given.get("STORE") or os.environ.get("STORE") or "store")
+    settings = [f"{name}={value}" for name, value in given.items()]
+    if shown:
         for command in commands(wikitext2, blimp):
             print("make", *command)
         return 0
-    for command in () if given.get("TABLE") == "1" else commands(wikitext2, blimp):
+    for command in () if tabled else commands(wikitext2, blimp):
         print("make", *command, file=sys.stderr, flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "espalier", *command, *settings],
