@@ -7,6 +7,7 @@ from typing import Any
 from espalier.contract.files import file_sha256, write_text
 from espalier.contract.progress import Progress
 from espalier.models.gates import check_parent
+from espalier.models.tokenizer import check_tokenizer
 from inputs.gguf.config import config_of
 from inputs.gguf.file import STORED, GgufFile
 from inputs.gguf.tokenizer import write_tokenizer
@@ -27,6 +28,7 @@ def convert(path: Path, output: Path, progress: Progress) -> dict[str, Any]:
     config = config_of(file)
     planned(file, config)
     tokenizer = write_tokenizer(file, output)
+    check_tokenizer(output, config["vocab_size"])
     write_text(output / "config.json", json.dumps(config, indent=2) + "\n")
     write_weights(file, config, output, progress)
     check_parent(output)

@@ -27,7 +27,7 @@ class GgufFile:
         architecture: as the file names it, such as `llama`.
 
     Raises:
-        InputError: it is no whole GGUF file, or a part of a split one.
+        InputError: it is no whole GGUF file, a part of a split one, or of the other byte order.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +39,11 @@ class GgufFile:
             raise InputError(
                 f"{path.name} cannot be read as a GGUF file ({reason}); download it again."
             ) from None
+        if self._reader.byte_order == "S":  # the library would read its weights as noise
+            raise InputError(
+                f"{path.name} is of a machine with the other order of bytes; convert it with "
+                "gguf-convert-endian."
+            )
         self.tensors: Mapping[str, ReaderTensor] = {t.name: t for t in self._reader.tensors}
         if int(self.value("split.count", 1)) > 1:
             raise InputError(

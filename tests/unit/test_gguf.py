@@ -15,7 +15,7 @@ import itertools
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Kind
-from gguf import TokenType, dequantize, quantize
+from gguf import GGUFEndian, TokenType, dequantize, quantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -30,7 +30,7 @@ from inputs.gguf.tokenizer import write_tokenizer
 from inputs.gguf.weights import unpermuted
 from tests.tiny import tokenizer as byte_level
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_ids
-from tests.unit.tiny_gguf import BYTES, byte_pairs, permuted, pieces, write_gguf
+from tests.unit.tiny_gguf import BYTES, byte_pairs, bytes_only, permuted, pieces, write_gguf
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 259,
@@ -310,6 +310,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "scales its positions by longrope",
     ),
     "word pieces": ({"vocabulary": {"model": "bert", "tokens": ["a"]}}, "of the type bert"),
+    "other bytes": ({"order": GGUFEndian.BIG}, "the other order of bytes"),
+    "more tokens than rows": (
+        {"vocabulary": bytes_only(300) | {"token_type": [1] * 300}},
+        "token ids up to 299 and the embedding has 259 rows",
+    ),
     "no vocabulary": ({"vocabulary": {}}, "has no vocabulary"),
     "no scores": ({"vocabulary": {"model": "llama", "tokens": ["a"]}}, "without scores"),
     "no merges": ({"vocabulary": {"model": "gpt2", "tokens": ["a"]}}, "no merges"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quantize
+from gguf import GGMLQuantizationType, GGUFEndian, GGUFWriter, TokenType, quantize
 
 from tests.unit.tiny_checkpoints import load_all
 
@@ -40,6 +40,7 @@ def write_gguf(
     vocabulary: Mapping[str, Any] | None = None,
     keys: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray[Any, Any] | None] | None = None,
+    order: GGUFEndian = GGUFEndian.LITTLE,
 ) -> Path:
     """Write `model` with its matrices as `kind`.
 
@@ -48,7 +49,7 @@ def write_gguf(
     """
     config = json.loads((model / "config.json").read_text())
     family = config["model_type"]
-    writer = GGUFWriter(path, family)
+    writer = GGUFWriter(path, family, endianess=order)
     rope = config.get("rope_parameters") or {"rope_theta": config.get("rope_theta", 10000.0)}
     values: dict[str, Any] = {
         f"{family}.block_count": config["num_hidden_layers"],
