@@ -27,7 +27,7 @@ EXPRESSIONS = {
 }
 DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell")
 """Rules that take every digit by itself and split the rest as GPT-2 does."""
-GPT2 = ("gpt-2", "phi-2", "mpt", "olmo", "jina-en")
+GPT2 = ("gpt-2", "phi-2", "mpt", "olmo")
 UNNAMED = ("", "default")
 """A file that names no rule; GPT-2's is taken and said to be."""
 WHOLE_FIRST = ("llama-bpe", "llama3", "llama-v3", "tekken")
