@@ -19,6 +19,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 BEGIN, END = "<!-- real: written by make results -->", "<!-- end of real -->"
+WORDS = ("WIKITEXT2", "BLIMP", "COMMANDS", "TABLE")
+"""What may be given beside the settings of every command."""
 MODEL = "smollm2-135m-q4"
 CALIBRATED = ("SAMPLES=32", "SEQLEN=512")
 SEARCHED = ("SAMPLES=8", "SEQLEN=512")
@@ -153,15 +155,15 @@ def put_into_readme(lines: list[str]) -> None:
 def main(words: list[str]) -> int:
     """Run what is missing; 0, or the code of the first command that failed."""
     given = dict(word.split("=", 1) for word in words)
-    wikitext2, blimp = given.pop("WIKITEXT2", "wikitext2"), given.pop("BLIMP", "blimp")
-    shown, tabled = (given.pop(name, "0") == "1" for name in ("COMMANDS", "TABLE"))
+    own = {word: given.pop(word, "") for word in WORDS}
+    wikitext2, blimp = own["WIKITEXT2"] or "wikitext2", own["BLIMP"] or "blimp"
     store = Path(given.get("STORE") or os.environ.get("STORE") or "store")
     settings = [f"{name}={value}" for name, value in given.items()]
-    if shown:
+    if own["COMMANDS"] == "1":
         for command in commands(wikitext2, blimp):
             print("make", *command)
         return 0
-    for command in () if tabled else commands(wikitext2, blimp):
+    for command in () if own["TABLE"] == "1" else commands(wikitext2, blimp):
         print("make", *command, file=sys.stderr, flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "espalier", *command, *settings],
