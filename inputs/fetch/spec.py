@@ -62,7 +62,7 @@ def _package_estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate | 
         return None
     shapes = Shapes.of(config)
     largest = max(shapes.hidden * shapes.intermediate, 1 << 24)
-    return Estimate(found.memory + 16 * largest, 3 * found.disk, 3 * found.seconds)
+    return Estimate(found.memory + 24 * largest, 3 * found.disk, 3 * found.seconds)
 
 
 BYTES_PER_SECOND = 50e6
