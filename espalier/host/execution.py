@@ -19,6 +19,7 @@ from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.fit import require_gpu
 from espalier.host.gpus import taken
 from espalier.host.identity import Standing
+from espalier.host.package_index import package_index
 from espalier.host.plan import Request
 from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of, resolve, seen
 from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
@@ -194,8 +195,8 @@ class Executor:
         if run.launch.compiled:
             self.store.create(run.launch.compiled)
         write_text(run.partial / RUN_FOLDER / "run.json", spec.model_dump_json(indent=1))
-        with hub_token(run.stage) as secrets:
-            start(run.runtime, replace(run.launch, secrets=secrets))
+        with hub_token(run.stage) as hub, package_index(run.stage) as index:
+            start(run.runtime, replace(run.launch, secrets={**hub, **index}))
         return spec
 
     def _check_waits(self, stage: Stage) -> bool:

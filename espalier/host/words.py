@@ -26,7 +26,7 @@ ROLES: Mapping[str, Mapping[str, str]] = {
     "tokenizer": {"TOKENIZER": "a model whose tokenizer is taken"},
     "teacher": {"TEACHER": f"{MODEL}: who is distilled from"},
     "text": {"SOURCE": TEXT, "FILES": "files of SOURCE at most, where it is fetched"},
-    "source": {"FROM": "a Hugging Face directory"},
+    "source": {"FROM": "a Hugging Face directory, or a GGUF file"},
     "maxtext": {"CKPT": "a MaxText checkpoint on the store"},
     "data": {"DATA": PACKED},
 }

@@ -24,7 +24,7 @@ def entries(
     if outcome.training is not None:
         counted = {key: outcome.training[key] for key in ("tokens", "flops")}
         return [Entry(kind="training", stage=stage, name=name, **counted)]
-    if stage in ("fetch", "adopt"):
+    if stage in ("fetch", "fetch-package", "adopt"):
         known = outcome.notes.get("pretraining_tokens")
         tokens = int(known) if known else None
         flops = pretraining_flops(shapes) * tokens if tokens and shapes else None

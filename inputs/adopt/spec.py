@@ -1,4 +1,4 @@
-"""Adopt: a Hugging Face directory of the user's becomes a model on the store."""
+"""Adopt: a Hugging Face directory or a GGUF file of the user's becomes a model on the store."""
 
 from typing import Annotated
 
@@ -35,6 +35,6 @@ STAGE = Stage(
     parameters=AdoptParameters,
     entry="inputs.adopt.stage:run",
     on_device=False,
-    summary="Copy a Hugging Face directory into the store, through the gates.",
+    summary="Copy a Hugging Face directory, or convert a GGUF file, into the store.",
     inputs={"source": True},
 )

@@ -1,4 +1,4 @@
-"""Copies what a checkpoint consists of, and nothing else of the directory."""
+"""Copies what a checkpoint consists of, and nothing else of the directory; or converts a file."""
 
 import shutil
 
@@ -11,18 +11,23 @@ from espalier.models.checkpoint.companions import LEGAL
 from espalier.models.found_zeros import FoundZeros, found_masked
 from espalier.models.tokenizer import make_tokenizer_json
 from inputs.adopt.spec import AdoptParameters
+from inputs.gguf.convert import convert
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja", *LEGAL)
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
-    """Copy weights, config and tokenizer files from the input `source`.
+    """Copy weights, config and tokenizer files from the input `source`; a GGUF file is converted.
 
     Raises:
-        InputError: the directory is no checkpoint that the contract allows.
+        InputError: the directory is no checkpoint that the contract allows, or the file is no GGUF
+            file of a family, vocabulary and type that can be converted.
     """
     assert isinstance(parameters, AdoptParameters)  # noqa: S101
     source = context.inputs["source"]
+    if source.is_file():
+        notes = convert(source, context.output, context.progress)
+        return Outcome(pruning=_recorded(context, parameters), notes=notes)
     files = sorted({path for part in PARTS for path in source.glob(part) if path.is_file()})
     with context.progress.steps("adopt", total=len(files)) as steps:
         for path in files:
@@ -43,7 +48,7 @@ def _account(context: StageContext, parameters: AdoptParameters) -> Masked | Non
         InputError: PATTERN does not hold.
     """
     if parameters.pattern is not None:
-        return found_masked(context.output, Pattern.parse(parameters.pattern))
+        return _recorded(context, parameters)
     found = FoundZeros.of(context.output)
     if found.pruned:
         context.progress.say(
@@ -51,3 +56,10 @@ def _account(context: StageContext, parameters: AdoptParameters) -> Masked | Non
             "gates and conversions to go by."
         )
     return None
+
+
+def _recorded(context: StageContext, parameters: AdoptParameters) -> Masked | None:
+    """The account that PATTERN gives, where it is given."""
+    if parameters.pattern is None:
+        return None
+    return found_masked(context.output, Pattern.parse(parameters.pattern))

@@ -314,4 +314,4 @@ def test_no_stage_leaves_the_hub_on() -> None:
     for stage in stages().values():
         launch = Launch(stage.image, "cpu", "id", {}, ROOT, network=stage.network)
         offline = stage_environment(launch)["HF_HUB_OFFLINE"]
-        assert offline == ("0" if stage.name in ("fetch", "fetch-data") else "1")
+        assert offline == ("0" if stage.verb in ("fetch", "fetch-data") else "1")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import results
 from espalier.contract.discovery import methods, scorers, stage_named, stages
 from espalier.contract.paths import ROOT
 from espalier.contract.stage import Stage
@@ -24,7 +25,7 @@ ENVIRONMENT = {
 """What builds and tests take from the environment."""
 COMMANDS = {stage.name: Command.of(stage) for stage in stages().values()}
 KNOWN = frozenset().union(*(command.words for command in COMMANDS.values())) | NAMES | ENVIRONMENT
-KNOWN |= GcWords.words()
+KNOWN |= GcWords.words() | set(results.WORDS)
 KNOWN |= {"TRAIN", *(f"TRAIN_{word}" for word in KNOWN)}  # a pipeline's
 each_stage = pytest.mark.parametrize("name", stages())
 

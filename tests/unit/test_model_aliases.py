@@ -12,7 +12,11 @@ def test_every_alias_is_pinned_to_a_commit() -> None:
     aliases = model_aliases()
     assert {"sapling", "llama-7b", "llama2-70b", "llama3.1-8b", "qwen3-0.6b"} <= aliases.keys()
     for source in aliases.values():
-        assert source.grown or re.fullmatch(r"[0-9a-f]{40}", source.revision), source.name
+        if source.package:
+            hashes = (source.package.sha256, source.package.file_sha256)
+            assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in hashes)
+        else:
+            assert source.grown or re.fullmatch(r"[0-9a-f]{40}", source.revision), source.name
 
 
 def test_a_hub_id_is_taken_as_it_is() -> None:
@@ -32,7 +36,8 @@ def test_anything_else_names_the_known(name: str) -> None:
         resolve_model(name)
 
 
-def test_sapling_has_no_revision() -> None:
-    assert resolve_model("sapling").grown
+@pytest.mark.parametrize("name", ["sapling", "smollm2-135m-q4"])
+def test_what_is_not_of_the_hub_has_no_revision(name: str) -> None:
+    assert not resolve_model(name).hub_id
     with pytest.raises(InputError, match="REVISION"):
-        resolve_model("sapling", "main")
+        resolve_model(name, "main")

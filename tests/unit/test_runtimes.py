@@ -10,6 +10,7 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.processes import Processes
 from espalier.errors import InputError
 from espalier.host.images import Engine, Trial
+from espalier.host.package_index import package_index
 from espalier.host.runtimes import choice
 from espalier.host.runtimes.base import Launch, Limits, run_to_end
 from espalier.host.runtimes.container import ContainerRuntime
@@ -103,6 +104,34 @@ def test_the_token_is_a_file_of_fetch_stages_alone(
     assert "--network=none" not in words
     assert "HF_TOKEN" not in environment
     assert environment["HF_HUB_OFFLINE"] == "0"
+
+
+def test_the_index_that_pip_is_set_to_reaches_fetch_stages_alone_and_as_a_file(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment wins over pip's files, as with pip itself."""
+    settings, bundle = tmp_path / "pip.conf", tmp_path / "ca.pem"
+    settings.write_text("[global]\nindex-url = https://a.example\nextra-index-url =\n b\n c\n")
+    bundle.write_text("certificates")
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(settings))
+    monkeypatch.setenv("PIP_INDEX_URL", f"https://me:{TOKEN}@mirror.example/simple")
+    monkeypatch.setenv("PIP_CERT", str(bundle))
+    with package_index(stage_named("wanda")) as secrets:
+        assert secrets == {}
+    with package_index(stage_named("fetch-package")) as secrets:
+        file = secrets["PIP_CONFIG_FILE"]
+        lines = file.read_text().splitlines()
+        assert f"index-url = https://me:{TOKEN}@mirror.example/simple" in lines
+        assert "extra-index-url = b c" in lines
+        assert file.stat().st_mode & 0o077 == 0
+        assert secrets["PIP_CERT"] == bundle
+        words = argv(replace(launch, network=True, secrets=secrets))
+    assert not file.exists()
+    assert not any(TOKEN in word for word in words)
+    assert "--env=PIP_CONFIG_FILE=/run/secrets/pip_config_file" in words
+    assert f"--volume={bundle}:/run/secrets/pip_cert:ro" in words
 
 
 def test_auto_takes_docker_then_podman_then_local(monkeypatch: pytest.MonkeyPatch) -> None:

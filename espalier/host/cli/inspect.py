@@ -49,10 +49,13 @@ def list_artifacts(assignments: Assignments = None) -> None:
 def list_models(assignments: Assignments = None) -> None:
     """List the aliases that MODEL= understands."""
     store_of(assignments)
-    table = Table("alias", "hub id", "revision", box=None)
+    table = Table("alias", "from", "revision", box=None)
     for name, source in model_aliases().items():
-        where = "grown here" if source.grown else source.hub_id
-        table.add_row(name, where, source.revision if source.hub_id else "")
+        if source.package:
+            table.add_row(name, f"package {source.package.name}", source.package.version)
+        else:
+            where = "grown here" if source.grown else source.hub_id
+            table.add_row(name, where, source.revision if source.hub_id else "")
     print_whole(table)
 
 

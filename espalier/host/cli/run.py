@@ -220,13 +220,15 @@ def grow(assignments: Assignments = None) -> None:
 
 
 def adopt(assignments: Assignments = None) -> None:
-    """Copy a Hugging Face directory FROM= into the store as models/NAME, through the gates."""
+    """Copy FROM=, a Hugging Face directory or a GGUF file, into the store as models/NAME."""
     session = Session.of(assignments)
     source, name = session.rest.pop("FROM", None), session.rest.pop("NAME", None)
     stage = stage_named("adopt")
     parameters = stage.parameters.from_assignments(session.rest)
     if not source or not name:
-        raise InputError("give FROM=<Hugging Face directory> and NAME=<name on the store>.")
+        raise InputError(
+            "give FROM=<Hugging Face directory or GGUF file> and NAME=<name on the store>."
+        )
     named, store = directory_named(source), session.executor.store
     linked, path = leads_out(named), named
     if linked:

