@@ -1,10 +1,10 @@
 """A GGUF file becomes a Hugging Face directory: weights, config.json, tokenizer."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import file_sha256, write_text
+from espalier.contract.json_text import to_json
 from espalier.contract.progress import Progress
 from espalier.models.gates import check_parent
 from espalier.models.tokenizer import check_tokenizer
@@ -29,7 +29,7 @@ def convert(path: Path, output: Path, progress: Progress) -> dict[str, Any]:
     planned(file, config)
     tokenizer = write_tokenizer(file, output)
     check_tokenizer(output, config["vocab_size"])
-    write_text(output / "config.json", json.dumps(config, indent=2) + "\n")
+    write_text(output / "config.json", to_json(config, indent=2) + "\n")
     write_weights(file, config, output, progress)
     check_parent(output)
     stored = {kind.name for kind in STORED}

@@ -1,6 +1,5 @@
 """tokenizer.json from the tables of a GGUF file; its ids are the tables' places."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from gguf import TokenType
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from inputs.gguf.file import GgufFile
 from inputs.gguf.splits import UNNAMED, WHOLE_FIRST, begins_by_default, normalizer, splitter
@@ -94,7 +94,7 @@ def write_tokenizer(file: GgufFile, output: Path) -> dict[str, Any]:
     check_ids(tokenizer, vocabulary)
     write_text(output / "tokenizer.json", tokenizer.to_str(pretty=False))
     settings = _settings(vocabulary)
-    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    text = to_json(settings, indent=2, ensure_ascii=False) + "\n"
     write_text(output / "tokenizer_config.json", text)
     guessed = kind == "gpt2" and vocabulary.rule in UNNAMED
     rule = "not named by the file: split as GPT-2 does" if guessed else vocabulary.rule
