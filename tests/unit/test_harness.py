@@ -328,10 +328,11 @@ def test_a_tokenizer_without_begin_and_end_is_refused_only_where_one_is_needed(
     tmp_path: Path, stage: Any
 ) -> None:
     bare = tiny_llama(tmp_path / "model")
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    said = ("bos_token", "eos_token", "bos_token_id", "eos_token_id")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "config.json"):
         if (bare / name).is_file():
             told = json.loads((bare / name).read_text())
-            kept = {k: v for k, v in told.items() if k not in ("bos_token", "eos_token")}
+            kept = {k: v for k, v in told.items() if k not in said}
             (bare / name).write_text(json.dumps(kept))
     (folder := tmp_path / "rows").mkdir()
     write_rows(folder / "boolq.jsonl", [ROWS["boolq"]] * 2)
