@@ -109,7 +109,7 @@ class Tidying:
             stage = stages()[spec.stage]
         except (OSError, ValueError, KeyError, EspalierError):
             return ""
-        if _is_published(spec, target):
+        if _is_published(spec, partial, target):
             return ""
         if (partial / RUN_FOLDER / MADE).is_file() or (partial / MANIFEST).is_file():
             return "is complete and waits to be published"
@@ -142,9 +142,12 @@ def _carry_out(leftover: Leftover) -> None:
         ) from None
 
 
-def _is_published(spec: RunSpec, target: Path) -> bool:
-    """Whether what the work was for is there."""
-    if not (target / MANIFEST).is_file():
+def _is_published(spec: RunSpec, partial: Path, target: Path) -> bool:
+    """Whether what the work was for is there; what was begun after that is to replace it."""
+    manifest = target / MANIFEST
+    if not manifest.is_file():
+        return False
+    if (partial / RUN_FOLDER / "run.json").stat().st_mtime > manifest.stat().st_mtime:
         return False
     stage = stages()[spec.stage]
     published = as_today(read_manifest(target).recipe, stage)

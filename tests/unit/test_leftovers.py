@@ -80,6 +80,13 @@ def test_work_that_no_command_goes_on_with_is_removed(store: Store) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(["result", forced.name])
 
 
+def test_what_replaces_a_result_is_kept(store: Store) -> None:
+    """FORCE=1 makes a result again beside the old one."""
+    aged(published(store.root / "checkpoints", asked()), hours=9)
+    again = aged(begun(store.root / "checkpoints", asked()))
+    assert tidied(store) == {again.name: Fate.KEEP}
+
+
 def test_nothing_young_is_removed(store: Store) -> None:
     partial = begun(store.root / "checkpoints", replace(asked(), code="1" * 64))
     assert tidied(store) == {partial.name: Fate.KEEP}
