@@ -80,6 +80,8 @@ class Settings(BaseModel):
     tpu_attempts: Annotated[int, Field(ge=1)] = 20
     tpu_service_account: Line | None = None
     tpu_network: Line | None = None
+    tpu_external_ip: bool = True
+    tpu_privileged: bool = True
     tpu_name: Line | None = None
     keep_tpu: bool = False
 

@@ -13,17 +13,22 @@ from espalier.host.runtimes.tpu_vm import runtime as tpu_vm
 from espalier.host.runtimes.tpu_vm.client import ENDPOINT, TpuApi
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.lease import Lease
 from espalier.host.runtimes.tpu_vm.options import Location, Wanted
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.startup import WorkOrder
+from espalier.host.runtimes.tpu_vm.stops import Stop
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from tests.tpu.fake_server import FakeServer, serving
 from tests.tpu.hosts import Hosts
 from tests.tpu.workers import Workers
 
+OWNER = "0a1b2c3d"
+"""Of the tests' run: its TPUs' names are known then."""
 QUICK = Timings(
     poll=0.03,
     poll_most=0.06,
+    call=2,
     retry=5,
     outage=2,
     silence=2.5,
@@ -32,6 +37,8 @@ QUICK = Timings(
     settle=0.5,
     delete=5,
     heartbeat=0.2,
+    lease=2,
+    abandoned=60,
     barrier=20,
     attempt=0,
 )
@@ -44,6 +51,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     with serving(FakeServer()) as server:
         monkeypatch.setenv(ENDPOINT, f"127.0.0.1:{server.port}")
         yield server
+        server.failures.clear()
         assert server.names == []
 
 
@@ -76,8 +84,9 @@ def launcher(wanted: Wanted, bucket: Path) -> Callable[..., Launcher]:
         said: list[str] = others.pop("said", [])
         given = {"deadline": 5.0, "attempts": 20, "keep": False, "held": "", "timings": QUICK}
         order = WorkOrder(run.folder.url, IMAGE, {}, {})
-        api = TpuApi(wanted.place, QUICK)
         arguments = {**given, **others}
+        api = TpuApi(wanted.place, QUICK, arguments.setdefault("stop", Stop()))
+        arguments |= {"lease": Lease(run.folder, QUICK.lease), "owner": OWNER}
         return Launcher(api, wanted, "run-1", run, order, say=said.append, **arguments)
 
     return made

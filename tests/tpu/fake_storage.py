@@ -18,6 +18,8 @@ class Storage(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.objects: dict[str, bytes] = {}
+        self.generations: dict[str, int] = {}
+        self.last = 0
         self.asked: list[str] = []
 
     @property
@@ -41,13 +43,21 @@ class Handler(BaseHTTPRequestHandler):
         if (content := self.server.objects.get(f"{bucket}/{name}")) is None:
             return self._answer(404, {"error": {"code": 404, "message": "not found"}})
         if query.get("alt") == "media" or path.startswith("/download"):
-            return self._send(200, self._ranged(content), "application/octet-stream")
+            generation = str(self.server.generations[f"{bucket}/{name}"])
+            kind = "application/octet-stream"
+            return self._send(200, self._ranged(content), kind, generation)
         return self._answer(200, self._about(bucket, name))
 
     def do_POST(self) -> None:
         path, query = self._asked()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         bucket = re.search(r"/b/([^/]+)/o", path)
+        if bucket is not None and query.get("uploadType") == "media":
+            key = f"{bucket[1]}/{query['name']}"
+            known = str(self.server.generations.get(key, 0))
+            if query.get("ifGenerationMatch", known) != known:
+                return self._answer(412, {"error": {"code": 412, "message": "it is another"}})
+            return self._answer(200, self._kept(bucket[1], query["name"], body))
         if bucket is None or query.get("uploadType") != "multipart":
             return self._answer(501, {"error": {"code": 501, "message": path}})
         boundary = re.search(r"boundary=['\"]?([^'\";]+)", self.headers["Content-Type"])
@@ -55,13 +65,13 @@ class Handler(BaseHTTPRequestHandler):
         _, first, second, *_ = body.split(b"--" + boundary[1].encode())
         name = json.loads(first.split(b"\n\n", 1)[1].split(b"\r\n\r\n")[-1])["name"]
         content = second.split(b"\n\n", 1)[1].removesuffix(b"\n")
-        self.server.objects[f"{bucket[1]}/{name}"] = content
-        return self._answer(200, self._about(bucket[1], name))
+        return self._answer(200, self._kept(bucket[1], name, content))
 
     def do_DELETE(self) -> None:
         path, _ = self._asked()
         bucket, _, name = path.partition("/b/")[2].partition("/o/")
         gone = self.server.objects.pop(f"{bucket}/{unquote(name)}", None)
+        self.server.generations.pop(f"{bucket}/{unquote(name)}", None)
         self._answer(204 if gone is not None else 404, {})
 
     def _asked(self) -> tuple[str, dict[str, str]]:
@@ -83,6 +93,14 @@ class Handler(BaseHTTPRequestHandler):
                 items.append(self._about(bucket, name))
         return {"kind": "storage#objects", "items": items, "prefixes": sorted(folders)}
 
+    def _kept(self, bucket: str, name: str, content: bytes) -> dict[str, Any]:
+        """Another generation of the object, and what is known of it."""
+        key = f"{bucket}/{name}"
+        self.server.last += 1
+        self.server.objects[key] = content
+        self.server.generations[key] = self.server.last
+        return self._about(bucket, name)
+
     def _about(self, bucket: str, name: str) -> dict[str, Any]:
         size = len(self.server.objects[f"{bucket}/{name}"])
         return {
@@ -92,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
             "size": str(size),
             "updated": "2026-01-01T00:00:00.000Z",
             "timeCreated": "2026-01-01T00:00:00.000Z",
-            "generation": "1",
+            "generation": str(self.server.generations[f"{bucket}/{name}"]),
         }
 
     def _ranged(self, content: bytes) -> bytes:
@@ -102,8 +120,10 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, said: dict[str, Any]) -> None:
         self._send(status, json.dumps(said).encode() if status != 204 else b"", "application/json")
 
-    def _send(self, status: int, body: bytes, kind: str) -> None:
+    def _send(self, status: int, body: bytes, kind: str, generation: str = "") -> None:
         self.send_response(status)
+        if generation:
+            self.send_header("x-goog-generation", generation)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

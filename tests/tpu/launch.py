@@ -6,10 +6,11 @@ from espalier.hardware.tpus import tpu_named
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.lease import Lease
 from espalier.host.runtimes.tpu_vm.options import Location, Wanted
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.startup import WorkOrder
-from tests.tpu.conftest import IMAGE, QUICK
+from tests.tpu.conftest import IMAGE, OWNER, QUICK
 
 if __name__ == "__main__":
     bucket = Folder(sys.argv[1])
@@ -27,6 +28,8 @@ if __name__ == "__main__":
             keep=False,
             held="",
             say=lambda text: None,
+            lease=Lease(run.folder, QUICK.lease),
+            owner=OWNER,
             timings=QUICK,
         ).follow()
     )

@@ -1,9 +1,10 @@
 """The commands as a user gives them."""
 
+import os
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from espalier.contract.paths import ROOT
 from espalier.host.runtimes.choice import choose_runtime
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.lease import Lease
 from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.records import RunRecord, now
 from espalier.host.runtimes.tpu_vm.request import creation
@@ -30,14 +32,23 @@ from tests.tpu.fake_server import FakeServer
 def made(api: TpuApi, wanted: Wanted, name: str, phase: str = "") -> None:
     """A queued resource as a launcher leaves it, its run in that phase."""
     tpu = TpuFolder(wanted.place.bucket, name)
-    announced = tpu.announce(wanted, kept=False).created
+    announced = tpu.announce(wanted, f"owner-{name}", kept=False)
     if phase:
         run = RunFolder(wanted.place.bucket.below(f"runs/run-{name}"))
         tpu.give(WorkOrder(run.folder.url, IMAGE, {}, {}), 1)
         record = {"phase": phase, "attempt": 1, "tpu": name, "workers": 4, "seen": now()}
         run.keep(RunRecord.model_validate(record))
+        Lease(run.folder, QUICK.lease).take()
         run.folder.write("logs/2.log", "step 5\n")
-    api.create(creation(wanted, name, "#!/bin/sh", announced))
+    api.create(creation(wanted, "#!/bin/sh", announced, 60))
+
+
+def foreign(api: TpuApi, wanted: Wanted, name: str, **labels: str) -> None:
+    """A queued resource that somebody else has made, with such labels."""
+    record = TpuFolder(wanted.place.bucket, name).planned(wanted, "theirs", kept=False)
+    request = creation(wanted, "#!/bin/sh", record, 60)
+    request.queued_resource.tpu.node_spec[0].node.labels = labels
+    api.create(request)
 
 
 def test_status_logs_and_reaping(server: FakeServer, wanted: Wanted, tmp_path: Path) -> None:
@@ -49,9 +60,7 @@ def test_status_logs_and_reaping(server: FakeServer, wanted: Wanted, tmp_path: P
         ("odd", ""),
     ):
         made(api, wanted, name, phase)
-    foreign = creation(wanted, "foreign", "#!/bin/sh", now())
-    foreign.queued_resource.tpu.node_spec[0].node.labels = {"team": "other"}
-    api.create(foreign)
+    foreign(api, wanted, "foreign", team="other")
     for name in ("live", "over", "odd", "foreign"):
         server.set_state(name, "ACTIVE")
     server.set_state("dead", "SUSPENDED")
@@ -59,8 +68,8 @@ def test_status_logs_and_reaping(server: FakeServer, wanted: Wanted, tmp_path: P
     assert status.returncode == 0, status.stderr
     lines = {line.split()[0]: line for line in status.stdout.splitlines()}
     assert "foreign" not in lines
-    assert "runs run-live (its launcher was seen 0 min ago)" in lines["live"]
-    assert "at most 0.0" in lines["live"]
+    assert "runs run-live (its launcher was seen " in lines["live"]
+    assert "at most 0." in lines["live"]
     assert "orphaned; make tpu-reap deletes it" in lines["over"]
     assert "SUSPENDED" in lines["dead"]
     logs = espalier(store, *words(tmp_path, "tpu-logs", "NAME=live", "WORKER=2"))
@@ -75,7 +84,7 @@ def test_status_logs_and_reaping(server: FakeServer, wanted: Wanted, tmp_path: P
     assert all_of_it.stdout.splitlines()[0] == "deleted live (v5litepod-16, ACTIVE)"
     assert server.names == ["foreign"]
     refused(espalier(store, *words(tmp_path, "tpu-down", "NAME=live")), 2, "NAME=live is not in")
-    api.delete("foreign")
+    server.slices.clear()
 
 
 def test_a_tpu_that_is_taken_down_is_not_made_again(
@@ -125,7 +134,9 @@ def test_a_dry_run_calls_nothing(server: FakeServer, tmp_path: Path) -> None:
     up = espalier(tmp_path / "s", *words(tmp_path, "tpu-up", "TPU=v6e-8", "SPOT=1", "DRY_RUN=1"))
     assert up.returncode == 0, up.stderr
     assert '"spot": {}' in up.stdout
-    assert "docker run --rm --privileged --net=host" in up.stdout
+    assert "devices=(--privileged)" in up.stdout
+    assert '"valid_until_duration": "3720s"' in up.stdout
+    assert "TPU_SERVICE_ACCOUNT is not given" in up.stderr
     assert server.calls == []
     assert not (tmp_path / "bucket").exists()
 
@@ -143,18 +154,24 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(choose_runtime(found), TpuVmRuntime)
 
 
-LONG_AGO = now() - timedelta(minutes=16)
-BEAT = '{{"state": "running", "time": "{now}", "attempt": 1}}'
-ENDED = {f"exits/1/{number}.json": '{{"code": 0}}' for number in range(4)}
-SILENT = {"workers/0.json": BEAT.replace("now", "before")}
-ENDINGS: dict[str, tuple[dict[str, str], bool]] = {
-    "all have ended": (ENDED, True),
-    "one has failed": ({"exits/1/0.json": '{{"code": 2}}', "workers/1.json": BEAT}, True),
+BEAT = '{"state": "running", "time": "2001-01-01T00:00:00Z", "attempt": 1}'
+"""Of a host whose clock is wrong: the bucket's own says when it came."""
+DONE, FAILED = '{"code": 0}', '{"code": 2}'
+SILENT = {"workers/0.json": (BEAT, 16)}
+ENDINGS: dict[str, tuple[dict[str, tuple[str, int]], bool]] = {
+    "all have ended": ({f"exits/1/{number}.json": (DONE, 0) for number in range(4)}, True),
+    "one has failed": ({"exits/1/0.json": (FAILED, 0), "workers/1.json": (BEAT, 0)}, True),
     "all are silent": (SILENT, True),
-    "the rest is silent": ({"exits/1/0.json": '{{"code": 0}}', **SILENT}, True),
-    "the result is written": ({"exits/1/1.json": '{{"code": 0}}', "workers/0.json": BEAT}, False),
-    "at work": ({"workers/0.json": BEAT}, False),
+    "the rest is silent": ({"exits/1/0.json": (DONE, 0), **SILENT}, True),
+    "the result is written": ({"exits/1/1.json": (DONE, 0), "workers/0.json": (BEAT, 0)}, False),
+    "at work": ({"workers/0.json": (BEAT, 0)}, False),
 }
+
+
+def aged(path: Path, minutes: float) -> None:
+    """As if the bucket had been given it so long ago."""
+    at = time.time() - minutes * 60
+    os.utime(path, (at, at))
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -165,11 +182,12 @@ def test_a_run_that_is_over_and_lost_its_launcher_is_reaped(
     made(TpuApi(wanted.place, QUICK), wanted, "over", "following")
     server.set_state("over", "ACTIVE")
     run = RunFolder(wanted.place.bucket.below("runs/run-over"))
-    for name, text in left.items():
-        run.folder.write(name, text.format(now=now().isoformat(), before=LONG_AGO.isoformat()))
+    at = Path(run.folder.url)
+    for name, (text, age) in left.items():
+        run.folder.write(name, text)
+        aged(at / name, age)
     assert "0 deleted" in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
-    assert run.record is not None
-    run.keep(run.record.model_copy(update={"seen": LONG_AGO}))
+    aged(at / "launcher.json", 16)
     said = "1 deleted" if over else "0 deleted"
     assert said in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
     assert espalier(tmp_path, *words(tmp_path, "tpu-reap", "FORCE=1")).returncode == 0
@@ -184,7 +202,11 @@ def test_a_tpu_of_another_bucket_is_left_alone(
     status = espalier(tmp_path, "tpu-status", *elsewhere)
     assert "of another BUCKET" in status.stdout
     assert espalier(tmp_path, "tpu-reap", *elsewhere).stdout == "0 deleted\n"
-    assert espalier(tmp_path, "tpu-down", "NAME=live", *elsewhere).stdout == "deleted live\n"
+    assert espalier(tmp_path, "tpu-reap", "FORCE=1", *elsewhere).stdout == "0 deleted\n"
+    down = espalier(tmp_path, "tpu-down", "NAME=live", *elsewhere)
+    refused(down, 2, "so it is another's; give the BUCKET that it was made with")
+    assert server.names == ["live"]
+    assert espalier(tmp_path, *words(tmp_path, "tpu-down", "NAME=live")).returncode == 0
 
 
 def test_up_that_is_stopped_leaves_nothing(server: FakeServer, tmp_path: Path) -> None:
@@ -208,7 +230,7 @@ def test_up_that_is_stopped_leaves_nothing(server: FakeServer, tmp_path: Path) -
 def test_up_says_when_the_name_is_of_another_type(
     server: FakeServer, wanted: Wanted, tmp_path: Path
 ) -> None:
-    TpuFolder(wanted.place.bucket, "mine").announce(wanted, kept=True)
+    TpuFolder(wanted.place.bucket, "mine").announce(wanted, "owner", kept=True)
     up = espalier(tmp_path / "s", *words(tmp_path, "tpu-up", "TPU=v6e-8", "NAME=mine"))
     refused(up, 2, "NAME=mine is a v5litepod-16 already")
     assert server.created == []
@@ -216,8 +238,8 @@ def test_up_says_when_the_name_is_of_another_type(
 
 def test_up_takes_nobody_else_s_tpu(server: FakeServer, wanted: Wanted, tmp_path: Path) -> None:
     api = TpuApi(wanted.place, QUICK)
-    api.create(creation(wanted, "theirs", "#!/bin/sh", now()))
+    foreign(api, wanted, "theirs", espalier="managed")
     up = espalier(tmp_path / "s", *words(tmp_path, "tpu-up", "TPU=v5litepod-16", "NAME=theirs"))
     refused(up, 2, "NAME=theirs is another's TPU")
     assert server.names == ["theirs"]
-    api.delete("theirs")
+    server.slices.clear()

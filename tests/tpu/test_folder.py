@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract.files import file_sha256
 from espalier.errors import EnvironmentFailure
 from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.names import Listed
 from tests.tpu.fake_storage import storing
 
 
@@ -58,7 +60,12 @@ def test_trees(folder: Folder, tmp_path: Path) -> None:
     (source / "deep" / "weights").write_bytes(bytes(range(256)) * 99)
     folder.below("inputs").upload(source, "model-1")
     folder.below("inputs").upload(source / "config.json", "config-1")
-    folder.below("inputs/model-1").download(tmp_path / "back", last="config.json")
+    listed = {
+        path.relative_to(source).as_posix(): Listed(file_sha256(path), path.stat().st_size)
+        for path in source.rglob("*")
+        if path.is_file()
+    }
+    folder.below("inputs/model-1").download(tmp_path / "back", listed, last="config.json")
     assert (tmp_path / "back" / "config.json").read_text() == "{}"
     files = [file for file in (tmp_path / "back").rglob("*") if file.is_file()]
     assert max(files, key=lambda file: file.stat().st_mtime_ns).name == "config.json"

@@ -6,6 +6,7 @@ The server's fixture asserts after each test that no queued resource is left.
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -15,12 +16,14 @@ from espalier.errors import EnvironmentFailure, InputError, Interrupted
 from espalier.host.runtimes.tpu_vm.attempt import verdict
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
 from espalier.host.runtimes.tpu_vm.records import Exit
-from espalier.host.runtimes.tpu_vm.request import tpu_name
+from espalier.host.runtimes.tpu_vm.request import SLACK, bucket_label, tpu_name
+from espalier.host.runtimes.tpu_vm.stops import Stop
+from tests.tpu.conftest import OWNER
 from tests.tpu.fake_server import FakeServer
 from tests.tpu.workers import Worker, Workers, half, phase, succeeds
 
 Make = Callable[..., Launcher]
-FIRST, SECOND = tpu_name("run-1", 1), tpu_name("run-1", 2)
+FIRST, SECOND = tpu_name("run-1", OWNER, 1), tpu_name("run-1", OWNER, 2)
 
 
 def test_four_workers_succeed(
@@ -35,12 +38,20 @@ def test_four_workers_succeed(
     assert said[-1] == f"Deleted {FIRST}."
 
 
-def test_what_is_asked_for(server: FakeServer, workers: Workers, launcher: Make) -> None:
+def test_what_is_asked_for(
+    server: FakeServer, workers: Workers, launcher: Make, bucket: Path
+) -> None:
     seen = []
     server.active = lambda each: (seen.append(each), workers.up(each))[0]
     launcher().follow()
     spec = seen[0].resource.tpu.node_spec[0]
-    assert dict(spec.node.labels) == {"espalier": "managed", "espalier-run": "run-1"}
+    assert dict(spec.node.labels) == {
+        "espalier": "managed",
+        "espalier-run": "run-1",
+        "espalier-owner": OWNER,
+        "espalier-bucket": bucket_label(str(bucket)),
+    }
+    assert seen[0].resource.queueing_policy.valid_until_duration == timedelta(seconds=5 + SLACK)
     assert spec.node.accelerator_type == "v5litepod-16"
     assert spec.node.runtime_version == "v2-alpha-tpuv5-lite"
     assert "spot" in seen[0].resource
@@ -70,7 +81,7 @@ def test_preempted_twice(
     workers.works = [preempted(server), preempted(server, node=True), succeeds]
     said: list[str] = []
     assert launcher(said=said).follow() == 0
-    assert server.created == [tpu_name("run-1", n) for n in (1, 2, 3)]
+    assert server.created == [tpu_name("run-1", OWNER, n) for n in (1, 2, 3)]
     assert (bucket / "runs/run-1/output/result.txt").read_text() == "made at attempt 3"
     assert sum("was pre-empted; requesting another TPU" in text for text in said) == 2
 
@@ -237,7 +248,7 @@ def test_stopped_by_its_user(
         return 75 if worker.asked_to_stop else None
 
     workers.works = [saves]
-    stop = threading.Event()
+    stop = Stop()
     threading.Timer(0.5, stop.set).start()
     with pytest.raises(
         Interrupted, match=r"4 of 4 workers have saved; run the same command to resume"
@@ -255,7 +266,7 @@ def test_a_tpu_that_is_kept(server: FakeServer, workers: Workers, launcher: Make
     assert running.follow() == 0
     assert server.names == [FIRST]
     assert said[-1] == f"{FIRST} is kept, and costs; make tpu-down NAME={FIRST} deletes it."
-    running.api.delete(FIRST)
+    running.api.delete(FIRST, OWNER)
 
 
 def test_a_stage_that_ends_by_itself_is_not_tried_again(

@@ -27,11 +27,12 @@ from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.request import tpu_name, valid_name
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from tests.contract.waiting import wait_until
+from tests.tpu.conftest import OWNER
 from tests.tpu.fake_server import COMES_UP, FakeServer
 from tests.tpu.workers import Worker, Workers, half, phase, succeeds
 
 Make = Callable[..., Launcher]
-FIRST, SECOND = tpu_name("run-1", 1), tpu_name("run-1", 2)
+FIRST, SECOND = tpu_name("run-1", OWNER, 1), tpu_name("run-1", OWNER, 2)
 
 
 def crashed(bucket: Path, server: FakeServer, when: Callable[[], bool]) -> None:
@@ -112,7 +113,7 @@ def test_a_crash_and_somebody_deleted_it(
 ) -> None:
     workers.works = [half, succeeds]
     crashed(bucket, server, lambda: bool(server._up))
-    launcher().api.delete(FIRST)
+    launcher().api.delete(FIRST, OWNER)
     assert launcher().follow() == 0
     assert server.created == [FIRST, SECOND]
 
@@ -186,7 +187,7 @@ def test_a_tpu_that_cannot_be_deleted_is_named(
     with pytest.raises(EnvironmentFailure, match=f"may still be there.*tpu-down NAME={FIRST}"):
         made.follow()
     gone.set()
-    assert launcher().api.delete(FIRST)
+    assert launcher().api.delete(FIRST, OWNER)
 
 
 def test_another_attempt_s_report_does_not_count(launcher: Make, bucket: Path) -> None:
@@ -208,7 +209,7 @@ def test_what_is_no_record_is_no_worker(launcher: Make, bucket: Path) -> None:
 
 def test_names_that_the_api_takes() -> None:
     for run in ("a", "Llama-3.1_8B/wanda" * 9, "--", "ümlaut"):
-        assert valid_name(tpu_name(run, 1234))
+        assert valid_name(tpu_name(run, OWNER, 1234))
     assert not valid_name("1a")
     assert COMES_UP[-1] == "ACTIVE"
 

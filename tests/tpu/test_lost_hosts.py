@@ -8,10 +8,12 @@ import pytest
 from espalier.errors import Interrupted
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
 from espalier.host.runtimes.tpu_vm.request import tpu_name
+from espalier.host.runtimes.tpu_vm.stops import Stop
+from tests.tpu.conftest import OWNER
 from tests.tpu.fake_server import FakeServer
 from tests.tpu.workers import Worker, Workers, succeeds
 
-FIRST, SECOND = tpu_name("run-1", 1), tpu_name("run-1", 2)
+FIRST, SECOND = tpu_name("run-1", OWNER, 1), tpu_name("run-1", OWNER, 2)
 Make = Callable[..., Launcher]
 
 
@@ -79,7 +81,7 @@ def test_no_other_slice_is_asked_for_once_it_is_to_stop(
     server: FakeServer, workers: Workers, launcher: Make
 ) -> None:
     """Ctrl-C while the launcher finds out what has become of a host."""
-    stop = threading.Event()
+    stop = Stop()
 
     def vanishes(worker: Worker) -> int | None:
         if worker.number != 2:

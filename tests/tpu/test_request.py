@@ -7,15 +7,16 @@ import pytest
 from espalier.errors import InputError
 from espalier.hardware.tpus import tpu_named
 from espalier.host.runtimes.tpu_vm.options import Wanted
-from espalier.host.runtimes.tpu_vm.records import now
 from espalier.host.runtimes.tpu_vm.request import creation
+from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 
 
 def test_a_creation_has_an_id_of_its_own(wanted: Wanted) -> None:
     """Asked for again, it is the same; a later one by the same name is another."""
-    announced = now()
-    first, again = [creation(wanted, "mine", "#!", announced).request_id for _ in range(2)]
-    later = creation(wanted, "mine", "#!", announced + timedelta(hours=1)).request_id
+    announced = TpuFolder(wanted.place.bucket, "mine").planned(wanted, "owner", kept=False)
+    first, again = [creation(wanted, "#!", announced, 60).request_id for _ in range(2)]
+    after = announced.model_copy(update={"created": announced.created + timedelta(hours=1)})
+    later = creation(wanted, "#!", after, 60).request_id
     assert first == again != later
     assert len(first) == 36
 

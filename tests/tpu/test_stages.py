@@ -80,7 +80,7 @@ def test_inputs_are_copied_once(server: FakeServer, hosts: Hosts, tmp_path: Path
     copied = [path.name for path in (tmp_path / "bucket/inputs").iterdir()]
     assert len(copied) == 2  # the folder, and the mark that it is whole
     assert any(name.endswith(".complete") for name in copied)
-    spec = json.loads(next((tmp_path / "bucket/runs").glob("one-*/run.json")).read_text())
+    spec = json.loads(next((tmp_path / "bucket/runs").glob("one-*/run-*.json")).read_text())
     assert spec["inputs"] == {"source": "/in/source"}
 
 

@@ -1,5 +1,6 @@
 """The start-up script run for real, with stubs of docker, gcloud and curl on PATH."""
 
+import hashlib
 import json
 import tarfile
 import threading
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract.files import file_sha256
 from espalier.errors import InputError
 from espalier.hardware.tpus import tpu_named
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
-from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.options import Location, Wanted
 from espalier.host.runtimes.tpu_vm.startup import MOST_BYTES, WorkOrder, startup_script
 from tests.contract.waiting import wait_until
 from tests.tpu.conftest import IMAGE, QUICK
@@ -29,22 +31,37 @@ def run(bucket: Path) -> Path:
     """A run's folder with what the launcher puts there, and its order for a TPU."""
     run = bucket / "runs" / "run-1"
     run.mkdir(parents=True)
-    (run / "run.json").write_text("{}")
-    with tarfile.open(run / "code.tar.gz", "w:gz") as archive:
+    (run / f"run-{hashlib.sha256(b'{}').hexdigest()}.json").write_text("{}")
+    with tarfile.open(run / "code", "w:gz") as archive:
         archive.add(__file__, "espalier/code.py")
+    (run / "code").rename(run / f"code-{file_sha256(run / 'code')}.tar.gz")
     order(bucket, run)
     return run
 
 
-def order(bucket: Path, run: Path, attempt: int = 1, **inputs: str) -> None:
+def order(bucket: Path, run: Path, attempt: int = 1, **inputs: str) -> str:
     path = bucket / "tpus" / "tpu-1" / "work"
     path.parent.mkdir(parents=True, exist_ok=True)
     environment = {"ESPALIER_STATE": f"{run}/state", "ESPALIER_NODES": "2", "ODD": "a b=$HOME"}
-    path.write_text(WorkOrder(str(run), IMAGE, inputs, environment).text(attempt))
+    told = WorkOrder(str(run), IMAGE, inputs, environment, **hashes(run)).text(attempt)
+    path.write_text(told)
+    return told
 
 
-def script(bucket: Path, workers: int = 1) -> str:
-    return startup_script(Folder(f"{bucket}/tpus/tpu-1"), workers, replace(QUICK, heartbeat=0.1))
+def hashes(run: Path) -> dict[str, str]:
+    """What the launcher tells the workers of the code and the spec that it has sent."""
+    (code,) = (path.name[5:-7] for path in run.glob("code-*"))
+    (spec,) = (path.name[4:-5] for path in run.glob("run-*"))
+    return {"code": code, "spec": spec}
+
+
+def script(
+    bucket: Path, workers: int = 1, order: str = "", ends: bool = False, **timings: float
+) -> str:
+    tpu = tpu_named({1: "v5litepod-8", 2: "v4-16"}[workers])
+    wanted = Wanted(tpu, Location("project", "us-west4-a", Folder(str(bucket))), spot=True)
+    brief = replace(QUICK, heartbeat=0.1, **timings)
+    return startup_script(Folder(f"{bucket}/tpus/tpu-1"), wanted, brief, order, ends)
 
 
 @pytest.fixture
@@ -68,7 +85,12 @@ def test_one_worker(hosts: list[Host], bucket: Path, run: Path) -> None:
     (bucket / "inputs" / "tiny-0" / "config.json").write_text("{}")
     order(bucket, run, model=f"{bucket}/inputs/tiny-0")
     hosts[0].boot(script(bucket))
-    assert exit_of(run) == {"code": 0, "why": ""}
+    ended = exit_of(run)
+    assert (ended["code"], ended["why"]) == (0, "")
+    listed = (run / "listed" / "1").read_bytes()
+    assert ended["listed"] == hashlib.sha256(listed).hexdigest()
+    result = run / "output" / "result"
+    assert f"{file_sha256(result)} {result.stat().st_size} result" in listed.decode().splitlines()
     assert (run / "output" / "result").read_text() == "done\n"
     assert [path for path in (run / "output" / ".run").rglob("*") if path.is_file()] == []
     beat = json.loads((run / "workers" / "0.json").read_text())
@@ -117,8 +139,7 @@ def test_a_worker_of_another_attempt_does_not_count(
 ) -> None:
     (run / "workers").mkdir()
     (run / "workers" / "1.json").write_text('{"state": "ready", "time": "", "attempt": 10}\n')
-    brief = replace(QUICK, heartbeat=0.1, barrier=1)
-    hosts[0].boot(startup_script(Folder(f"{bucket}/tpus/tpu-1"), 2, brief))
+    hosts[0].boot(script(bucket, 2, barrier=1))
     assert exit_of(run) == {"code": 75, "why": "the other workers did not get ready"}
     assert hosts[0].containers == []
 
@@ -213,9 +234,11 @@ def test_what_an_order_cannot_say() -> None:
         WorkOrder("run", IMAGE, {}, {"X": "a\nimage=evil"}).text(1)
 
 
-def test_the_script_is_small_and_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_script_is_small_and_has_no_secret(
+    wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    text = startup_script(Folder("gs://b/tpus/it's"), 4, QUICK)
+    text = startup_script(Folder("gs://b/tpus/it's"), wanted, QUICK)
     assert "hf_secret" not in text
     assert "ssh" not in text
     assert len(text.encode()) < MOST_BYTES
@@ -257,6 +280,7 @@ def test_a_preempted_slice_goes_on_from_its_last_step(
     try:
         made = launcher(said=said, timings=patient)
         made.wanted = two
+        made.order = replace(made.order, **hashes(run))
         assert made.follow() == 0
     finally:
         thread.join()

@@ -13,7 +13,6 @@ from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.fleet import Fleet
 from espalier.host.runtimes.tpu_vm.holding import Holding
 from espalier.host.runtimes.tpu_vm.options import Location, Wanted
-from espalier.host.runtimes.tpu_vm.records import now
 from espalier.host.runtimes.tpu_vm.request import creation, shown
 from espalier.host.runtimes.tpu_vm.stops import raise_on_stop
 from espalier.host.runtimes.tpu_vm.timings import Timings
@@ -32,9 +31,9 @@ def tpu_up(assignments: Assignments = None) -> None:
     wanted = Wanted.of(settings)
     name = rest.get("NAME") or f"espalier-held-{wanted.tpu.type}"
     holding = Holding(_api(wanted.place), wanted, name, settings.tpu_deadline * 60, _say, Timings())
-    _say(wanted.describe())
+    _say(f"{wanted.describe()} {wanted.account_warning}".strip())
     if settings.dry_run:
-        request = creation(wanted, name, holding.script, now())
+        request = creation(wanted, holding.script, holding.planned, holding.deadline)
         sys.stdout.write(f"tpu-up (would run)\n{shown(request)}\n\n{holding.script}\n")
         return
     with raise_on_stop():

@@ -1,14 +1,17 @@
 """One TPU from being asked for to the last worker's exit record, or to its loss."""
 
-import threading
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from espalier.errors import EnvironmentFailure
 from espalier.host.runtimes.tpu_vm.client import State, TpuApi, no_capacity, refused
-from espalier.host.runtimes.tpu_vm.records import Exit, Heartbeat, RunRecord, now
+from espalier.host.runtimes.tpu_vm.lease import Displaced, Lease
+from espalier.host.runtimes.tpu_vm.patience import Patience
+from espalier.host.runtimes.tpu_vm.records import Exit, Heartbeat, RunRecord
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
+from espalier.host.runtimes.tpu_vm.stops import Stop
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.stage_exit import RESUMABLE
 
@@ -44,7 +47,10 @@ class Attempt:
 
     Attributes:
         deadline: for capacity, in seconds.
+        lease: shows, as long as it is followed, that it is.
         heard: when each worker's last report was first seen; no two clocks are compared.
+        looked: when the workers' reports were last asked for.
+        blind: seconds in which they could not be.
     """
 
     api: TpuApi
@@ -53,9 +59,18 @@ class Attempt:
     deadline: float
     say: Callable[[str], None]
     timings: Timings
-    stop: threading.Event
+    stop: Stop
+    lease: Lease
     heard: dict[int, tuple[Heartbeat, float]] = field(default_factory=dict)
+    looked: float = field(default_factory=time.monotonic)
+    blind: float = 0
     said: str = ""
+
+    def __post_init__(self) -> None:
+        """A bucket that is away costs no TPU: whatever is asked of it here is asked again."""
+        timings = self.timings
+        patience = Patience(timings.call, timings.outage, timings.poll_most, self._tell, self.stop)
+        self.run = RunFolder(self.run.folder.patient(patience))
 
     def follow(self) -> Ended | Lost | Asked:
         """Until it has an ending.
@@ -72,9 +87,13 @@ class Attempt:
             clock = time.monotonic()
             try:
                 state = self.api.state(self.record.tpu)
+                self._renew()
                 ending = self._with_tpu(active or clock) if state.name == "ACTIVE" else None
-                self.run.keep(self.record.model_copy(update={"seen": now()}))
+            except Displaced:
+                raise
             except EnvironmentFailure as error:
+                if self.asked:
+                    return self._stopped(active is not None)
                 if clock - answered > self.timings.outage:
                     raise
                 self._tell(f"Waiting, since {error}")
@@ -84,7 +103,8 @@ class Attempt:
             if ending:
                 return ending
             if state.lost:
-                return self._lost(state, was_active=active is not None)
+                late = clock - began > self.deadline
+                return self._lost(state, was_active=active is not None, late=late)
             if state.name == "ACTIVE":
                 active = active or clock
             elif active is None and state.name != "UNKNOWN":
@@ -97,6 +117,10 @@ class Attempt:
     @property
     def asked(self) -> bool:
         return self.stop.is_set()
+
+    def _renew(self) -> None:
+        """Show the workers, and other launchers, that this one is there."""
+        self.lease.renew(self.run.folder)
 
     def _with_tpu(self, active: float) -> Ended | Lost | Asked | None:
         """Look at the workers; an ending, when there is one."""
@@ -117,6 +141,12 @@ class Attempt:
         return self._silent(active)
 
     def _hear(self, beats: Mapping[int, Heartbeat]) -> None:
+        """Note who has reported; while nothing could be asked for, nobody was silent."""
+        clock = time.monotonic()
+        blind = clock - self.looked if clock - self.looked > self.timings.silence / 2 else 0
+        self.heard = {number: (beat, at + blind) for number, (beat, at) in self.heard.items()}
+        self.blind += blind
+        self.looked = clock
         for number, beat in beats.items():
             if number not in self.heard or self.heard[number][0] != beat:
                 self.heard[number] = beat, time.monotonic()
@@ -127,7 +157,7 @@ class Attempt:
         silent = [
             str(number)
             for number in range(self.record.workers)
-            if self.heard.get(number, (None, active))[1] < deadline
+            if self.heard.get(number, (None, active + self.blind))[1] < deadline
         ]
         if not silent:
             return None
@@ -156,7 +186,7 @@ class Attempt:
         silent = len(exits) < self.record.workers
         deadline = time.monotonic() + (self.timings.settle if code in RESUMABLE or silent else 0)
         while True:
-            if self.api.state(self.record.tpu).lost:
+            if self._is_lost():
                 return Lost(f"{self.record.tpu} was pre-empted", preempted=True)
             if time.monotonic() >= deadline or self.asked:
                 break
@@ -171,13 +201,26 @@ class Attempt:
         why = [f"worker {n}: {ended.why or ended.code}" for n, ended in exits.items() if ended.code]
         return Lost(f"the stage was interrupted ({'; '.join(why)})", preempted=False)
 
+    def _is_lost(self) -> bool:
+        """Whether the API says so; an API that does not answer does not."""
+        try:
+            return self.api.state(self.record.tpu).lost
+        except EnvironmentFailure as error:
+            self._tell(f"Waiting, since {error}")
+            return False
+
     def _stopped(self, has_workers: bool) -> Ended | Asked:
         """Ask the workers to save, and wait for them as long as that may take."""
         if not has_workers:
             return Asked("stopped before there was a TPU")
         self.say("Asking the workers to save and stop.")
-        self.run.ask_to_stop(self.record.attempt)
-        exits = self._all_exits({}, self.timings.grace)
+        try:
+            self.run.ask_to_stop(self.record.attempt)
+            exits = self._all_exits({}, self.timings.grace)
+        except Displaced:
+            raise
+        except EnvironmentFailure as error:
+            return Asked(f"stopped; whether the workers have saved is not known ({error})")
         if finished(exits, self.record.workers):
             return Ended(0)
         return self._asked(exits)
@@ -187,17 +230,29 @@ class Attempt:
         return Asked(f"stopped; {saved} of {self.record.workers} workers have saved")
 
     def _all_exits(self, exits: Mapping[int, Exit], seconds: float) -> Mapping[int, Exit]:
-        """The records of all workers, or what there are when the time is over."""
-        deadline, asked = time.monotonic() + seconds, self.asked
+        """The records of all workers, or what there are when the time is over.
+
+        A bucket that is away takes none of their time, but all of a service manager's.
+        """
+        deadline, asked = time.monotonic() + self._at_most(seconds), self.asked
         while len(exits) < self.record.workers and time.monotonic() < deadline:
             if self.asked and not asked:
                 self.run.ask_to_stop(self.record.attempt)
-                deadline, asked = time.monotonic() + self.timings.grace, True
+                deadline, asked = time.monotonic() + self._at_most(self.timings.grace), True
             time.sleep(self.timings.poll)
+            began = time.monotonic()
+            self._renew()
             exits = self.run.exits(self.record.attempt)
             if self._saving():
                 deadline = max(deadline, time.monotonic() + self.timings.heartbeat)
+            if (took := time.monotonic() - began) > self.timings.call:
+                deadline += took
+            deadline = min(deadline, time.monotonic() + self._at_most(math.inf))
         return exits
+
+    def _at_most(self, seconds: float) -> float:
+        """What the workers may take of them, so that the TPU is deleted in time."""
+        return self.stop.at_most(seconds, reserve=self.timings.call)
 
     def _saving(self) -> bool:
         """Whether a worker that still reports brings the result to the bucket."""
@@ -205,11 +260,12 @@ class Attempt:
         recent = time.monotonic() - self.timings.silence
         return any(beat.state == "saving" and at > recent for beat, at in self.heard.values())
 
-    def _lost(self, state: State, was_active: bool) -> Ended | Lost | Asked:
+    def _lost(self, state: State, was_active: bool, late: bool) -> Ended | Lost | Asked:
         """Why it is gone, and whether another would fare better.
 
         Raises:
-            EnvironmentFailure: it would not, because the quota is too small.
+            EnvironmentFailure: it would not, because the quota is too small, or because the
+                request was not fulfilled while it was valid.
         """
         if finished(self.run.exits(self.record.attempt), self.record.workers):
             return Ended(0)
@@ -218,6 +274,8 @@ class Attempt:
         if state.name == "FAILED" and not was_active:
             if error := refused(state.reason, self.api.place):
                 raise error
+            if late:
+                raise no_capacity(self.record.tpu, state.name, self.deadline)
             return Lost(f"{self.record.tpu} failed ({state.reason or 'no reason given'})", False)
         preempted = state.name in ("PREEMPTED", "SUSPENDING", "SUSPENDED")
         how = "was pre-empted" if preempted else f"is {state.name.lower()}"

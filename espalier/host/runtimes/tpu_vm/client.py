@@ -1,17 +1,19 @@
-"""The TPU API by its own client: calls repeated over a bad network, refusals in a sentence."""
+"""The TPU API by its own client: calls that end, are made again, and refused in a sentence."""
 
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.host.runtimes.tpu_vm.options import Location
-from espalier.host.runtimes.tpu_vm.request import LABELS
+from espalier.host.runtimes.tpu_vm.request import BUCKET, LABELS, OWNER, bucket_label
+from espalier.host.runtimes.tpu_vm.stops import Stop
 from espalier.host.runtimes.tpu_vm.timings import Timings
 
 ENDPOINT = "ESPALIER_TPU_ENDPOINT"
@@ -39,25 +41,37 @@ class State:
 
 @dataclass(frozen=True)
 class TpuApi:
-    """Queued resources of one project and zone."""
+    """Queued resources of one project and zone.
+
+    What has not the labels of this tool, the bucket and its owner is never deleted or taken.
+
+    Attributes:
+        stop: whoever asks for the end is not kept waiting for the API.
+    """
 
     place: Location
     timings: Timings
+    stop: Stop = field(default_factory=Stop)
 
     def create(self, request: Any) -> bool:
-        """Ask for a TPU; False where it was asked for already.
+        """Ask for a TPU; False where it was asked for already, by the same owner.
 
         Raises:
-            EspalierError: it is refused, for example because the quota is too small.
+            EspalierError: it is refused, for example because the quota is too small, or because
+                the name is another owner's.
         """
         from google.api_core.exceptions import AlreadyExists, NotFound
 
         try:
             with _told(self.place):
-                operation = self._client.create_queued_resource(request, **self._patience)
+                operation = self._client.create_queued_resource(request, **self._patience())
                 self._finish(operation, self.timings.retry)
         except AlreadyExists:
-            return False
+            name = request.queued_resource_id
+            found, asked = self._found(name), request.queued_resource
+            if found is None or _labels(found).get(OWNER) == _labels(asked)[OWNER]:
+                return False
+            raise self._not_ours(name, "so it is not taken") from None
         except NotFound as error:
             raise InputError(
                 f"{self.place.parent} cannot have it: {_sentence(error.message)}; see "
@@ -67,24 +81,30 @@ class TpuApi:
 
     def state(self, name: str) -> State:
         """What became of it."""
-        from google.api_core.exceptions import NotFound
+        found = self._found(name)
+        return State("ABSENT") if found is None else self.state_of(found)
 
-        try:
-            with _told(self.place):
-                path = f"{self.place.parent}/queuedResources/{name}"
-                found = self._client.get_queued_resource(name=path, **self._patience)
-        except NotFound:
-            return State("ABSENT")
+    def state_of(self, found: Any) -> State:
+        """That of a queued resource; of an active one it is its node's."""
         state = State(found.state.state.name, found.state.failed_data.error.message)
         if state.name == "ACTIVE" and self._node(found) in LOST_NODE:
             return State("PREEMPTED")
         return state
 
-    def delete(self, name: str) -> bool:
-        """Delete it and its node, whatever state they are in; False where there is none."""
+    def delete(self, name: str, owner: str) -> bool:
+        """Delete it and its node, whatever state they are in; False where there is none.
+
+        Raises:
+            InputError: it is there, and is not `owner`'s.
+        """
         from google.api_core.exceptions import NotFound
         from google.cloud import tpu_v2
 
+        found = self._found(name, persist=True)
+        if found is None:
+            return False
+        if not self.is_of(found, owner):
+            raise self._not_ours(name, "so it is not deleted")
         request = tpu_v2.DeleteQueuedResourceRequest(
             name=f"{self.place.parent}/queuedResources/{name}",
             request_id=str(uuid.uuid4()),
@@ -92,17 +112,45 @@ class TpuApi:
         )
         try:
             with _told(self.place):
-                operation = self._client.delete_queued_resource(request, **self._patience)
-                self._finish(operation, self.timings.delete)
+                patience = self._patience(persist=True)
+                operation = self._client.delete_queued_resource(request, **patience)
+                self._finish(operation, self.timings.delete, persist=True)
         except NotFound:
             return False
         return True
 
     def ours(self) -> list[Any]:
-        """The queued resources that this tool has made."""
+        """The queued resources that this tool has made, with any bucket."""
         with _told(self.place):
-            pages = self._client.list_queued_resources(parent=self.place.parent, **self._patience)
-            return [found for found in pages if _labelled(found)]
+            pages = self._client.list_queued_resources(parent=self.place.parent, **self._patience())
+            return [found for found in pages if LABELS.items() <= _labels(found).items()]
+
+    def is_of(self, resource: Any, owner: str) -> bool:
+        """Whether it has this tool's labels, this bucket's, and that owner's."""
+        return bool(owner) and self.is_of_bucket(resource) and _labels(resource)[OWNER] == owner
+
+    def is_of_bucket(self, resource: Any) -> bool:
+        """Whether it has this tool's labels, with any owner, and this bucket's."""
+        labels = _labels(resource)
+        bucket = bucket_label(self.place.bucket.url)
+        return LABELS.items() <= labels.items() and labels.get(BUCKET) == bucket and OWNER in labels
+
+    def _not_ours(self, name: str, so: str) -> InputError:
+        return InputError(
+            f"{name} in {self.place.parent} is not of this BUCKET and owner, {so}; give the BUCKET "
+            "that it was made with (its label espalier-bucket), another NAME, or see to it with "
+            f"gcloud compute tpus queued-resources describe {name}."
+        )
+
+    def _found(self, name: str, *, persist: bool = False) -> Any | None:
+        from google.api_core.exceptions import NotFound
+
+        try:
+            with _told(self.place):
+                path = f"{self.place.parent}/queuedResources/{name}"
+                return self._client.get_queued_resource(name=path, **self._patience(persist))
+        except NotFound:
+            return None
 
     def _node(self, resource: Any) -> str:
         from google.api_core.exceptions import NotFound
@@ -110,7 +158,7 @@ class TpuApi:
         name = f"{self.place.parent}/nodes/{resource.tpu.node_spec[0].node_id}"
         try:
             with _told(self.place):
-                return str(self._client.get_node(name=name, **self._patience).state.name)
+                return str(self._client.get_node(name=name, **self._patience()).state.name)
         except NotFound:
             return "TERMINATED"
 
@@ -130,27 +178,38 @@ class TpuApi:
             transport=TpuGrpcTransport(channel=channel, credentials=AnonymousCredentials())
         )
 
-    @property
-    def _patience(self) -> dict[str, Any]:
-        return {"retry": self._retry, "timeout": min(60.0, self.timings.retry)}
-
-    @cached_property
-    def _retry(self) -> Any:
+    def _patience(self, persist: bool = False) -> dict[str, Any]:
+        """For one call; a user who asks for the end ends its repetition, unless it must persist."""
         from google.api_core import exceptions, retry
 
-        return retry.Retry(
-            retry.if_exception_type(*(getattr(exceptions, name) for name in PASSING)),
+        asked = self.stop.is_set()
+        passing = retry.if_exception_type(*(getattr(exceptions, name) for name in PASSING))
+
+        def again(error: BaseException) -> bool:
+            ended = self.stop.over if persist or asked else self.stop.is_set()
+            return passing(error) and not ended
+
+        repeated = retry.Retry(
+            again,
             initial=self.timings.poll / 5,
             maximum=self.timings.poll_most,
-            timeout=self.timings.retry,
+            timeout=self.stop.at_most(self.timings.retry),
         )
+        return {"retry": repeated, "timeout": self.stop.at_most(self.timings.call)}
 
-    def _finish(self, operation: Any, seconds: float) -> None:
-        """Until the API has carried it out."""
-        from google.api_core.future.polling import DEFAULT_POLLING
+    def _finish(self, operation: Any, seconds: float, *, persist: bool = False) -> None:
+        """Until the API has carried it out; each look at it ends in time, as any call does."""
+        from google.api_core.exceptions import from_grpc_status
 
-        often = DEFAULT_POLLING.with_delay(self.timings.poll / 5, self.timings.poll_most)
-        operation.result(timeout=seconds, retry=self._retry, polling=often)
+        began, pause, current = time.monotonic(), self.timings.poll / 5, operation.operation
+        while not current.done:
+            if time.monotonic() - began > seconds or self.stop.over:
+                raise TimeoutError(f"it has not carried this out within {seconds:.0f} s")
+            time.sleep(pause)
+            pause = min(pause * 1.5, self.timings.poll_most)
+            current = self._client.get_operation({"name": current.name}, **self._patience(persist))
+        if current.HasField("error"):
+            raise from_grpc_status(current.error.code, current.error.message)
 
 
 def refused(reason: str, place: Location) -> EspalierError | None:
@@ -208,8 +267,9 @@ def _told(place: Location) -> Iterator[None]:
         raise EnvironmentFailure(f"the TPU API does not answer: {_sentence(str(error))}.") from None
 
 
-def _labelled(resource: Any) -> bool:
-    return any(LABELS.items() <= dict(spec.node.labels).items() for spec in resource.tpu.node_spec)
+def _labels(resource: Any) -> dict[str, str]:
+    """Those of its node."""
+    return dict(resource.tpu.node_spec[0].node.labels) if resource.tpu.node_spec else {}
 
 
 def _sentence(text: str) -> str:

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import EnvironmentFailure, EspalierError, InputError
 from espalier.host.runtimes.tpu_vm.client import TpuApi, no_capacity, refused
 from espalier.host.runtimes.tpu_vm.options import Wanted
-from espalier.host.runtimes.tpu_vm.request import LONGEST, creation, valid_name
+from espalier.host.runtimes.tpu_vm.records import TpuRecord
+from espalier.host.runtimes.tpu_vm.request import LONGEST, creation, new_owner, valid_name
 from espalier.host.runtimes.tpu_vm.startup import startup_script
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
@@ -33,7 +34,12 @@ class Holding:
 
     @property
     def script(self) -> str:
-        return startup_script(self._folder.folder, self.wanted.tpu.workers, self.timings)
+        return startup_script(self._folder.folder, self.wanted, self.timings)
+
+    @property
+    def planned(self) -> TpuRecord:
+        """Its record, for a request that is only shown."""
+        return self._folder.planned(self.wanted, "0" * 8, kept=True)
 
     def up(self) -> None:
         """Create it, unless it is there, and wait until it is active; none is left otherwise.
@@ -54,18 +60,33 @@ class Holding:
             )
         if mine and self.api.state(self.name).name == "ACTIVE":
             return
-        announced = self._folder.announce(self.wanted, kept=True).created
+        record = self._folder.announce(self.wanted, new_owner(), kept=True)
         active = False
         try:
-            if self.api.create(creation(self.wanted, self.name, self.script, announced)):
+            if self.api.create(creation(self.wanted, self.script, record, self.deadline)):
                 self.say(f"Requested {self.name}.")
             self._wait()
             active = True
         finally:
             if not active:
-                if self.api.delete(self.name):
-                    self.say(f"Deleted {self.name}.")
-                self._folder.deleted()
+                self._undo(record)
+
+    def _undo(self, record: TpuRecord) -> None:
+        """Delete it; where that fails it is said what may cost.
+
+        Raises:
+            EnvironmentFailure: it may be there yet.
+        """
+        try:
+            there = self.api.delete(self.name, record.owner)
+        except EspalierError as error:
+            raise EnvironmentFailure(
+                f"{self.name} may still be there and cost, since it could not be deleted "
+                f"({str(error).rstrip('.')}); try {self.wanted.place.ends(self.name)}."
+            ) from None
+        if there:
+            self.say(f"Deleted {self.name}.")
+        self._folder.deleted()
 
     @property
     def _folder(self) -> TpuFolder:

@@ -1,17 +1,19 @@
 """Follows a run to its end over as many TPUs as that takes, and leaves none of them behind."""
 
-import threading
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.host.runtimes.tpu_vm.attempt import Asked, Attempt, Ended, Lost, finished
 from espalier.host.runtimes.tpu_vm.client import TpuApi
+from espalier.host.runtimes.tpu_vm.lease import Displaced, Lease
 from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.records import RunRecord, TpuRecord, now
-from espalier.host.runtimes.tpu_vm.request import creation, tpu_name
+from espalier.host.runtimes.tpu_vm.request import creation, new_owner, tpu_name
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.startup import WorkOrder, startup_script
+from espalier.host.runtimes.tpu_vm.stops import Stop
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 
@@ -28,7 +30,10 @@ class Launcher:
         attempts: the most TPUs that one start of the launcher may use.
         keep: leave the TPU that the run has ended on.
         held: a TPU that is there already, and is not the launcher's to delete.
+        lease: on the run, which one launcher at a time follows.
         stop: set when the user asks for it.
+        owner: the run's own where it has one already.
+        left: TPUs that may be there and cost.
     """
 
     api: TpuApi
@@ -41,15 +46,32 @@ class Launcher:
     keep: bool
     held: str
     say: Callable[[str], None]
+    lease: Lease
     timings: Timings = field(default_factory=Timings)
-    stop: threading.Event = field(default_factory=threading.Event)
+    stop: Stop = field(default_factory=Stop)
+    owner: str = field(default_factory=new_owner)
+    left: set[str] = field(default_factory=set)
 
     def follow(self) -> int:
-        """The stage's exit code.
+        """The stage's exit code; what may still cost is said at every end.
 
         Raises:
-            EspalierError: no TPU could be created, or none stayed.
+            EspalierError: no TPU could be created, or none stayed; or another launcher has the run.
         """
+        self.lease.take()
+        try:
+            return self._follow()
+        finally:
+            self.lease.release()
+            for name in sorted(self.left):
+                dollars = self.wanted.tpu.dollars_per_hour
+                self.say(
+                    f"{name} may still be there and cost up to {dollars:.2f} USD an hour; "
+                    f"{self.wanted.place.ends(name)} ends it."
+                )
+
+    def _follow(self) -> int:
+        """As `follow`, with the run to itself."""
         number, found = self._begin()
         others = 0
         for used in range(1, self.attempts + 1):
@@ -78,6 +100,7 @@ class Launcher:
         before = self.run.record
         if before is None:
             return 1, None
+        self.owner = before.owner or self.owner
         if before.phase != "following":
             self.clear(before)
             return before.attempt + 1, None
@@ -97,6 +120,7 @@ class Launcher:
         if self.api.state(before.tpu).name == "ABSENT":
             self.run.ask_to_stop(before.attempt)
             return before.attempt + 1, None
+        self.left.add(before.tpu)
         self.say(f"Going on with {before.tpu}, which an earlier start has left.")
         return before.attempt, None
 
@@ -135,10 +159,10 @@ class Launcher:
             tpu=tpu.name,
             workers=self.wanted.tpu.workers,
             seen=now(),
+            owner=self.owner,
+            bucket=self.wanted.place.bucket.url,
         )
-        attempt = Attempt(
-            self.api, self.run, record, self.deadline, self.say, self.timings, self.stop
-        )
+        given = (self.deadline, self.say, self.timings, self.stop, self.lease)
         kept = bool(self.held)
         try:
             self.run.keep(record)
@@ -146,25 +170,32 @@ class Launcher:
                 tpu.give(self.order, number)
             else:
                 self._create(tpu, number)
-            ended = attempt.follow()
+            ended = Attempt(self.api, self.run, record, *given).follow()
             kept = self._is_kept(tpu, ended)
             self._note(record, ended)
+        except Displaced:
+            self.left.discard(tpu.name)  # the other's to delete
+            raise
         except BaseException:
             # Whatever else fails, the TPU goes first.
             self._leave(tpu, kept)
-            self.run.keep(record.model_copy(update={"phase": "failed", "seen": now()}))
+            with contextlib.suppress(EnvironmentFailure):  # what went wrong first is said
+                self.run.keep(record.model_copy(update={"phase": "failed", "seen": now()}))
             raise
         self._leave(tpu, kept)
         return ended
 
     def _name(self, number: int) -> str:
-        return self.held or tpu_name(self.run_id, number)
+        return self.held or tpu_name(self.run_id, self.owner, number)
 
     def _create(self, tpu: TpuFolder, number: int) -> None:
-        announced = tpu.announce(self.wanted, kept=False).created
+        announced = tpu.announce(self.wanted, self.owner, kept=False)
         tpu.give(self.order, number)
-        script = startup_script(tpu.folder, self.wanted.tpu.workers, self.timings)
-        if self.api.create(creation(self.wanted, tpu.name, script, announced, self.run_id)):
+        own = self.order.text(number), not self.keep
+        script = startup_script(tpu.folder, self.wanted, self.timings, *own)
+        request = creation(self.wanted, script, announced, self.deadline, self.run_id)
+        self.left.add(tpu.name)
+        if self.api.create(request):
             self.say(f"Requested {tpu.name}.")
 
     def _is_kept(self, tpu: TpuFolder, ended: Ended | Lost | Asked) -> bool:
@@ -184,19 +215,29 @@ class Launcher:
             update = {"phase": "failed", "seen": now()}
         self.run.keep(record.model_copy(update=update))
 
+    def _owner_of(self, tpu: TpuFolder) -> str:
+        """The run's own, known whatever has become of the bucket; a held TPU has its own."""
+        if tpu.name != self.held:
+            return self.owner
+        record = tpu.record
+        return record.owner if record else ""
+
     def _leave(self, tpu: TpuFolder, kept: bool) -> None:
         if kept:
             if record := tpu.record:
                 tpu.keep(record.model_copy(update={"kept": True}))
+            self.left.discard(tpu.name)
             self.say(f"{tpu.name} is kept, and costs; make tpu-down NAME={tpu.name} deletes it.")
             return
+        self.left.add(tpu.name)
         try:
-            there = self.api.delete(tpu.name)
+            there = self.api.delete(tpu.name, self._owner_of(tpu))
         except EspalierError as error:
             raise EnvironmentFailure(
                 f"{tpu.name} may still be there and cost, since it could not be deleted "
-                f"({str(error).rstrip('.')}); try make tpu-down NAME={tpu.name}."
+                f"({str(error).rstrip('.')}); try {self.wanted.place.ends(tpu.name)}."
             ) from None
+        self.left.discard(tpu.name)
         if there:
             self.say(f"Deleted {tpu.name}.")
         tpu.deleted()

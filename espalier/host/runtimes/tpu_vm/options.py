@@ -26,11 +26,19 @@ class Location:
         Raises:
             InputError: a setting is missing.
         """
+        bucket = _needed(settings.bucket, "BUCKET", "gs://<bucket>/<prefix> in that region")
+        if "://" in bucket and not bucket.startswith("gs://"):
+            raise InputError(f"BUCKET={bucket} is not understood; give gs://<bucket>/<prefix>.")
         return cls(
             _needed(settings.project, "PROJECT", "the project that pays"),
             _needed(settings.zone, "ZONE", "for example europe-west4-b"),
-            Folder(_needed(settings.bucket, "BUCKET", "gs://<bucket>/<prefix> in that region")),
+            Folder(bucket),
         )
+
+    def ends(self, name: str) -> str:
+        """The command that deletes a TPU here, complete."""
+        where = f"PROJECT={self.project} ZONE={self.zone} BUCKET={self.bucket.url}"
+        return f"make tpu-down NAME={name} {where}"
 
     @property
     def parent(self) -> str:
@@ -46,6 +54,8 @@ class Wanted:
     spot: bool
     service_account: str = ""
     network: str = ""
+    external_ip: bool = True
+    privileged: bool = True
 
     @classmethod
     def of(cls, settings: Settings) -> "Wanted":
@@ -60,6 +70,8 @@ class Wanted:
             settings.spot,
             settings.tpu_service_account or "",
             settings.tpu_network or "",
+            settings.tpu_external_ip,
+            settings.tpu_privileged,
         )
 
     def describe(self) -> str:
@@ -72,6 +84,17 @@ class Wanted:
             f"{tpu.workers} worker{'s' if tpu.workers > 1 else ''}; {price}"
             f"{', less when spot' if self.spot else ''}); takes quota for {tpu.chips} {kind} "
             f"{tpu.generation.name} chips in {self.place.project}."
+        )
+
+    @property
+    def account_warning(self) -> str:
+        """What it means that no account is stated; empty where one is."""
+        if self.service_account:
+            return ""
+        return (
+            "TPU_SERVICE_ACCOUNT is not given: the hosts are the project's default account, which "
+            "is often its editor, so they get the storage's scope alone, and cannot delete their "
+            "slice when this command dies; make tpu-reap does."
         )
 
 

@@ -14,6 +14,7 @@ class TpuRecord(BaseModel):
 
     Attributes:
         parent: the project and zone that it is in.
+        owner: random, and the same in its label: who else has none deletes nothing.
         folder: its run's, empty while nothing was given to it.
         kept: it is its user's to delete.
         gone: it was deleted; another may have the name.
@@ -26,6 +27,7 @@ class TpuRecord(BaseModel):
     dollars_per_hour: float
     created: datetime
     parent: str = ""
+    owner: str = ""
     folder: str = ""
     kept: bool = False
     gone: bool = False
@@ -41,7 +43,9 @@ class RunRecord(BaseModel):
 
     Attributes:
         attempt: counts the TPUs that the run was given, over all starts of the launcher.
-        seen: when its launcher was last at work.
+        seen: when its launcher last wrote it.
+        owner: random, in the names and labels of its TPUs.
+        bucket: its URL; in the label of its TPUs.
         workers: how many of them must report.
     """
 
@@ -51,6 +55,8 @@ class RunRecord(BaseModel):
     workers: int
     seen: datetime
     code: int | None = None
+    owner: str = ""
+    bucket: str = ""
 
 
 class Heartbeat(BaseModel):
@@ -62,10 +68,15 @@ class Heartbeat(BaseModel):
 
 
 class Exit(BaseModel):
-    """exits/<attempt>/<n>.json."""
+    """exits/<attempt>/<n>.json.
+
+    Attributes:
+        listed: the sha256 of the list of files that the first worker has made.
+    """
 
     code: int
     why: str = ""
+    listed: str = ""
 
 
 def parsed(kind: type[Kind], text: str | None) -> Kind | None:

@@ -1,6 +1,13 @@
 """runs/<run id> in the bucket: what a run is made of, whichever TPU it is on."""
 
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import sha256
+
+from espalier.errors import InputError
+from espalier.host.runtimes.tpu_vm import lease
 from espalier.host.runtimes.tpu_vm.folder import Folder
+from espalier.host.runtimes.tpu_vm.names import Listed, parse_list
 from espalier.host.runtimes.tpu_vm.records import Exit, Heartbeat, Kind, RunRecord, parsed
 
 RECORD = "launch.json"
@@ -32,6 +39,31 @@ class RunFolder:
     def exits(self, attempt: int) -> dict[int, Exit]:
         """The workers of that attempt that have ended, and how."""
         return self._by_worker(Exit, f"exits/{attempt}")
+
+    def launcher_seen(self) -> datetime | None:
+        """When a launcher that follows it last showed so, by the bucket's clock."""
+        return self.folder.written(lease.NAME)
+
+    def reported(self) -> dict[int, datetime]:
+        """When each worker's last report came, by the bucket's clock."""
+        times = self.folder.below("workers").times()
+        return {int(n): at for name, at in times.items() if (n := name[:-5]).isdecimal()}
+
+    def listed(self, attempt: int) -> Mapping[str, Listed]:
+        """The files of the result, as the first worker of that attempt has recorded them.
+
+        Raises:
+            InputError: there is no such list, or another than the worker has recorded.
+        """
+        first = self.exits(attempt).get(0)
+        text = self.folder.read(f"listed/{attempt}")
+        where = f"{self.folder.url}/listed/{attempt}"
+        if first is None or text is None or sha256(text.encode()).hexdigest() != first.listed:
+            raise InputError(
+                f"{where} is not the list of files that worker 0 has recorded; FORCE=1 makes the "
+                "result anew."
+            )
+        return parse_list(text, where)
 
     def log(self, worker: int) -> str | None:
         return self.folder.read(f"logs/{worker}.log")

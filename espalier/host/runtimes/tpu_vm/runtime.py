@@ -1,13 +1,14 @@
 """RUNTIME=tpu-vm: a stage on a slice that is made for it, its result brought back."""
 
 import sys
-import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import disk_usage
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.made import MADE
 from espalier.contract.manifest import RUN_FOLDER, ImageRecord
+from espalier.contract.measure import show_size
 from espalier.contract.processes import COMPILED, Processes
 from espalier.errors import InputError
 from espalier.hardware.tpus import tpu_named
@@ -17,12 +18,13 @@ from espalier.host.runtimes.container import container_path
 from espalier.host.runtimes.local import LocalRuntime
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
+from espalier.host.runtimes.tpu_vm.lease import Lease
 from espalier.host.runtimes.tpu_vm.options import Wanted, image_reference
-from espalier.host.runtimes.tpu_vm.records import RunRecord, now
+from espalier.host.runtimes.tpu_vm.records import RunRecord
 from espalier.host.runtimes.tpu_vm.request import creation, shown, tpu_name
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.startup import WorkOrder, startup_script
-from espalier.host.runtimes.tpu_vm.stops import stop_event
+from espalier.host.runtimes.tpu_vm.stops import Stop, stop_event
 from espalier.host.runtimes.tpu_vm.timings import Timings
 from espalier.host.runtimes.tpu_vm.tpu_folder import TpuFolder
 from espalier.host.runtimes.tpu_vm.upload import spec_of, upload_inputs, upload_run
@@ -66,12 +68,18 @@ class TpuVmRuntime:
         wanted, name = self.wanted(), self.settings.tpu_name
         if name:
             return {"TPU": f"{name}, which is there already"}
-        name = tpu_name(launch.run_id, 1)
-        script = startup_script(
-            TpuFolder(wanted.place.bucket, name).folder, wanted.tpu.workers, self.timings
-        )
-        request = shown(creation(wanted, name, script, now(), launch.run_id))
-        return {"TPU": wanted.describe(), "request": request, "start-up script": script}
+        name = tpu_name(launch.run_id, "0" * 8, 1)  # a real one is random
+        tpu = TpuFolder(wanted.place.bucket, name)
+        ends = not self.settings.keep_tpu
+        script = startup_script(tpu.folder, wanted, self.timings, ends=ends)
+        record = tpu.planned(wanted, "0" * 8, kept=False)
+        seconds = self.settings.tpu_deadline * 60
+        request = shown(creation(wanted, script, record, seconds, launch.run_id))
+        return {
+            "TPU": f"{wanted.describe()} {wanted.account_warning}".strip(),
+            "request": request,
+            "start-up script": script,
+        }
 
     def run(self, launch: Launch) -> int:
         """Copy what it needs, follow it to its end, and bring the result into the output.
@@ -88,24 +96,50 @@ class TpuVmRuntime:
             )
         bucket = wanted.place.bucket
         run = RunFolder(bucket.below(f"runs/{launch.run_id}"))
+        lease = Lease(run.folder, self.timings.lease)
+        lease.take()
+        try:
+            if code := self._made(launch, wanted, lease):
+                return code
+            self._bring_back(launch, run)
+        finally:
+            lease.release()
+        return 0
+
+    def _made(self, launch: Launch, wanted: Wanted, lease: Lease) -> int:
+        """The stage's exit code; where it is 0 the result is in the bucket."""
+        bucket, spec, run = wanted.place.bucket, spec_of(launch), RunFolder(lease.folder)
         if record := self._is_there(run):
             self._say(f"{run.folder.url} holds the result already.")
             order = self.order(launch, wanted, run, {})
-            self._launcher(launch, wanted, run, order, threading.Event()).clear(record)
+            self._launcher(launch, wanted, order, lease, Stop()).clear(record)
+            return 0
+        if held := self.settings.tpu_name:
+            _require_free(TpuApi(wanted.place, self.timings), TpuFolder(bucket, held), run)
         else:
-            if not self.settings.tpu_name:
-                self._say(wanted.describe())
-            if held := self.settings.tpu_name:
-                _require_free(TpuApi(wanted.place, self.timings), TpuFolder(bucket, held), run)
-            urls = upload_inputs(bucket, launch, spec.input_records, self._say)
-            upload_run(run.folder, launch)
-            order = self.order(launch, wanted, run, urls)
-            with stop_event() as stop:
-                if code := self._launcher(launch, wanted, run, order, stop).follow():
-                    return code
-        run.folder.below("output").download(launch.output, last=f"{RUN_FOLDER}/{MADE}")
+            self._say(f"{wanted.describe()} {wanted.account_warning}".strip())
+        urls = upload_inputs(bucket, launch, spec.input_records, self._say)
+        code, of_run = upload_run(run.folder, launch)
+        order = replace(self.order(launch, wanted, run, urls), code=code, spec=of_run)
+        with stop_event() as stop:
+            return self._launcher(launch, wanted, order, lease, stop).follow()
+
+    def _bring_back(self, launch: Launch, run: RunFolder) -> None:
+        """Copy the result, as the worker that made it has recorded it, and no other file.
+
+        Raises:
+            InputError: it is not what was recorded, or there is no room for it.
+        """
+        record = run.record
+        listed = run.listed(record.attempt if record else 0)
+        size, free = sum(file.size for file in listed.values()), disk_usage(launch.output).free
+        if size > free:
+            raise InputError(
+                f"the result is {show_size(size)}, and {launch.output} has room for "
+                f"{show_size(free)}; make room and run the same command again."
+            )
+        run.folder.below("output").download(launch.output, listed, last=f"{RUN_FOLDER}/{MADE}")
         run.folder.remove("state")
-        return 0
 
     def order(
         self, launch: Launch, wanted: Wanted, run: RunFolder, urls: dict[str, str]
@@ -142,21 +176,22 @@ class TpuVmRuntime:
         self,
         launch: Launch,
         wanted: Wanted,
-        run: RunFolder,
         order: WorkOrder,
-        stop: threading.Event,
+        lease: Lease,
+        stop: Stop,
     ) -> Launcher:
         return Launcher(
-            api=TpuApi(wanted.place, self.timings),
+            api=TpuApi(wanted.place, self.timings, stop),
             wanted=wanted,
             run_id=launch.run_id,
-            run=run,
+            run=RunFolder(lease.folder),
             order=order,
             deadline=self.settings.tpu_deadline * 60,
             attempts=self.settings.tpu_attempts,
             keep=self.settings.keep_tpu,
             held=self.settings.tpu_name or "",
             say=self._say,
+            lease=lease,
             timings=self.timings,
             stop=stop,
         )

@@ -1,5 +1,6 @@
 """tpus/<name> in the bucket: what is known of a TPU, and the order that it waits for."""
 
+from espalier.errors import InputError
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.records import TpuRecord, now, parsed
@@ -22,12 +23,26 @@ class TpuFolder:
     def keep(self, record: TpuRecord) -> None:
         self.folder.write(RECORD, record.model_dump_json(indent=1))
 
-    def announce(self, wanted: Wanted, *, kept: bool) -> TpuRecord:
-        """Write down what is about to be asked for, so that nothing can be there unknown."""
-        before = self.record
-        if before and not before.gone:
+    def announce(self, wanted: Wanted, owner: str, *, kept: bool) -> TpuRecord:
+        """Write down what is about to be asked for, so that nothing can be there unknown.
+
+        Raises:
+            InputError: another command has done so for the same name.
+        """
+        text, version = self.folder.version(RECORD)
+        before = parsed(TpuRecord, text)
+        if before and not before.gone and (before.owner == owner or kept == before.kept is True):
             return before
-        record = TpuRecord(
+        if before and not before.gone:
+            raise self._taken()
+        record = self.planned(wanted, owner, kept=kept)
+        if not self.folder.replace(RECORD, record.model_dump_json(indent=1), version):
+            raise self._taken()
+        return record
+
+    def planned(self, wanted: Wanted, owner: str, *, kept: bool) -> TpuRecord:
+        """The record of a TPU that is not there yet."""
+        return TpuRecord(
             name=self.name,
             type=wanted.tpu.type,
             spot=wanted.spot,
@@ -35,10 +50,15 @@ class TpuFolder:
             dollars_per_hour=wanted.tpu.dollars_per_hour,
             created=now(),
             parent=wanted.place.parent,
+            owner=owner,
             kept=kept,
         )
-        self.keep(record)
-        return record
+
+    def _taken(self) -> InputError:
+        return InputError(
+            f"{self.name} is asked for by another command just now; see make tpu-status, or "
+            "choose another name."
+        )
 
     def give(self, order: WorkOrder, attempt: int) -> None:
         """Let the TPU's workers begin, now or as soon as they have booted."""

@@ -1,5 +1,7 @@
 """Brings to the bucket what a run needs: its inputs, its spec, and the code that runs it."""
 
+import gzip
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Mapping
@@ -66,23 +68,30 @@ def upload_inputs(
     return urls
 
 
-def upload_run(folder: Folder, launch: Launch) -> None:
-    """The run's spec, and the code as it was fingerprinted."""
-    folder.write_bytes("code.tar.gz", _code())
-    folder.write("run.json", (launch.output / RUN_FOLDER / "run.json").read_text())
+def upload_run(folder: Folder, launch: Launch) -> tuple[str, str]:
+    """The run's spec, and the code as it was fingerprinted: the sha256 of the code and the spec.
+
+    Each is named by it, so that a later start with other code takes none from a slice at work.
+    """
+    code, spec = _code(), (launch.output / RUN_FOLDER / "run.json").read_bytes()
+    hashes = hashlib.sha256(code).hexdigest(), hashlib.sha256(spec).hexdigest()
+    folder.write_bytes(f"code-{hashes[0]}.tar.gz", code)
+    folder.write_bytes(f"run-{hashes[1]}.json", spec)
+    return hashes
 
 
 def _code() -> bytes:
+    """The same bytes of the same code, whenever it is packed."""
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz", compresslevel=6) as archive:
+    with tarfile.open(fileobj=packed, mode="w") as archive:
         for name in CODE:
             archive.add(ROOT / name, name, filter=_source)
-    return packed.getvalue()
+    return gzip.compress(packed.getvalue(), 6, mtime=0)
 
 
 def _source(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
     if "__pycache__" in info.name:
         return None
-    info.uid = info.gid = 0
+    info.uid = info.gid = info.mtime = 0
     info.uname = info.gname = ""
     return info
