@@ -55,7 +55,7 @@ class FakeServer:
         plans: for each creation, the states that it goes through; COMES_UP after the last of them.
         failures: status codes of the next calls, whichever they are.
         refusal: of every creation: a status code and what it says; the late one, of its operation.
-        deletion: instead of the server's own.
+        deletion, looks: at an operation: instead of the server's own.
         lose_replies: how many creations are carried out, and not answered.
         active, deleted: called when a slice is up, and when it is gone.
     """
@@ -68,6 +68,7 @@ class FakeServer:
     active: Callable[[Slice], None] = lambda each: None
     deleted: Callable[[Slice], None] = lambda each: None
     deletion: Callable[[Any, Any], Any] | None = None
+    looks: Callable[[Any, Any], Any] | None = None
     lose_replies: int = 0
     slices: dict[str, Slice] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
@@ -139,6 +140,9 @@ class FakeServer:
 
     def remove(self, request: Any, context: Any) -> Any:
         return (self.deletion or self.delete)(request, context)
+
+    def look(self, request: Any, context: Any) -> Any:
+        return (self.looks or self.operation)(request, context)
 
     def operation(self, request: Any, context: Any) -> Any:
         """Done at the second look, or failed."""
@@ -217,9 +221,7 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
         ),
     }
     operations = {
-        "GetOperation": _method(
-            server.operation, operations_pb2.GetOperationRequest.FromString, done
-        )
+        "GetOperation": _method(server.look, operations_pb2.GetOperationRequest.FromString, done)
     }
     running = grpc.server(futures.ThreadPoolExecutor(8))
     running.add_generic_rpc_handlers(

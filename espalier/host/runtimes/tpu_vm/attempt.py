@@ -87,8 +87,10 @@ class Attempt:
             clock = time.monotonic()
             try:
                 state = self.api.state(self.record.tpu)
+                if state.name == "ACTIVE":
+                    active = active or clock
                 self._renew()
-                ending = self._with_tpu(active or clock) if state.name == "ACTIVE" else None
+                ending = self._with_tpu(active) if active and state.name == "ACTIVE" else None
             except Displaced:
                 raise
             except EnvironmentFailure as error:
@@ -105,9 +107,7 @@ class Attempt:
             if state.lost:
                 late = clock - began > self.deadline
                 return self._lost(state, was_active=active is not None, late=late)
-            if state.name == "ACTIVE":
-                active = active or clock
-            elif active is None and state.name != "UNKNOWN":
+            if active is None and state.name != "UNKNOWN":
                 self._tell(f"{self.record.tpu} is {state.name.lower().replace('_', ' ')}.")
                 if clock - began > self.deadline:
                     raise no_capacity(self.record.tpu, state.name, self.deadline)

@@ -139,6 +139,7 @@ class Folder:
 
     def _once(self, work: Callable[[Filesystem], Answer], seconds: float) -> Answer:
         try:
+            seconds = self.patience.stop.at_most(seconds, reserve=self.patience.call)
             return within(seconds, lambda: work(self._at()))
         except Exception as error:
             package = type(error).__module__.partition(".")[0]

@@ -1,14 +1,15 @@
 """Follows a run to its end over as many TPUs as that takes, and leaves none of them behind."""
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from espalier.errors import EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.host.runtimes.tpu_vm.attempt import Asked, Attempt, Ended, Lost, finished
 from espalier.host.runtimes.tpu_vm.client import TpuApi
+from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.lease import Displaced, Lease
 from espalier.host.runtimes.tpu_vm.options import Wanted
+from espalier.host.runtimes.tpu_vm.patience import Patience
 from espalier.host.runtimes.tpu_vm.records import RunRecord, TpuRecord, now
 from espalier.host.runtimes.tpu_vm.request import creation, new_owner, tpu_name
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
@@ -51,6 +52,16 @@ class Launcher:
     stop: Stop = field(default_factory=Stop)
     owner: str = field(default_factory=new_owner)
     left: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Whoever asks to stop waits for no call of the bucket's."""
+        self._brief = Patience(self.timings.call, stop=self.stop)
+        self.run = RunFolder(self.run.folder.patient(self._brief))
+        self.lease.folder = self.run.folder
+
+    @property
+    def _bucket(self) -> Folder:
+        return self.wanted.place.bucket.patient(self._brief)
 
     def follow(self) -> int:
         """The stage's exit code; what may still cost is said at every end.
@@ -104,7 +115,7 @@ class Launcher:
         if before.phase != "following":
             self.clear(before)
             return before.attempt + 1, None
-        tpu = TpuFolder(self.wanted.place.bucket, before.tpu)
+        tpu = TpuFolder(self._bucket, before.tpu)
         record = tpu.record
         kept = record is not None and record.kept
         self._require_here(record)
@@ -130,7 +141,7 @@ class Launcher:
         Raises:
             EspalierError: it does not succeed now, or the TPU is elsewhere.
         """
-        tpu = TpuFolder(self.wanted.place.bucket, before.tpu)
+        tpu = TpuFolder(self._bucket, before.tpu)
         record = tpu.record
         if record and record.left and tpu.name != self.held:
             self._require_here(record)
@@ -152,7 +163,7 @@ class Launcher:
 
     def _one(self, number: int) -> Ended | Lost | Asked:
         """One TPU, which is gone afterwards whatever happens."""
-        tpu = TpuFolder(self.wanted.place.bucket, self._name(number))
+        tpu = TpuFolder(self._bucket, self._name(number))
         record = RunRecord(
             phase="following",
             attempt=number,
@@ -179,8 +190,8 @@ class Launcher:
         except BaseException:
             # Whatever else fails, the TPU goes first.
             self._leave(tpu, kept)
-            with contextlib.suppress(EnvironmentFailure):  # what went wrong first is said
-                self.run.keep(record.model_copy(update={"phase": "failed", "seen": now()}))
+            failed = record.model_copy(update={"phase": "failed", "seen": now()})
+            self._write(lambda: self.run.keep(failed))
             raise
         self._leave(tpu, kept)
         return ended
@@ -205,7 +216,7 @@ class Launcher:
         return not self.api.state(tpu.name).lost
 
     def _note(self, record: RunRecord, ended: Ended | Lost | Asked) -> None:
-        """How it came out."""
+        """How it came out; where that cannot be written, the next start finds out again."""
         if isinstance(ended, Ended):
             phase, code = ("failed" if ended.code else "done"), ended.code
             update = {"phase": phase, "code": code, "seen": now()}
@@ -213,7 +224,14 @@ class Launcher:
             update = {"phase": "stopped", "code": Interrupted.exit_code, "seen": now()}
         else:
             update = {"phase": "failed", "seen": now()}
-        self.run.keep(record.model_copy(update=update))
+        self._write(lambda: self.run.keep(record.model_copy(update=update)))
+
+    def _write(self, note: Callable[[], None]) -> None:
+        """Write down what the next start can find out as well: that it fails is only said."""
+        try:
+            note()
+        except EnvironmentFailure as error:
+            self.say(f"Not written down, since {error}")
 
     def _owner_of(self, tpu: TpuFolder) -> str:
         """The run's own, known whatever has become of the bucket; a held TPU has its own."""
@@ -240,4 +258,4 @@ class Launcher:
         self.left.discard(tpu.name)
         if there:
             self.say(f"Deleted {tpu.name}.")
-        tpu.deleted()
+        self._write(tpu.deleted)

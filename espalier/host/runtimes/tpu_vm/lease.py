@@ -18,6 +18,7 @@ from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.records import parsed
 
 NAME = "launcher.json"
+TRIES = 3
 
 
 class Displaced(EnvironmentFailure):
@@ -109,21 +110,25 @@ class Lease:
                 self.folder.remove(NAME)
 
     def _put(self, folder: Folder | None = None) -> bool:
-        """Write it over the version that this process knows, or over its own, or over none."""
+        """Write it over the version that this process knows, or over its own, or over none.
+
+        Raises:
+            EnvironmentFailure: what is written does not stay.
+        """
         place = folder or self.folder
         self.holder = self.holder.model_copy(update={"renewed": self.holder.renewed + 1})
-        text = self.holder.model_dump_json()
-        written = place.replace(NAME, text, self.version)
-        found, version = place.version(NAME)
-        if not written:
+        for _ in range(TRIES):
+            place.replace(NAME, self.holder.model_dump_json(), self.version)
+            found, self.version = place.version(NAME)
             there = parsed(Holder, found)
             if there and there.token != self.holder.token:
                 return False
-            written = place.replace(NAME, text, version)
-            found, version = place.version(NAME)
-        there = parsed(Holder, found)
-        self.version = version
-        return written and there is not None and there.token == self.holder.token
+            if there and there.renewed == self.holder.renewed:
+                return True
+        raise EnvironmentFailure(
+            f"{self.folder.url}/{NAME} cannot be read or written: it does not stay; does another "
+            "program, or a life-cycle rule, clear BUCKET?"
+        )
 
     def _held_by(self, other: Holder) -> str:
         """Who has it, and what to do; empty where he is gone."""
