@@ -229,6 +229,127 @@ def test_the_next_order_is_taken_by_the_same_hosts(
     assert len(hosts[0].containers) == 2
 
 
+DELETES = (
+    "gcloud compute tpus queued-resources delete tpu-1 --project project --zone us-west4-a "
+    "--force --quiet --async"
+)
+
+
+def launcher_is_seen(run: Path, count: int) -> None:
+    (run / "launcher.json").write_text(json.dumps({"renewed": count}))
+
+
+def test_a_slice_that_nobody_follows_deletes_itself_after_its_work(
+    hosts: list[Host], bucket: Path, run: Path
+) -> None:
+    """Its launcher was killed, with its machine; nobody gives another command."""
+    launcher_is_seen(run, 1)
+    hosts[0].boot(script(bucket, ends=True, abandoned=2))
+    assert exit_of(run)["code"] == 0
+    wait_until(lambda: DELETES in hosts[0].calls, 30)
+
+
+def test_a_slice_at_work_does_not_delete_itself(hosts: list[Host], bucket: Path, run: Path) -> None:
+    """Without a launcher too: what it makes is wanted."""
+    hosts[0].runs('while [[ ! -e "$1/go" ]]; do sleep 0.1; done')
+    hosts[0].boot(script(bucket, ends=True, abandoned=1))
+    wait_until((hosts[0].stub / "pid").exists, 20)
+    time.sleep(3)
+    assert DELETES not in hosts[0].calls
+    (hosts[0].folder / "local" / "out" / "go").touch()
+    assert exit_of(run)["code"] == 0
+    wait_until(lambda: DELETES in hosts[0].calls, 30)
+
+
+def test_a_slice_that_is_followed_does_not_delete_itself(
+    hosts: list[Host], bucket: Path, run: Path
+) -> None:
+    hosts[0].boot(script(bucket, ends=True, abandoned=15))
+    assert exit_of(run)["code"] == 0
+    heard = hosts[0].folder / "local" / "launcher"
+    for count in range(3):
+        launcher_is_seen(run, count)
+        wait_until(lambda count=count: f'"renewed": {count}' in heard.read_text(), 20)  # type: ignore[misc]
+    assert DELETES not in hosts[0].calls
+
+
+@pytest.mark.parametrize("case", ["held", "not the first worker"])
+def test_who_never_deletes_the_slice(hosts: list[Host], bucket: Path, run: Path, case: str) -> None:
+    host = hosts[0 if case == "held" else 1]
+    text = script(bucket, 1 if case == "held" else 2, ends=case != "held", abandoned=1, barrier=1)
+    host.boot(text)
+    exit_of(run, host.number)
+    before = len(host.calls)
+    time.sleep(2)
+    wait_until(lambda: len(host.calls) > before + 5, 20)
+    assert DELETES not in host.calls
+
+
+def test_an_order_that_another_has_written_is_not_followed(
+    hosts: list[Host], bucket: Path, run: Path
+) -> None:
+    """The metadata has the hash of the one order that the TPU was made for."""
+    given = order(bucket, run)
+    path = bucket / "tpus" / "tpu-1" / "work"
+    path.write_text(given.replace(IMAGE, f"evil.example/x/y@sha256:{'b' * 64}"))
+    hosts[0].boot(script(bucket, order=given, ends=True, abandoned=2))
+    wait_until(lambda: DELETES in hosts[0].calls, 30)
+    assert not any(call.startswith("docker") for call in hosts[0].calls)
+    path.write_text(given)
+    assert exit_of(run)["code"] == 0
+
+
+@pytest.mark.parametrize(("name", "what"), [("code-*", "code"), ("run-*", "run")])
+def test_what_is_not_what_the_launcher_has_sent_does_not_run(
+    hosts: list[Host], bucket: Path, run: Path, name: str, what: str
+) -> None:
+    (sent,) = run.glob(name)
+    sent.write_bytes(b"{}\n")
+    hosts[0].boot(script(bucket))
+    ended = exit_of(run)
+    assert ended["code"] == 3
+    assert ended["why"] == (
+        f"the {what} cannot be copied: {sent.name} in the bucket is not what the launcher has sent"
+    )
+    assert hosts[0].containers == []
+
+
+def test_a_bucket_that_is_away_as_the_work_ends(hosts: list[Host], bucket: Path, run: Path) -> None:
+    """More often than an absent input is asked for; the result and its record come after that."""
+    hosts[0].runs(f'touch "{hosts[0].stub}/bucket-away"; {WRITES}')
+    hosts[0].boot(script(bucket))
+    wait_until((hosts[0].stub / "bucket-away").exists, 20)
+    before = len(hosts[0].calls)
+    wait_until(lambda: len(hosts[0].calls) > before + 30, 60)
+    (hosts[0].stub / "bucket-away").unlink()
+    assert exit_of(run)["code"] == 0
+    assert (run / "output" / "result").read_text() == "done\n"
+
+
+def test_a_boot_after_the_work_says_how_it_ended(
+    hosts: list[Host], bucket: Path, run: Path
+) -> None:
+    """It had ended well, and the host was started again before it could say so."""
+    hosts[0].runs(f'touch "{hosts[0].stub}/bucket-away"; {WRITES}; exit 2')
+    hosts[0].boot(script(bucket))
+    served = hosts[0].folder / "local" / "served"
+    wait_until(lambda: any(served.glob("*.code")), 30)
+    hosts[0].off()
+    (hosts[0].stub / "bucket-away").unlink()
+    hosts[0].boot(script(bucket))
+    assert exit_of(run) == {"code": 2, "why": ""}
+    assert len(hosts[0].containers) == 1
+
+
+def test_without_privileges(hosts: list[Host], bucket: Path, run: Path) -> None:
+    text = script(bucket).replace("PRIVILEGED=1\n", "PRIVILEGED=0\n")
+    hosts[0].boot(text)
+    assert exit_of(run)["code"] == 0
+    (command,) = hosts[0].containers
+    assert "--privileged" not in command
+    assert "docker run --rm --cap-add=SYS_RESOURCE --cap-add=IPC_LOCK" in command
+
+
 def test_what_an_order_cannot_say() -> None:
     with pytest.raises(InputError, match="more than one line"):
         WorkOrder("run", IMAGE, {}, {"X": "a\nimage=evil"}).text(1)

@@ -29,7 +29,7 @@ def startup_script(
     shebang, _, body = BODY.read_text().partition("\n")
     variables = {
         "FOLDER": folder.url,
-        "NAME": folder.url.rpartition("/")[2],
+        "TPU": folder.url.rpartition("/")[2],
         "PROJECT": wanted.place.project,
         "ZONE": wanted.place.zone,
         "WORKERS": wanted.tpu.workers,

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs as root on every worker of a TPU VM, at each boot: waits for work and does each once.
-# Above this the launcher has set FOLDER (the TPU's in the bucket), NAME, PROJECT, ZONE, WORKERS,
+# Above this the launcher has set FOLDER (the TPU's in the bucket), TPU, PROJECT, ZONE, WORKERS,
 # ORDER (the sha256 of the one order that it takes; any, where it is empty), ABANDONED (seconds
 # after which it deletes itself; 0: never), OUTAGE, PRIVILEGED, HEARTBEAT, BARRIER and PAUSE.
 # FOLDER/work names the run; all else is in the run's own folder.
@@ -42,7 +42,7 @@ steadily() {
     if answers; then ((++failed < 5)) || return; fi
     ((SECONDS - began < OUTAGE)) || return
     sleep $((PAUSE * factor))
-    ((factor < 8)) && factor=$((factor * 2))
+    factor=$((factor < 8 ? factor * 2 : 8))
   done
 }
 
@@ -119,9 +119,9 @@ delete_if_abandoned() {
   [[ -n $RUN ]] && hear_launcher
   heard=$(stat -c %Y "$LOCAL/launcher") || return 0
   (($(date +%s) - heard >= ABANDONED)) || return 0
-  say "no launcher was seen for $ABANDONED s: deleting $NAME"
-  gcloud compute tpus queued-resources delete "$NAME" --project "$PROJECT" --zone "$ZONE" \
-    --force --quiet --async || say "$NAME cannot be deleted from here, and costs; make tpu-reap does"
+  say "no launcher was seen for $ABANDONED s: deleting $TPU"
+  gcloud compute tpus queued-resources delete "$TPU" --project "$PROJECT" --zone "$ZONE" \
+    --force --quiet --async || say "$TPU cannot be deleted from here, and costs; make tpu-reap does"
   touch "$LOCAL/launcher"
 }
 
