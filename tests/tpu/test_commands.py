@@ -5,18 +5,22 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from espalier.contract.paths import ROOT
+from espalier.errors import InputError
 from espalier.host.runtimes.choice import choose_runtime
 from espalier.host.runtimes.tpu_vm.client import TpuApi
+from espalier.host.runtimes.tpu_vm.fleet import Fleet
 from espalier.host.runtimes.tpu_vm.folder import Folder
 from espalier.host.runtimes.tpu_vm.lease import Lease
 from espalier.host.runtimes.tpu_vm.options import Wanted
 from espalier.host.runtimes.tpu_vm.records import RunRecord, now
-from espalier.host.runtimes.tpu_vm.request import creation
+from espalier.host.runtimes.tpu_vm.request import BUCKET, bucket_label, creation
+from espalier.host.runtimes.tpu_vm.request import OWNER as OWNER_LABEL
 from espalier.host.runtimes.tpu_vm.run_folder import RunFolder
 from espalier.host.runtimes.tpu_vm.runtime import TpuVmRuntime
 from espalier.host.runtimes.tpu_vm.startup import WorkOrder
@@ -26,7 +30,7 @@ from tests.contract.command import command, espalier, quiet_environment, refused
 from tests.contract.waiting import wait_until
 from tests.tpu.asking import PLACE, words
 from tests.tpu.conftest import IMAGE, QUICK
-from tests.tpu.fake_server import FakeServer
+from tests.tpu.fake_server import STATES, FakeServer
 
 
 def made(api: TpuApi, wanted: Wanted, name: str, phase: str = "") -> None:
@@ -191,6 +195,90 @@ def test_a_run_that_is_over_and_lost_its_launcher_is_reaped(
     said = "1 deleted" if over else "0 deleted"
     assert said in espalier(tmp_path, *words(tmp_path, "tpu-reap")).stdout
     assert espalier(tmp_path, *words(tmp_path, "tpu-reap", "FORCE=1")).returncode == 0
+
+
+WAITS = ("CREATING", "ACCEPTED", "PROVISIONING", "WAITING_FOR_RESOURCES")
+DEAD = ("FAILED", "SUSPENDING", "SUSPENDED")
+
+
+@pytest.mark.parametrize("state", [each.name for each in STATES])
+@pytest.mark.parametrize("launcher", ["alive", "dead"])
+def test_every_state_of_the_api_is_reaped_or_left_for_a_reason(
+    server: FakeServer, wanted: Wanted, state: str, launcher: str
+) -> None:
+    """A run that is at work stays, one that waits goes with its launcher, a dead one goes."""
+    api = TpuApi(wanted.place, QUICK)
+    made(api, wanted, "mine", "following")
+    server.set_state("mine", state)
+    run = Path(wanted.place.bucket.url) / "runs/run-mine"
+    if launcher == "dead":
+        aged(run / "launcher.json", 16)
+    RunFolder(Folder(str(run))).folder.write("workers/0.json", BEAT)
+    reaped = [member.name for member in Fleet(wanted.place, api).reap(everything=False)]
+    goes = state in DEAD or (state in WAITS and launcher == "dead")
+    assert reaped == (["mine"] if goes else [])
+    assert server.names == ([] if goes else ["mine"])
+    server.slices.clear()
+
+
+def test_a_node_that_was_preempted_is_dead_whatever_its_request_says(
+    server: FakeServer, wanted: Wanted
+) -> None:
+    api = TpuApi(wanted.place, QUICK)
+    made(api, wanted, "mine", "following")
+    server.set_state("mine", "ACTIVE")
+    next(iter(server.slices.values())).node = "PREEMPTED"
+    assert [each.state for each in Fleet(wanted.place, api).reap(everything=False)] == ["PREEMPTED"]
+
+
+def test_one_that_is_being_deleted_for_hours_is_deleted_again(
+    server: FakeServer, wanted: Wanted
+) -> None:
+    api = TpuApi(wanted.place, QUICK)
+    made(api, wanted, "mine", "following")
+    server.set_state("mine", "DELETING")
+    assert list(Fleet(wanted.place, api).reap(everything=False)) == []
+    (found,) = server.slices.values()
+    found.resource.create_time = datetime.now(UTC) - timedelta(hours=2)
+    assert len(list(Fleet(wanted.place, api).reap(everything=False))) == 1
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {},
+        {"espalier": "managed"},
+        {"espalier": "managed", OWNER_LABEL: "theirs"},
+        {"espalier": "managed", OWNER_LABEL: "theirs", BUCKET: "another-bucket"},
+        {OWNER_LABEL: "owner-mine", BUCKET: "ours"},
+    ],
+)
+def test_what_is_not_ours_is_never_reaped(
+    server: FakeServer, wanted: Wanted, labels: dict[str, str], everything: bool
+) -> None:
+    """Dead, and even where this bucket knows one of the same name."""
+    api = TpuApi(wanted.place, QUICK)
+    ours = {BUCKET: bucket_label(wanted.place.bucket.url)}
+    labels = {**labels, **(ours if labels.get(BUCKET) == "ours" else {})}
+    TpuFolder(wanted.place.bucket, "mine").announce(wanted, "owner-mine", kept=False)
+    foreign(api, wanted, "mine", **labels)
+    server.set_state("mine", "FAILED")
+    assert list(Fleet(wanted.place, api).reap(everything=everything)) == []
+    with pytest.raises(InputError, match="not of this BUCKET and owner, so it is not deleted"):
+        Fleet(wanted.place, api).down("mine")
+    assert server.names == ["mine"]
+    server.slices.clear()
+
+
+def test_one_of_this_bucket_whose_record_is_lost_goes_by_force_alone(
+    server: FakeServer, wanted: Wanted
+) -> None:
+    api = TpuApi(wanted.place, QUICK)
+    made(api, wanted, "mine")
+    TpuFolder(wanted.place.bucket, "mine").forget()
+    assert list(Fleet(wanted.place, api).reap(everything=False)) == []
+    assert [each.name for each in Fleet(wanted.place, api).reap(everything=True)] == ["mine"]
 
 
 def test_a_tpu_of_another_bucket_is_left_alone(

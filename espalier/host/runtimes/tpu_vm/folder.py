@@ -164,4 +164,6 @@ def _fetch(place: Filesystem, name: str, target: Path) -> None:
 
 
 def _bytes(size: int | None) -> str:
-    return "not there" if size is None else f"{size} bytes"
+    if size is None:
+        return "not there"
+    return "a link" if size < 0 else f"{size} bytes"
