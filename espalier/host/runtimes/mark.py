@@ -39,7 +39,7 @@ def _output(engine: Engine, *words: str) -> str:
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1].rstrip(".")
         raise EnvironmentFailure(
-            f"{engine.name} cannot say whether an earlier start of this stage still runs: {reason}; "
+            f"{engine.name} cannot say whether an earlier start still runs: {reason}; "
             "see that its daemon answers, and run the same command to resume."
         )
     return done.stdout
