@@ -41,7 +41,7 @@ class TpuFolder:
             InputError: another command has done so for the same name.
         """
         before, version = self.version
-        if before and not before.gone and (before.owner == owner or kept == before.kept is True):
+        if before and not before.gone and (before.owner == owner or (kept and before.kept)):
             return before
         if before and not before.gone:
             raise self._taken()
