@@ -60,7 +60,7 @@ train-gpu train-tpu to-maxtext to-hf publish plan-gpu plan-tpu: $(VENV)/.ready
 #:   tpu-status       this tool's TPUs: state, age, cost so far, what for
 #:   tpu-logs         the last lines of a worker of the TPU NAME (WORKER)
 #:   tpu-down         delete the TPU NAME
-#:   tpu-reap         delete the TPUs that no live run holds; with FORCE=1 all of this tool's
+#:   tpu-reap         delete the TPUs that no live run holds; with FORCE=1 all of BUCKET's
 tpu-up tpu-status tpu-logs tpu-down tpu-reap: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
@@ -137,7 +137,7 @@ listings: $(VENV)/.ready
 #: With RUNTIME=slurm: PARTITION, ACCOUNT, SBATCH_FLAGS, CONTAINER (none, apptainer, pyxis), CONTAINER_IMAGE;
 #: for one command: TIME.
 #: With RUNTIME=tpu-vm: TPU, ZONE, PROJECT, BUCKET, TPU_IMAGE (by digest), SPOT=1, TPU_DEADLINE (minutes),
-#: TPU_ATTEMPTS, TPU_SERVICE_ACCOUNT, TPU_NETWORK; for one command: TPU_NAME, KEEP_TPU=1.
+#: TPU_ATTEMPTS, TPU_SERVICE_ACCOUNT, TPU_NETWORK, TPU_EXTERNAL_IP=0, TPU_PRIVILEGED=0; for one command: TPU_NAME, KEEP_TPU=1.
 setup: $(VENV)/.ready
 
 doctor: $(VENV)/.ready

@@ -52,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         path, query = self._asked()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         bucket = re.search(r"/b/([^/]+)/o", path)
+        if bucket is not None and bucket[1] == "absent":
+            return self._answer(404, {"error": {"code": 404, "message": "no such bucket"}})
         if bucket is not None and query.get("uploadType") == "media":
             key = f"{bucket[1]}/{query['name']}"
             known = str(self.server.generations.get(key, 0))

@@ -297,6 +297,28 @@ def test_two_at_once_are_one(tmp_path: Path) -> None:
     taken[0].renew()
 
 
+def test_two_runs_that_take_one_held_tpu_at_once(wanted: Wanted) -> None:
+    """Both have found it free."""
+    tpu = TpuFolder(wanted.place.bucket, "mine")
+    tpu.announce(wanted, OWNER, kept=True)
+    record, version = tpu.version
+    assert record
+    assert tpu.claim(record, version, "runs/one")
+    assert not tpu.claim(record, version, "runs/two")
+    assert tpu.record
+    assert tpu.record.folder == "runs/one"
+
+
+def test_two_that_hold_one_name_at_once(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have found it free, and only one asks for it."""
+    one, two = (TpuFolder(wanted.place.bucket, "mine") for _ in range(2))
+    before = two.version
+    one.announce(wanted, "one", kept=True)
+    monkeypatch.setattr(TpuFolder, "version", property(lambda self: before))
+    with pytest.raises(InputError, match="is asked for by another command just now"):
+        two.announce(wanted, "two", kept=True)
+
+
 def test_a_launcher_that_was_replaced_leaves_the_slice_to_the_other(
     server: FakeServer, workers: Workers, launcher: Make, bucket: Path
 ) -> None:

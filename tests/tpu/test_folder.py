@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from espalier.contract.files import file_sha256
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.runtimes.tpu_vm.folder import MOST_TEXT, Folder
+from espalier.host.runtimes.tpu_vm.lease import Displaced, Lease
 from espalier.host.runtimes.tpu_vm.names import Listed, parse_list, require_name
 from tests.tpu.fake_storage import storing
 
@@ -208,3 +209,29 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 def test_what_is_no_list(text: str) -> None:
     with pytest.raises(InputError, match=r"is no list of files|no name of a file"):
         parse_list(text, "listed/1")
+
+
+def test_a_bucket_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before anything else, as the run's lease is taken."""
+    pytest.importorskip("gcsfs")
+    with storing() as storage:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage.url)
+        monkeypatch.setenv("FSSPEC_GCS_TOKEN", "anon")
+        monkeypatch.setenv("FSSPEC_GCS_SKIP_INSTANCE_CACHE", "1")
+        with pytest.raises(EnvironmentFailure, match=r"does BUCKET= exist"):
+            Lease(Folder("gs://absent/runs/run-1"), 60).take()
+
+
+def test_a_lease_in_a_bucket(folder: Folder) -> None:
+    """By the generations of its object: of two launchers one has it, and knows when it has not."""
+    mine, again = Lease(folder, 60), Lease(folder, 60)
+    theirs = again.holder.model_copy(update={"token": "theirs", "host": "elsewhere"})
+    mine.take()
+    mine.renew()
+    with pytest.raises(EnvironmentFailure, match="is followed by"):
+        Lease(folder, 60, theirs.model_copy(update={"pid": 1})).take()
+    folder.write("launcher.json", theirs.model_dump_json())
+    with pytest.raises(Displaced):
+        mine.renew()
+    mine.release()
+    assert folder.read("launcher.json") == theirs.model_dump_json()

@@ -87,11 +87,13 @@ def tpu_down(assignments: Assignments = None) -> None:
 
 
 def tpu_reap(assignments: Assignments = None) -> None:
-    """Delete this tool's TPUs that no live run holds; with FORCE=1 all of them."""
+    """Delete this tool's TPUs that no live run holds; with FORCE=1 all of this BUCKET."""
     settings, _ = _read(assignments)
     fleet = _fleet(settings)
     if settings.dry_run:
-        which = "all" if settings.force else "those that no live run holds"
+        which = (
+            f"all of {fleet.place.bucket.url}" if settings.force else "those that no live run holds"
+        )
         sys.stdout.write(f"tpu-reap (would run): delete {which} in {fleet.place.parent}\n")
         return
     count = 0

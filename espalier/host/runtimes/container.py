@@ -1,7 +1,6 @@
 """Stages in containers, by docker or podman: the caller's uid, no network, no capabilities."""
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from espalier.contract.processes import COMPILED
 from espalier.errors import InputError
 from espalier.host.images import Engine, ensure_built, load_image
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
+from espalier.host.runtimes.mark import LABEL, new_mark, remove_stale
 from espalier.host.secrets import by_name
 
 STOP_SECONDS = 60
@@ -52,11 +52,10 @@ class ContainerRuntime:
         return container_path(role, path)
 
     def argv(self, launch: Launch) -> list[str]:
-        """The engine's `run` command."""
+        """The engine's `run` command, but for the name and the mark of one start."""
         flags = [
             "--rm",
             "--pull=never",
-            f"--name=espalier-{launch.run_id}",
             "--label=org.espalier.managed=1",
             "--read-only",
             "--tmpfs=/tmp:rw,exec,mode=1777",
@@ -91,11 +90,14 @@ class ContainerRuntime:
         ]
 
     def run(self, launch: Launch) -> int:
-        """Remove what a dead host left running under this name, then run to the end."""
-        stale = [self.engine.client, *self.engine.flags, "rm", "-f", f"espalier-{launch.run_id}"]
-        subprocess.run(stale, check=False, capture_output=True)
+        """Remove what a dead host left running of this very run, then run to the end."""
+        remove_stale(self.engine, launch.output)
+        mark = new_mark(launch.output)
+        own = [f"--name=espalier-{launch.run_id}-{mark[:8]}", f"--label={LABEL}={mark}"]
+        words, first = self.argv(launch), len(self.engine.command("run"))
         _, given = by_name(self.engine.run_flags)
-        return run_to_end(self.argv(launch), {**os.environ, **launch.environment, **given})
+        environment = {**os.environ, **launch.environment, **given}
+        return run_to_end([*words[:first], *own, *words[first:]], environment)
 
     def _gpus(self, launch: Launch) -> list[str]:
         """The engine's flags for the GPUs of a launch, unless DOCKER_RUN_FLAGS has its own."""

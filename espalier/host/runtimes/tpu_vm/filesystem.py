@@ -176,7 +176,7 @@ class Bucket:
                 headers={"Content-Type": "application/octet-stream"},
                 data=content,
             )
-        except (FileExistsError, FileNotFoundError):
+        except FileExistsError:
             # A call that was repeated because its answer was lost has been carried out.
             found = self.read(name, len(content))
             return found is not None and found[0] == content

@@ -201,15 +201,17 @@ class TpuVmRuntime:
 
 
 def _require_free(api: TpuApi, tpu: TpuFolder, run: RunFolder) -> None:
-    """Refuse a TPU that is not there, or that works for another run.
+    """Refuse a TPU that is not there, or that works for another run; else it is this one's.
 
     Raises:
-        InputError: it is so.
+        InputError: it is so, also where another run has come first by a moment.
     """
     if api.state(tpu.name).lost:
         raise InputError(f"TPU_NAME={tpu.name} is not there any more; see make tpu-status.")
-    record = tpu.record
+    record, version = tpu.version
     if record and record.folder and record.folder != run.folder.url:
         other = RunFolder(type(run.folder)(record.folder)).record
         if other and other.phase == "following" and other.tpu == tpu.name:
             raise InputError(f"TPU_NAME={tpu.name} works for {record.folder}; take another.")
+    if record and not tpu.claim(record, version, run.folder.url):
+        raise InputError(f"TPU_NAME={tpu.name} was taken by another run just now; take another.")

@@ -18,7 +18,18 @@ class TpuFolder:
 
     @property
     def record(self) -> TpuRecord | None:
-        return parsed(TpuRecord, self.folder.read(RECORD))
+        return self.version[0]
+
+    @property
+    def version(self) -> tuple[TpuRecord | None, str]:
+        """The record, and which version of it that is."""
+        text, version = self.folder.version(RECORD)
+        return parsed(TpuRecord, text), version
+
+    def claim(self, record: TpuRecord, version: str, run: str) -> bool:
+        """Note that it is given to a run; False where that version is not the last any more."""
+        text = record.model_copy(update={"folder": run}).model_dump_json(indent=1)
+        return self.folder.replace(RECORD, text, version)
 
     def keep(self, record: TpuRecord) -> None:
         self.folder.write(RECORD, record.model_dump_json(indent=1))
@@ -29,9 +40,8 @@ class TpuFolder:
         Raises:
             InputError: another command has done so for the same name.
         """
-        text, version = self.folder.version(RECORD)
-        before = parsed(TpuRecord, text)
-        if before and not before.gone and (before.owner == owner or kept == before.kept is True):
+        before, version = self.version
+        if before and not before.gone and (before.owner == owner or (kept and before.kept)):
             return before
         if before and not before.gone:
             raise self._taken()
