@@ -5,8 +5,6 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -164,6 +162,9 @@ def load_dotenv(path: Path = ROOT / ".env") -> None:
     """
     if not path.is_file():
         return
+    from dotenv import dotenv_values  # images, in which compose runs commands, do without
+    from dotenv.parser import parse_stream
+
     with path.open(encoding="utf-8-sig") as file:
         for line in parse_stream(file):
             if line.error:

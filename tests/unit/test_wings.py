@@ -1,11 +1,18 @@
 """The wings of the house: which may import which, read off the source with `ast`."""
 
 import ast
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+from espalier.contract import image as images_module
+from espalier.contract.image import locked_names
 from espalier.contract.paths import PACKAGES, ROOT
+from espalier.host.images import known_images, load_image
 
 E = "espalier"
 SHARED = ("espalier.errors", "espalier.contract")
@@ -148,3 +155,27 @@ def _allowed(found: str, own: str, others: tuple[str, ...]) -> bool:
 
 def _below(module: str, place: str) -> bool:
     return module == place or module.startswith(place + ".")
+
+
+def test_commands_begin_in_images_too_which_have_fewer_packages() -> None:
+    """Compose runs them there; what an image lacks is imported where it is used."""
+    images = [load_image(name) for name in known_images() if name != images_module.SHARED]
+    held = [image.packages(accel) for image in images for accel in image.accelerators]
+    host = set(locked_names(ROOT / "images" / "host" / "requirements.lock"))
+    lacking = host - frozenset.intersection(*held)
+    assert "python-dotenv" in lacking
+    named = packages_distributions().items()
+    absent = [
+        module
+        for module, packages in named
+        if {canonical(package) for package in packages} <= lacking
+    ]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import espalier.host.cli"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def canonical(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()

@@ -27,7 +27,6 @@ from espalier.host.images import (
     tried,
 )
 from espalier.host.images.engine import Engine
-from espalier.host.images.sbom import sbom as describe_contents
 from espalier.host.images.venv import find_python
 from espalier.host.runners.show import print_rows
 from espalier.host.runtimes.choice import (
@@ -72,6 +71,8 @@ def save_image(name: Name, assignments: Assignments = None) -> None:
 
 def sbom(name: Name, assignments: Assignments = None) -> None:
     """Write what is in an image as a CycloneDX list (TO=, default ./espalier-<name>.cdx.json)."""
+    from espalier.host.images.sbom import sbom as describe_contents  # no image has what it needs
+
     settings, rest = read_settings(split_assignments(assignments or []))
     image = load_image(name)
     image.require(settings.accel)
