@@ -229,9 +229,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk(small_disk: Path, parent: Path, tokens: Path) -> None:
     refused(wanda(small_disk, parent, tokens), 3, "disk is needed")
-    refused(wanda(small_disk, parent, tokens, "FORCE=1"), 3, "No space left on device")
+    for _ in range(2):  # what was written stays, and is gone on with
+        done = wanda(small_disk, parent, tokens, "FORCE=1")
+        refused(done, 3, "No space left on device", "un the same command to resume from tensor ")
     nothing_published(small_disk)
-    assert not list(small_disk.glob("checkpoints/*"))
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    assert wanda(small_disk, parent, tokens, "FORCE=1").returncode == 0
 
 
 @pytest.fixture

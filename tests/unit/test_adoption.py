@@ -64,7 +64,7 @@ def test_what_is_no_model_is_told_apart(tmp_path: Path) -> None:
         directory_named(str(tmp_path / "hub"))
     with pytest.raises(InputError, match="does not exist"):
         directory_named(str(tmp_path / "absent"))
-    with pytest.raises(InputError, match=r"holds no config\.json; give a Hugging Face directory"):
+    with pytest.raises(InputError, match=r"holds no config\.json and is no GGUF file; give "):
         directory_named(str(tmp_path))
 
 

@@ -102,7 +102,7 @@ def empty_model(config: Mapping[str, Any]) -> LanguageModel:
     }
     with torch.device("meta"):
         model = stock_model(stock_config(raw))
-    return LanguageModel(model.to(torch.float32).train())
+    return LanguageModel(model.train())
 
 
 def allocate(model: LanguageModel, device: str) -> None:

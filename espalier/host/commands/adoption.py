@@ -14,10 +14,13 @@ from pathlib import Path
 from espalier.contract.files import replacing
 from espalier.contract.store import Store
 from espalier.errors import InputError
+from espalier.host.commands.sources import is_gguf
 from espalier.host.draft import CONFIG
 
 OTHER_FORMATS = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".ot", ".gguf")
 """How files end that are no part of a model here, and so may be missing."""
+
+ADVICE = "give a Hugging Face directory, or a GGUF file itself"
 
 
 def directory_named(given: str) -> Path:
@@ -27,8 +30,10 @@ def directory_named(given: str) -> Path:
         InputError: it is none, or it has to be said which of several is meant.
     """
     path = Path(given).expanduser()
-    if (path / CONFIG).is_file() or path.is_file():
+    if (path / CONFIG).is_file() or is_gguf(path):
         return path
+    if path.is_file():
+        raise InputError(f"FROM={given} holds no config.json and is no GGUF file; {ADVICE}.")
     if (path / "snapshots").is_dir():
         return _snapshot(path, given)
     below = sorted(each.name for each in path.glob("models--*") if (each / "snapshots").is_dir())
@@ -39,10 +44,10 @@ def directory_named(given: str) -> Path:
         )
     if path.name != "snapshots" and not path.is_dir():
         raise InputError(
-            f"FROM={given} holds no config.json, since it does not exist; give a Hugging Face "
-            "directory."
+            f"FROM={given} holds no config.json and is no GGUF file, since it does not exist; "
+            f"{ADVICE}."
         )
-    raise InputError(f"FROM={given} holds no config.json; give a Hugging Face directory.")
+    raise InputError(f"FROM={given} holds no config.json and is no GGUF file; {ADVICE}.")
 
 
 def _snapshot(repository: Path, given: str) -> Path:
