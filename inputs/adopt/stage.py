@@ -11,7 +11,6 @@ from espalier.models.checkpoint.companions import LEGAL
 from espalier.models.found_zeros import FoundZeros, found_masked
 from espalier.models.tokenizer import make_tokenizer_json
 from inputs.adopt.spec import AdoptParameters
-from inputs.gguf.convert import convert
 
 PARTS = ("*.json", "*.safetensors", "tokenizer.model", "*.txt", "*.jinja", *LEGAL)
 
@@ -26,6 +25,8 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     assert isinstance(parameters, AdoptParameters)  # noqa: S101
     source = context.inputs["source"]
     if source.is_file():
+        from inputs.gguf.convert import convert  # a directory is adopted without gguf
+
         notes = convert(source, context.output, context.progress)
         return Outcome(pruning=_recorded(context, parameters), notes=notes)
     files = sorted({path for part in PARTS for path in source.glob(part) if path.is_file()})
