@@ -54,7 +54,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> No
     sentences = [line for line in done.stderr.splitlines() if line.startswith("espalier: ")]
     assert done.returncode == code, done.stderr
     assert len(sentences) == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     for text in says:
         assert text in sentences[0]
 

@@ -7,6 +7,7 @@ under, or there is none), this process becomes the command itself: slower, and t
 It starts in some hundredths of a second, so it imports little.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -27,7 +28,7 @@ def main(path: str, module: str, words: list[str]) -> None:
     def hand_over(number: int, frame: object) -> None:
         early.append(number)
         for pid in pids:
-            os.kill(pid, number)
+            send(pid, number)
 
     stops = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, hand_over) for number in stops}
@@ -44,7 +45,7 @@ def main(path: str, module: str, words: list[str]) -> None:
         os.execv(sys.executable, [sys.executable, "-m", module, *words])
     pids.append(int(pid))
     for number in early:
-        os.kill(int(pid), number)
+        send(int(pid), number)
     end_as(int(answers.readline() or -signal.SIGKILL))
 
 
@@ -61,6 +62,12 @@ def asked(path: str, module: str, words: list[str], life: int) -> socket.socket 
     except OSError:
         return None
     return connection
+
+
+def send(pid: int, number: int) -> None:
+    """Signal the command, which may have ended meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def end_with_parent(number: int) -> None:

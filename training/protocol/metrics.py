@@ -92,7 +92,8 @@ def _tracker(name: str, folder: Path, title: str, first: int) -> Any:
         )
     else:
         shutil.rmtree(folder / "wandb", ignore_errors=True)
-        os.environ |= {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
-        tracker = WandBTracker(run_name=title)
+        os.environ["WANDB_SILENT"] = "true"
+        # Said outright: it reads the environment once in a process.
+        tracker = WandBTracker(run_name=title, dir=str(folder), mode="offline")
     tracker.start()
     return tracker
