@@ -9,12 +9,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from transformers import masking_utils
 
 
 @contextmanager
 def packing_known(packed: bool) -> Iterator[None]:
     """Answer that question for as long as the block lasts; masks are what they would be."""
+    from transformers import masking_utils  # the other images' older releases have none
 
     def document_of(position_ids: Tensor) -> Tensor | None:
         """As transformers' own: the document of each token, int64 [B, L]; None: one a sequence."""
