@@ -228,8 +228,8 @@ def test_what_cannot_be_a_score_is_told_before_rows_are(
     ("name", "files", "given", "said"),
     [
         ("piqa", {"other": PAIRS}, {}, r"lacks piqa\.jsonl; put .* what is there with SCORE="),
-        ("winogrande", {"winogrande": []}, {}, "winogrande.jsonl is not JSON lines"),
-        ("winogrande", {"winogrande": [{"q": 1}]}, {}, "not fit lm-eval's task winogrande .KeyErr"),
+        ("winogrande", {"winogrande": []}, {}, "winogrande.jsonl holds no rows"),
+        ("winogrande", {"winogrande": [{"q": 1}]}, {}, "has no sentence, which a row of"),
         (
             "winogrande",
             {"winogrande": BLANKS},
