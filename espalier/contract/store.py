@@ -143,7 +143,7 @@ class Store:
                 for path in sorted(
                     p for d in depth for p in (self.root / section).glob(f"{d}*{mark}*")
                 ):
-                    inside = any(m in path.parent.name for m in (PARTIAL, REPLACED))
+                    inside = _is_leftover(path.parent.name)
                     if path.is_dir() and not path.is_symlink() and not inside:
                         yield path
 

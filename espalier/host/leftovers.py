@@ -82,8 +82,21 @@ class Tidying:
                 return Leftover(directory, target, Fate.KEEP, "is being worked on")
             leftover = replace(self.judge(directory, target), size=size_of(directory))
             if not dry:
-                _carry_out(leftover)
+                self._carry_out(leftover)
             return leftover
+
+    def _carry_out(self, leftover: Leftover) -> None:
+        try:
+            if leftover.fate is Fate.REMOVE:
+                shutil.rmtree(leftover.directory)
+            elif leftover.fate is Fate.RESTORE:
+                self.store.restore(leftover.target)
+        except OSError as error:
+            done = leftover.fate.value
+            raise EnvironmentFailure(
+                f"{leftover.directory} cannot be {done}: {error.strerror}; make it yours to "
+                "change, and give the command again."
+            ) from None
 
     def judge(self, directory: Path, target: Path) -> Leftover:
         """What is to become of a leftover that nobody holds the lock of."""
@@ -92,7 +105,7 @@ class Tidying:
             return Leftover(directory, target, which, why)
 
         replaced = REPLACED in directory.name
-        if replaced and not target.exists():
+        if replaced and not target.exists() and (directory / MANIFEST).is_file():
             return fate(Fate.RESTORE, "is the only copy of a result that was being replaced")
         if (age := time.time() - last_change(directory)) < self.min_age:
             return fate(Fate.KEEP, f"changed {show_time(max(age, 0))} ago; MIN_AGE=0 removes it")
@@ -126,20 +139,6 @@ def size_of(directory: Path) -> int:
 def last_change(directory: Path) -> float:
     """When anything below a directory was changed last, in seconds since 1970."""
     return max(path.lstat().st_mtime for path in (directory, *directory.rglob("*")))
-
-
-def _carry_out(leftover: Leftover) -> None:
-    try:
-        if leftover.fate is Fate.REMOVE:
-            shutil.rmtree(leftover.directory)
-        elif leftover.fate is Fate.RESTORE:
-            leftover.directory.rename(leftover.target)
-    except OSError as error:
-        done = leftover.fate.value
-        raise EnvironmentFailure(
-            f"{leftover.directory} cannot be {done}: {error.strerror}; make it yours to change, "
-            "and give the command again."
-        ) from None
 
 
 def _is_published(spec: RunSpec, partial: Path, target: Path) -> bool:

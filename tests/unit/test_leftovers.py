@@ -111,6 +111,15 @@ def test_a_result_that_was_being_replaced_is_put_back(store: Store) -> None:
     assert (target / MANIFEST).is_file()
 
 
+def test_what_was_replaced_and_in_part_removed_is_nobodys_result(store: Store) -> None:
+    replaced = store.root / "checkpoints" / "result.replaced-0123456789ab"
+    replaced.mkdir()
+    (replaced / "model.safetensors").touch()
+    aged(replaced)
+    assert tidied(store) == {replaced.name: Fate.REMOVE}
+    assert not replaced.with_name("result").exists()
+
+
 def test_a_dry_run_changes_nothing(store: Store) -> None:
     partial = aged(begun(store.root / "checkpoints", replace(asked(), code="1" * 64)))
     assert tidied(store, dry=True) == {partial.name: Fate.REMOVE}
