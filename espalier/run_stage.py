@@ -154,11 +154,12 @@ def _check_models(
         path = inputs.get(role)
         if path is None or not path.is_dir() or isinstance(pruning_of(path), Foreign):
             continue
-        check_content(path)
-        if stage.verb != "eval" and stage.checked_in is None:
+        if stage.verb == "eval" or stage.checked_in is not None:
+            check_content(path)
+        else:
             from espalier.models.gates import check_parent
 
-            checks[role] = check_parent(path)
+            checks[role] = check_parent(path)  # its content too
         if (note := dtype_note(path)) is not None:
             notes[f"{role}_dtype"] = note
     return {"inputs": checks} if checks else {}, notes

@@ -11,11 +11,9 @@ from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.sentencepiece import Framing, SentencePiece, tokenizer_json
-from espalier.models.tokenizer_identity import files_hash, identity_hash
+from espalier.models.tokenizer_identity import ROLES, files_hash, identity_hash, stated_tokens
 
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
-ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
-FILES = (TOKENIZER, SENTENCEPIECE, "vocab.json", "merges.txt", "added_tokens.json")
 PROBE = (
     "The Quick brown fox's 12 + 345,678.90 lazy dogs;\n\n  two  spaces,\ttab\r\n</s> <s> <pad>: "
     "Größe, naïve œuvre, İstanbul, e\u0301 ﬁ ½. Ελληνικά, кириллица, עברית, العربية, हिन्दी, "
@@ -200,17 +198,15 @@ def _of_content(model: Path, content: str) -> Any:
 def _special_tokens(model: Path, token_of: Callable[[int], str | None]) -> dict[str, str]:
     """Role (`bos_token`, …) to token: the first file that speaks of it decides."""
     found: dict[str, str] = {}
-    files = [_object(model / name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
-    config = _object(model / "config.json")
+    stated, config = stated_tokens(model), _object(model / "config.json")
     for role in ROLES:
-        said = [content[role] for content in files if role in content]
-        if said:
-            name = said[0].get("content") if isinstance(said[0], dict) else said[0]
+        if role in stated:
+            name = stated[role]
         else:
             ids = config.get(f"{role}_id")
             first = ids[0] if isinstance(ids, list) and ids else ids
             name = token_of(first) if isinstance(first, int) and first >= 0 else None
-        if isinstance(name, str) and name:
+        if name:
             found[role] = name
     return found
 

@@ -16,6 +16,7 @@ from espalier.contract.json_text import to_json
 CONTENT = "tokenizer.json"
 FILES = (CONTENT, "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
 DECIDING = ("model", "added_tokens", "normalizer", "pre_tokenizer")
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 STATED_IN = ("tokenizer_config.json", "special_tokens_map.json")
 """Files that say which tokens are BOS and EOS; the first that says it is right."""
 WITHOUT_EFFECT = ("trim_offsets", "str_rep")
@@ -36,7 +37,8 @@ def identity_hash(directory: Path) -> str | None:
     identity["model"] = _model(identity["model"])
     if isinstance(identity["added_tokens"], list):
         identity["added_tokens"].sort(key=lambda token: to_json(token, sort_keys=True))
-    identity |= {name: special_token(directory, name) for name in ("bos_token", "eos_token")}
+    stated = stated_tokens(directory)
+    identity |= {name: stated.get(name) for name in ("bos_token", "eos_token")}
     text = to_json(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -52,18 +54,22 @@ def files_hash(directory: Path) -> str | None:
     return digest.hexdigest()
 
 
-def special_token(directory: Path, name: str) -> str | None:
-    """The text of `bos_token` or `eos_token`, as the first file has it that says something."""
+def stated_tokens(directory: Path) -> dict[str, str | None]:
+    """Role (`bos_token`, …) to its text, as the first file has it that says something.
+
+    None where that file says that there is none; a role that no file speaks of is absent.
+    """
+    found: dict[str, str | None] = {}
     for file in STATED_IN:
         try:
             stated = json.loads((directory / file).read_bytes())
         except (OSError, ValueError):
             continue
-        if isinstance(stated, dict) and name in stated:
-            token = stated[name]
-            found = token.get("content") if isinstance(token, dict) else token
-            return found if isinstance(found, str) else None
-    return None
+        for role in stated.keys() & set(ROLES) - found.keys() if isinstance(stated, dict) else ():
+            token = stated[role]
+            text = token.get("content") if isinstance(token, dict) else token
+            found[role] = text if isinstance(text, str) else None
+    return found
 
 
 def _plain(value: Any, within: str = "") -> Any:

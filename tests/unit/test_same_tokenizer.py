@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from espalier.errors import InputError
 from espalier.models.tokenizer import require_same_tokenizer, tokenizer_hash
-from espalier.models.tokenizer_identity import files_hash, special_token
+from espalier.models.tokenizer_identity import files_hash, stated_tokens
 from tests.tiny import tokenizer
 
 
@@ -108,7 +108,7 @@ def test_bos_and_eos_decide(model: Path) -> None:
     assert tokenizer_hash(spelled) == tokenizer_hash(model)
     elsewhere = changed(model, config, lambda content: content.pop("eos_token"))
     (elsewhere / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>"}))
-    assert special_token(elsewhere, "eos_token") == "</s>"
+    assert stated_tokens(elsewhere)["eos_token"] == "</s>"
     assert tokenizer_hash(elsewhere) == tokenizer_hash(model)
     rest = changed(
         model, config, lambda content: content.update(model_max_length=7, chat_template="")
