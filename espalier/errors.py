@@ -5,9 +5,21 @@ DIVERGED = 4
 
 
 class EspalierError(Exception):
-    """A failure told in one sentence: what is wrong and what to do."""
+    """A failure told in one sentence: what is wrong and what to do.
+
+    Names that come from elsewhere stand in it: what would move a terminal's cursor is spelled out.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__("".join(map(_shown, text)))
+
+
+def _shown(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter.isspace() else ascii(letter)[1:-1]
 
 
 class InputError(EspalierError):

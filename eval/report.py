@@ -3,7 +3,6 @@
 Runs on the host: nothing of the model stack is imported.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from espalier.contract.manifest import MANIFEST
+from espalier.contract.json_text import NotJson, from_json
+from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.pruned import Masked, as_pruned
 from espalier.errors import InputError
 from eval.published import published_accuracy, published_perplexity
@@ -50,9 +50,9 @@ class Evaluation:
         """
         path = directory / RESULTS
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
+            results = from_json(path.read_bytes())
             results["results"].items()
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, NotJson, LookupError, TypeError, AttributeError):
             raise InputError(f"{path} holds no results; run make eval again.") from None
         return cls(directory, results, _checkpoint(directory))
 
@@ -81,8 +81,7 @@ def _checkpoint(directory: Path) -> Mapping[str, Any]:
     for section in ("checkpoints", "models"):
         path = store / section / name / MANIFEST
         if path.is_file():
-            manifest: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return manifest
+            return read_manifest(path.parent).model_dump()
     return {}
 
 

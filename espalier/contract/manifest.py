@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from espalier.contract.files import file_sha256, write_text
-from espalier.contract.json_text import require_finite, to_json
+from espalier.contract.json_text import read_json, require_finite, to_json
 from espalier.contract.ledger import Entry
 from espalier.contract.pruned import MaybePruned, Pruned
 from espalier.errors import InputError
@@ -32,6 +32,14 @@ class FileRecord(Record):
     path: str
     size: int
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _is_below(cls, path: str) -> str:
+        """A manifest from elsewhere names no file that is not its artifact's."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError("must be a path below the artifact")
+        return path
 
 
 class InputRecord(Record):
@@ -151,9 +159,11 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate(read_json(path, "make it again with FORCE=1"))
     except FileNotFoundError:
         raise InputError(f"{directory} has no {MANIFEST}; adopt it with make adopt.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(f"{path} is not a manifest of contract {CONTRACT} ({where}).") from None
@@ -169,11 +179,9 @@ def recorded_checks(directory: Path) -> dict[str, Any]:
     if not (directory / MANIFEST).is_file():
         return {}
     manifest = read_manifest(directory)
-    changed = any(
-        not (path := directory / file.path).is_file()
-        or path.stat().st_size != file.size
-        or (file.path == "config.json" and file_sha256(path) != file.sha256)
-        for file in manifest.files
+    config = next((file for file in manifest.files if file.path == "config.json"), None)
+    changed = next(changes(directory, manifest), None) is not None or (
+        config is not None and file_sha256(directory / config.path) != config.sha256
     )
     return {} if changed else manifest.checks
 
@@ -211,6 +219,25 @@ def record_files(directory: Path) -> list[FileRecord]:
         )
         for path in content_files(directory)
     ]
+
+
+def changes(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """What of a published directory's files is not as its manifest has it, by names and sizes.
+
+    Each as a phrase; hidden files that nothing has published are passed over, as NFS leaves some.
+    """
+    sizes = {file.path: file.size for file in manifest.files}
+    found = {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in content_files(directory)
+    }
+    yield from (f"{directory / name} is missing" for name in sizes if name not in found)
+    for name, size in found.items():
+        if name not in sizes:
+            if not name.rpartition("/")[2].startswith("."):
+                yield f"{directory / name} was not published with it"
+        elif size != sizes[name]:
+            yield f"{directory / name} is not what was published"
 
 
 def check_files(directory: Path, part: int = 0, of: int = 1) -> int:

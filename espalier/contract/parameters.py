@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from espalier.errors import InputError
 
@@ -87,6 +87,15 @@ class Parameters(BaseModel):
             return cls.model_validate(dict(recorded)).identity()
         except (ValidationError, InputError):  # no longer allowed: other parameters, then
             return {name: value for name, value in recorded.items() if name not in cls.EXECUTION}
+
+    @model_validator(mode="after")
+    def _are_countable(self) -> Self:
+        """Whole numbers that whatever they become, such as bytes of memory, can be counted in."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, int) and abs(value) >= MOST:
+                raise ValueError(f"{name.upper()}={value} is too large; give less than {MOST:.0e}")
+        return self
 
     def label(self) -> str:
         """What the default name of a result says of its parameters."""

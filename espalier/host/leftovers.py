@@ -1,5 +1,6 @@
 """What runs have left on the store without publishing it, and what is to become of each."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -105,6 +106,8 @@ class Tidying:
             return Leftover(directory, target, which, why)
 
         replaced = REPLACED in directory.name
+        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            return fate(Fate.KEEP, "is another user's")
         if replaced and not target.exists() and (directory / MANIFEST).is_file():
             return fate(Fate.RESTORE, "is the only copy of a result that was being replaced")
         if (age := time.time() - last_change(directory)) < self.min_age:

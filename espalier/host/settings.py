@@ -39,6 +39,8 @@ def _directory(value: Any) -> Any:
     return value
 
 
+MOST = 2**16
+"""Cores, machines and attempts: more than any cluster has."""
 Line = Annotated[str, AfterValidator(_one_line)]
 
 
@@ -60,10 +62,10 @@ class Settings(BaseModel):
     force: bool = False
     wait: bool = True
     memory: Annotated[int | None, BeforeValidator(_size)] = None
-    cpus: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
-    threads: Annotated[int | None, Field(ge=1)] = None
-    gpus: Annotated[int, Field(ge=1)] = 1
-    nodes: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[float | None, Field(gt=0, le=MOST, allow_inf_nan=False)] = None
+    threads: Annotated[int | None, Field(ge=1, le=MOST)] = None
+    gpus: Annotated[int, Field(ge=1, le=MOST)] = 1
+    nodes: Annotated[int, Field(ge=1, le=MOST)] = 1
     # RUNTIME=slurm: where a step finds its packages, and what its job asks for.
     container: Literal["none", "apptainer", "pyxis", "inside"] = "none"
     container_image: Line | None = None
@@ -78,8 +80,8 @@ class Settings(BaseModel):
     bucket: Line | None = None
     tpu_image: Line | None = None
     spot: bool = False
-    tpu_deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60
-    tpu_attempts: Annotated[int, Field(ge=1)] = 20
+    tpu_deadline: Annotated[float, Field(gt=0, le=60 * 24 * 366, allow_inf_nan=False)] = 60
+    tpu_attempts: Annotated[int, Field(ge=1, le=MOST)] = 20
     tpu_service_account: Line | None = None
     tpu_network: Line | None = None
     tpu_external_ip: bool = True

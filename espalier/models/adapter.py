@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from espalier.contract.json_text import to_json
 from espalier.errors import InputError
-from espalier.models.checkpoint.locate import BUFFERS
+from espalier.models.checkpoint.locate import BUFFERS, locate
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
+from espalier.models.content import check_sizes
 from espalier.models.shapes import DTYPE_BYTES, Shapes, read_config
 from espalier.models.stock import stock_config, stock_model
 
@@ -71,8 +72,14 @@ class Architecture:
 
     @classmethod
     def of(cls, directory: Path) -> "Architecture":
-        """The architecture of a Hugging Face directory; made once for each config.json."""
-        return _made(to_json(read_config(directory)))
+        """The architecture of a Hugging Face directory; made once for each config.json.
+
+        Raises:
+            InputError: as the class, or its config.json states other sizes than its weights have.
+        """
+        config = read_config(directory)
+        check_sizes(directory, config, locate(directory))
+        return _made(to_json(config))
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor the stock model reads, tied ones included, with its shape."""

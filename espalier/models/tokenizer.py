@@ -1,14 +1,13 @@
 """A model's tokenizer: which ids its files can give, read without loading it, and loading it."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import NotJson, from_json, to_json
 from espalier.errors import InputError
 from espalier.models.sentencepiece import Framing, SentencePiece, tokenizer_json
 from espalier.models.tokenizer_identity import ROLES, files_hash, identity_hash, stated_tokens
@@ -139,7 +138,9 @@ def tokenizer_content(model: Path) -> str:
     if not pieces.is_file() or (model / "vocab.json").is_file():
         return ""
     read = SentencePiece.read(pieces)
-    return to_json(tokenizer_json(read, _framing(model, read), pieces), ensure_ascii=False)
+    with _readable(model):
+        framing = _framing(model, read)
+    return to_json(tokenizer_json(read, framing, pieces), ensure_ascii=False)
 
 
 def make_tokenizer_json(model: Path, say: Callable[[str], None]) -> None:
@@ -214,8 +215,8 @@ def _special_tokens(model: Path, token_of: Callable[[int], str | None]) -> dict[
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        content = from_json(path.read_bytes())
+    except (OSError, NotJson):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -250,9 +251,9 @@ def _added(directory: Path) -> dict[int, str]:
 def _readable(directory: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(f"the tokenizer files of {directory} cannot be read.") from None
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return from_json(path.read_bytes())

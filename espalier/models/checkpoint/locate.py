@@ -1,11 +1,11 @@
 """Where a Hugging Face directory keeps its tensors. Needs no torch."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.json_text import read_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import TensorEntry, read_header
 
@@ -40,10 +40,7 @@ def locate(directory: Path) -> dict[str, TensorEntry]:
 
 def _indexed(directory: Path) -> dict[str, TensorEntry]:
     index = directory / INDEX
-    try:
-        weight_map = dict(json.loads(index.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{index} is not an index of tensors; fetch it again.") from None
+    weight_map = _weight_map(index)
     headers = {}
     for file in sorted(set(weight_map.values())):
         if Path(file).name != file:
@@ -60,6 +57,17 @@ def _indexed(directory: Path) -> dict[str, TensorEntry]:
         entries[name] = headers[file][name]
     _check_unlisted(index, entries, headers)
     return entries
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor to file, as an index has it; whether they are there is another question."""
+    content = read_json(index)
+    found = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(found, dict) or not all(
+        isinstance(text, str) and text.isprintable() for pair in found.items() for text in pair
+    ):
+        raise InputError(f"{index} is not an index of tensors; fetch it again.")
+    return found
 
 
 def _check_unlisted(
