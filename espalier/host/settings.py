@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from pydantic import (
 from espalier.contract.measure import parse_size
 from espalier.contract.parameters import sentence
 from espalier.contract.paths import ROOT
-from espalier.errors import InputError
+from espalier.errors import InputError, without_secrets
 from espalier.host.job_time import job_time
 
 
@@ -29,6 +30,15 @@ def _size(value: Any) -> Any:
 def _one_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be one line")
+    if without_secrets(value) != value:
+        raise ValueError("must hold no login, which jobs and manifests would show; log in before")
+    return value
+
+
+def _only_names(value: str | None) -> str | None:
+    """Of sbatch's flags, whose values every user of the cluster can read."""
+    if value and re.search(r"--export[= ]\S*=", value):
+        raise ValueError("must name variables without their values, as in --export=NAME")
     return value
 
 
@@ -72,7 +82,7 @@ class Settings(BaseModel):
     partition: Line | None = None
     account: Line | None = None
     time: Annotated[Line | None, AfterValidator(lambda text: text and job_time(text))] = None
-    sbatch_flags: Line | None = None
+    sbatch_flags: Annotated[Line | None, AfterValidator(_only_names)] = None
     # RUNTIME=tpu-vm: which TPU where, what runs on it, and how long and often it is tried.
     tpu: Line | None = None
     zone: Line | None = None
@@ -150,6 +160,11 @@ def read_settings(assignments: dict[str, str]) -> tuple[Settings, dict[str, str]
     values = {k: v for k, v in os.environ.items() if k in PERSISTENT and v}
     values |= {k: v for k, v in assignments.items() if k in NAMES and v}
     rest = {k: v for k, v in assignments.items() if k not in NAMES and v != ""}
+    if address := next((name for name, value in rest.items() if "://" in value), None):
+        raise InputError(
+            f"{address} takes no address; fetch it first, and give its path or its name on the "
+            "store."
+        )
     try:
         return Settings.model_validate(values), rest
     except ValidationError as error:

@@ -31,6 +31,7 @@ from espalier.host.images.engine import (
     find_engine,
 )
 from espalier.host.images.lock import ca_bundle, wheels_folder
+from espalier.host.secrets import by_name
 
 RECORDS = ROOT / ".espalier" / "images"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -115,7 +116,7 @@ def _base_of(image: Image, engine: Engine, accel: str) -> str:
 
 
 def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
-    words = ["build", *engine.build_flags, "--tag", image.reference(accel)]
+    words = ["build", *_own_flags(engine)[0], "--tag", image.reference(accel)]
     words += ["--file", str(image.dockerfile)]
     if engine.name == "docker":
         words.append("--progress=plain")
@@ -183,14 +184,19 @@ def _wheels_image(engine: Engine, wheels: Path) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             dockerfile = Path(scratch) / "Dockerfile"
             dockerfile.write_text("FROM scratch\nCOPY torch-*.whl /\n")
-            words = ["build", *engine.build_flags, "--tag", reference, "--file", str(dockerfile)]
+            words = ["build", *_own_flags(engine)[0], "--tag", reference, "--file", str(dockerfile)]
             what = "the image with torch's wheel"
             _run_build([*words, str(wheels)], engine, what, "BASE_IMAGE")
     return reference
 
 
+def _own_flags(engine: Engine) -> tuple[list[str], dict[str, str]]:
+    """Those of DOCKER_BUILD_FLAGS, whose arguments are named alone, and their values."""
+    return by_name(engine.build_flags, "--build-arg", "")
+
+
 def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> None:
-    environment = dict(os.environ, DOCKER_BUILDKIT="1")
+    environment = {**os.environ, **_own_flags(engine)[1], "DOCKER_BUILDKIT": "1"}
     sys.stderr.write(f"Building {what} with {engine.name}\n")
     last: deque[str] = deque(maxlen=5)
     with subprocess.Popen(
