@@ -9,8 +9,8 @@ DIVERGED = 4
 class EspalierError(Exception):
     """A failure told in one sentence: what is wrong and what to do.
 
-    Names that come from elsewhere stand in it, and addresses: what would move a terminal's cursor is
-    spelled out, and what lets others in is left out.
+    Names that come from elsewhere stand in it, and addresses: what would move a terminal's cursor
+    is spelled out, and what lets others in is left out.
     """
 
     exit_code = 1

@@ -37,7 +37,7 @@ def require_contained(path: Path) -> None:
     """
     if (link := next(leading_out(path), None)) is not None:
         raise InputError(
-            f"{link} is a link to {os.readlink(link)}, out of {path}, which is not followed; put "
+            f"{link} is a link to {link.readlink()}, out of {path}, which is not followed; put "
             "the file itself in its place (of a snapshot in the hub's cache, make adopt "
             f"FROM={path} NAME=… does)."
         )
@@ -73,9 +73,12 @@ def copy_below(root: Path, path: Path, target: Path) -> None:
         InputError: as there.
         EnvironmentFailure: the disk is full or cannot be written.
     """
-    with opened_below(root, path) as source, replacing(target) as temporary:
-        with temporary.open("wb") as copy:
-            shutil.copyfileobj(source, copy, COPIED_AT_ONCE)
+    with (
+        opened_below(root, path) as source,
+        replacing(target) as temporary,
+        temporary.open("wb") as copy,
+    ):
+        shutil.copyfileobj(source, copy, COPIED_AT_ONCE)
 
 
 def _opened(base: Path, parts: tuple[str, ...]) -> int:

@@ -1,8 +1,8 @@
-"""Whose a folder of unfinished work is. Parts of it are pickles, and all of it decides a result: what
-another user may have written there is not gone on with.
+"""Whose a folder of unfinished work is: what another user may have written is not gone on with.
 
-Who "we" are is asked of the file system: behind a network, a container's or a cloud's mount, what we
-make may belong to another number than ours, and modes may not be kept.
+Parts of it are pickles, and all of it decides a result. Who "we" are is asked of the file system:
+behind a network, a container's or a cloud's mount, what we make may belong to another number than
+ours, and modes may not be kept.
 """
 
 import os
@@ -39,11 +39,11 @@ class Ours:
         Raises:
             OSError: we can make none there.
         """
-        made = tempfile.mkdtemp(prefix=".owner-", dir=folder)  # with PRIVATE, whatever the umask
+        made = Path(tempfile.mkdtemp(prefix=".owner-", dir=folder))  # PRIVATE, whatever the umask
         try:
-            status = os.stat(made)
+            status = made.stat()
         finally:
-            os.rmdir(made)
+            made.rmdir()
         return cls(status.st_uid, not status.st_mode & OTHERS)
 
 

@@ -4,12 +4,8 @@ import re
 
 LEAST_MINUTES = 5
 MOST_MINUTES = 366 * 1440
-_DAYS = re.compile(
-    r"(?P<d>\d{1,9})-(?P<h>\d{1,9})(:(?P<m>\d{1,9})(:(?P<s>\d{1,9}))?)?", re.ASCII
-)
-_CLOCK = re.compile(
-    r"((?P<h>\d{1,9}):(?=\d+:))?(?P<m>\d{1,9})(:(?P<s>\d{1,9}))?", re.ASCII
-)
+_DAYS = re.compile(r"(?P<d>\d{1,9})-(?P<h>\d{1,9})(:(?P<m>\d{1,9})(:(?P<s>\d{1,9}))?)?", re.ASCII)
+_CLOCK = re.compile(r"((?P<h>\d{1,9}):(?=\d+:))?(?P<m>\d{1,9})(:(?P<s>\d{1,9}))?", re.ASCII)
 
 
 def job_time(text: str) -> str:

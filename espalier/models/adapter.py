@@ -23,7 +23,7 @@ from espalier.models.checkpoint.locate import BUFFERS, locate
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
 from espalier.models.content import check_sizes
 from espalier.models.shapes import DTYPE_BYTES, Shapes, read_config
-from espalier.models.stock import stock_config, stock_model
+from espalier.models.stock import refused, stock_config, stock_model
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -68,7 +68,7 @@ class Architecture:
                 self._skeleton = stock_model(self.config).eval()
             self._miniature = stock_model(small).model.eval()
         except Exception as error:  # noqa: BLE001 - a stock model checks its config by failing
-            raise InputError(f"config.json is refused by transformers: {error}") from None
+            raise refused(error) from None
 
     @classmethod
     def of(cls, directory: Path) -> "Architecture":

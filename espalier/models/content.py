@@ -91,7 +91,7 @@ def check_content(directory: Path) -> None:
 def check_sizes(
     directory: Path, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]
 ) -> None:
-    """Refuse sizes that the first layer does not have, before anything is made as large as they are.
+    """Refuse sizes that the first layer does not have, before anything is made as large.
 
     Of families whose sizes are read here; a whole model's shapes are compared where it is built.
 

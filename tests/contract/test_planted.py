@@ -180,9 +180,7 @@ def slurm(runtime: str) -> list[str]:
     return ["CONTAINER=inside"] if runtime == "slurm" else []
 
 
-def test_an_engine_is_told_names_and_files(
-    seen: Seen, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_is_told_names_and_files(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in plant().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RECORD", str(seen.root / "record"))

@@ -1,4 +1,4 @@
-"""Files as an attacker or a broken disk leaves them: made of good ones, one or a few places spoilt."""
+"""Files as an attacker or a broken disk leaves them: good ones, a few places of them spoilt."""
 
 import json
 from collections.abc import Callable, Iterator

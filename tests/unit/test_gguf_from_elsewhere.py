@@ -127,8 +127,8 @@ def tensor(name: str, dims: tuple[int, ...], offset: int = 0) -> bytes:
         header(1, 0, tensor("t\x1b[2J", (4,)) + bytes(128)),
     ],
     ids=[
-        "tensors", "keys", "bytes", "texts", "text", "nested", "name", "dimensions", "more-than-all",
-        "overflow", "empty", "offset", "overlap", "unprintable",
+        "tensors", "keys", "bytes", "texts", "text", "nested", "name", "dimensions",
+        "more-than-all", "overflow", "empty", "offset", "overlap", "unprintable",
     ],
 )  # fmt: skip
 def test_what_a_header_claims_is_not_believed(tmp_path: Path, content: bytes) -> None:

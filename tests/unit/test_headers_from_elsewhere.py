@@ -125,7 +125,9 @@ def test_nothing_is_allocated_by_what_a_header_claims(tmp_path: Path, length: in
 
 
 @KEPT
-@given(spoilt({"metadata": {"total_size": 40}, "weight_map": dict.fromkeys("abcd", "m.safetensors")}))
+@given(
+    spoilt({"metadata": {"total_size": 40}, "weight_map": dict.fromkeys("abcd", "m.safetensors")})
+)
 def test_an_index_from_elsewhere(tmp_path: Path, index: Any) -> None:
     (tmp_path / "m.safetensors").write_bytes(safetensors(text_of(GOOD)))
     (tmp_path / INDEX).write_bytes(text_of(index))
@@ -139,5 +141,3 @@ def test_an_index_names_files_beside_it(tmp_path: Path, file: str) -> None:
     with one_sentence():
         locate(tmp_path)
         raise AssertionError(file)
-
-

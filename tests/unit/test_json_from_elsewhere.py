@@ -62,8 +62,6 @@ def test_as_deep_as_any_file_is_read() -> None:
         from_json("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1))
 
 
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("model"))

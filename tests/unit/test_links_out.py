@@ -75,7 +75,7 @@ def test_a_single_file_that_is_a_link_is_refused(store: Store, tmp_path: Path) -
     folder = tmp_path / "texts"
     folder.mkdir()
     replaced(folder / "x.txt", tmp_path / "secret")
-    with pytest.raises(InputError, match="is a link to .*; give that itself"):
+    with pytest.raises(InputError, match=r"is a link to .*; give that itself"):
         record_of(folder / "x.txt", store)
 
 

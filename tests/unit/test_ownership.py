@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -96,28 +97,26 @@ def test_another_users_work_is_refused_before_it_is_read(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
-def test_a_private_folder_of_another_is_told_by_its_owner(tmp_path: Path) -> None:
+def test_a_private_folder_of_another_is_told_by_its_owner() -> None:
     """Who may not even enter it learns whose it is; tidying leaves it alone."""
-    store = Store(tmp_path)
-    tmp_path.chmod(0o777)
-    place = store.partial("models", "m", "f" * 64)
-    store.begin(place)
-    for folder in (tmp_path, *tmp_path.parents):
-        if not folder.stat().st_mode & 0o001:
-            pytest.skip(f"{folder} is closed to others")
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.setuid(OTHER)
+    with TemporaryDirectory() as folder:  # that of pytest is closed to others
+        Path(folder).chmod(0o755)
+        store = Store(Path(folder))
+        place = store.partial("models", "m", "f" * 64)
+        store.begin(place)
+        child = os.fork()
+        if not child:
+            code = 1
             try:
-                require_own(place)
-            except EnvironmentFailure as error:
-                kept = Tidying(store, 0, resumable=True).judge(place, store.path("models", "m"))
-                code = 0 if "belongs to root" in str(error) and kept.fate is Fate.KEEP else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+                os.setuid(OTHER)
+                try:
+                    require_own(place)
+                except EnvironmentFailure as error:
+                    kept = Tidying(store, 0, resumable=True).judge(place, store.path("models", "m"))
+                    code = 0 if "belongs to root" in str(error) and kept.fate is Fate.KEEP else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_link_is_no_folder(store: Store, partial: Path) -> None:

@@ -1,7 +1,6 @@
 """The search for planted secrets finds each of them, however it was written down."""
 
 import base64
-import os
 from pathlib import Path
 from urllib.parse import quote
 
@@ -29,5 +28,5 @@ def test_files_names_and_links_are_searched(tmp_path: Path) -> None:
     named = tmp_path / f"run-{word}.log"
     named.touch()
     link = tmp_path / "link"
-    os.symlink(f"/nowhere/{word}", link)
+    link.symlink_to(f"/nowhere/{word}")
     assert find_planted(tmp_path) == sorted([across, named, link])
