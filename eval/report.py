@@ -11,8 +11,8 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from espalier.contract.json_text import NotJson, from_json
-from espalier.contract.manifest import MANIFEST, read_manifest
+from espalier.contract.json_text import NotJson, from_json, read_json
+from espalier.contract.manifest import MANIFEST
 from espalier.contract.pruned import Masked, as_pruned
 from espalier.errors import InputError
 from eval.published import published_accuracy, published_perplexity
@@ -81,7 +81,8 @@ def _checkpoint(directory: Path) -> Mapping[str, Any]:
     for section in ("checkpoints", "models"):
         path = store / section / name / MANIFEST
         if path.is_file():
-            return read_manifest(path.parent).model_dump()
+            manifest = read_json(path, "evaluate it anew")
+            return manifest if isinstance(manifest, dict) else {}
     return {}
 
 

@@ -118,6 +118,8 @@ class Parameters(BaseModel):
             raise InputError(sentence(error, cls)) from None
 
 
+HIDDEN = "hidden"
+"""The type of a validation error whose input is not to be shown."""
 Device = Literal["cpu", "cuda"]
 
 
@@ -129,6 +131,8 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
         name = str(problem["loc"][0]).upper() if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
             parts.append(f"{name} is not a parameter here (known: {known})")
+        elif problem["type"] == HIDDEN:
+            parts.append(f"{name} {problem['msg']}")
         elif problem["type"] == "missing":
             parts.append(f"{name} is needed")
         else:

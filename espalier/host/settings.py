@@ -15,9 +15,10 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from espalier.contract.measure import parse_size
-from espalier.contract.parameters import sentence
+from espalier.contract.parameters import HIDDEN, sentence
 from espalier.contract.paths import ROOT
 from espalier.errors import InputError, without_secrets
 from espalier.host.job_time import job_time
@@ -31,14 +32,18 @@ def _one_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be one line")
     if without_secrets(value) != value:
-        raise ValueError("must hold no login, which jobs and manifests would show; log in before")
+        raise PydanticCustomError(
+            HIDDEN, "must hold no login, which jobs and manifests would show; log in before"
+        )
     return value
 
 
 def _only_names(value: str | None) -> str | None:
     """Of sbatch's flags, whose values every user of the cluster can read."""
     if value and re.search(r"--export[= ]\S*=", value):
-        raise ValueError("must name variables without their values, as in --export=NAME")
+        raise PydanticCustomError(
+            HIDDEN, "must name variables without their values, as in --export=NAME"
+        )
     return value
 
 

@@ -66,7 +66,7 @@ class GgufFile:
                 "gguf-convert-endian."
             )
         self.tensors: Mapping[str, ReaderTensor] = {t.name: t for t in self._reader.tensors}
-        self._check_places()
+        self._check_named()
         if self.value("split.count", 1, kind=int) > 1:
             raise InputError(
                 f"{path.name} is one of {self.value('split.count')} parts; merge them first with "
@@ -161,18 +161,23 @@ class GgufFile:
             "the model to GGUF again with today's llama.cpp."
         )
 
-    def _check_places(self) -> None:
-        """Refuse tensors without entries, and such as share bytes.
+    def _check_named(self) -> None:
+        """Refuse tensors without entries, or with names that are none."""
+        for name, tensor in self.tensors.items():
+            if not tensor.n_elements or not name.isprintable():
+                raise InputError(
+                    f"{self.path.name} cannot be read as a GGUF file ({name!a} is empty, or no "
+                    "name); download it again."
+                )
 
-        Raises:
-            InputError: naming the first.
-        """
+    def _check_apart(self) -> None:
+        """Refuse tensors that share bytes."""
         end = 0
         for tensor in sorted(self.tensors.values(), key=attrgetter("data_offset")):
-            if not tensor.n_elements or tensor.data_offset < end or not tensor.name.isprintable():
+            if tensor.data_offset < end:
                 raise InputError(
-                    f"{self.path.name} cannot be read as a GGUF file ({tensor.name!a} is empty, or "
-                    "lies where another tensor does); download it again."
+                    f"{self.path.name} cannot be read as a GGUF file ({tensor.name} lies where "
+                    "another tensor does); download it again."
                 )
             end = tensor.data_offset + tensor.n_bytes
 
@@ -191,7 +196,7 @@ class GgufFile:
         """Refuse, before anything is written, what the gguf library cannot dequantize.
 
         Raises:
-            InputError: naming the tensor and its type.
+            InputError: naming the tensor and its type; or a tensor lies where another does.
         """
         for name, tensor in self.tensors.items():
             try:
@@ -201,6 +206,7 @@ class GgufFile:
                     f"{name} of {self.path.name} is {tensor.tensor_type.name}, which cannot be "
                     f"dequantized ({error}); give the model as F16, Q8_0 or another type."
                 ) from None
+        self._check_apart()
 
     def types(self) -> dict[str, int]:
         """How many tensors there are of each type, the most frequent first."""

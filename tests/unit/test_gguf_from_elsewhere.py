@@ -135,4 +135,4 @@ def test_what_a_header_claims_is_not_believed(tmp_path: Path, content: bytes) ->
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
     with one_sentence(), pytest.raises(InputError, match="cannot be read as a GGUF file"):
-        GgufFile(path)
+        GgufFile(path).check_readable()
