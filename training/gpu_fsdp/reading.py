@@ -59,9 +59,20 @@ class PlainPlanner(DefaultLoadPlanner):
     """What is no tensor is made of numbers, texts and lists alone."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        """Put it in its place: the library, which would call whatever it names, is given a copy."""
+        """Put it in its place: the library, which would call whatever it names, is given a copy.
+
+        Raises:
+            EnvironmentFailure: it is made of more.
+        """
         copy = io.BytesIO()
-        torch.save(torch.load(value, weights_only=True), copy)
+        try:
+            torch.save(torch.load(value, weights_only=True), copy)
+        except pickle.UnpicklingError:
+            raise EnvironmentFailure(
+                f"a training state holds more than numbers, texts and lists as its "
+                f"{read_item.dest_index.fqn} and is not read; remove it, and the same command goes "
+                "on from the state before."
+            ) from None
         copy.seek(0)
         super().load_bytes(read_item, copy)
 
