@@ -7,7 +7,6 @@ gates are checked and the manifest is written last: then DIR is complete and the
 import fcntl
 import gc
 import importlib
-import shutil
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.environment import describe_environment
+from espalier.contract.files import remove_temporary
 from espalier.contract.image import require_built_from
 from espalier.contract.imports import uncollected
 from espalier.contract.ledger import Entry
@@ -175,8 +175,8 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
 
         notes = notes | ({"dtype": note} if (note := correct_dtype(output)) else {})
     model, checks = _gate(stage, context, outcome)
-    shutil.rmtree(context.scratch, ignore_errors=True)
     notes = notes | _tokens_without_row(context)
+    remove_temporary(output)
     files = record_files(output)
     manifest = Manifest(
         stage=stage.name,
