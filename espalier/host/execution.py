@@ -185,8 +185,8 @@ class Executor:
             manifest.touch()  # its time is when it is published
         else:
             manifest.unlink(missing_ok=True)
-            with self.on_gpus(run) as run:
-                spec = self._make(run)
+            with self.on_gpus(run) as on_them:
+                spec = self._make(on_them)
             if self._check_waits(run.stage):
                 _say(
                     f"{run.stage.name}: made; in image {run.stage.checked_in}, make "

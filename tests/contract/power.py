@@ -126,7 +126,7 @@ def _counted(number: int, disk: Disk, account: Path) -> Iterator[None]:
         count()
         number = handle if isinstance(handle, int) else handle.fileno()
         stock_fsync(number)
-        disk.sync(Path(os.readlink(f"/proc/self/fd/{number}")))
+        disk.sync(Path(f"/proc/self/fd/{number}").readlink())
 
     def opened(path: Any, mode: str = "r", *given: Any, **named: Any) -> Any:
         if set(mode) & set("wax+"):
