@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from espalier.contract.files import file_sha256, write_text
+from espalier.contract.files import file_sha256, sync_tree, write_text
 from espalier.contract.json_text import read_json, require_finite, to_json
 from espalier.contract.ledger import Entry
 from espalier.contract.pruned import MaybePruned, Pruned
@@ -179,11 +179,16 @@ def recorded_checks(directory: Path) -> dict[str, Any]:
     if not (directory / MANIFEST).is_file():
         return {}
     manifest = read_manifest(directory)
-    config = next((file for file in manifest.files if file.path == "config.json"), None)
-    changed = next(changes(directory, manifest), None) is not None or (
-        config is not None and file_sha256(directory / config.path) != config.sha256
-    )
-    return {} if changed else manifest.checks
+    if not has_all_files(directory, manifest):
+        return {}
+    config = directory / "config.json"
+    same = all(f.path != config.name or file_sha256(config) == f.sha256 for f in manifest.files)
+    return manifest.checks if same else {}
+
+
+def has_all_files(directory: Path, manifest: Manifest) -> bool:
+    """Whether a directory has the files that a manifest names, in their sizes, and no others."""
+    return next(changes(directory, manifest), None) is None
 
 
 def published_name(directory: Path, otherwise: str) -> str:
@@ -192,12 +197,16 @@ def published_name(directory: Path, otherwise: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest, last of all files, atomically and synced.
+    """Write the manifest atomically, once all else in the directory is on the disk.
+
+    Whoever finds it finds all of the result, whenever a process or a machine may end.
 
     Raises:
         InputError: a number in it is NaN or infinite.
+        EnvironmentFailure: the disk is full or cannot be written.
     """
     require_finite(manifest.model_dump())  # pydantic would write null without a word
+    sync_tree(directory)
     write_text(directory / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 

@@ -91,13 +91,20 @@ def require_own(folder: Path) -> None:
             raise _refused(folder, path, f"belongs to {_called(found.st_uid)}")
         if ours.keeps_modes and not path.is_symlink() and found.st_mode & OTHERS_WRITE:
             mode = stat.S_IMODE(found.st_mode)
-            raise _refused(folder, path, f"may be written by others (its mode is {mode:o})")
+            raise _refused(
+                folder,
+                path,
+                f"may be written by others (its mode is {mode:o})",
+                f"if none of them has, chmod 700 {folder} lets you go on",
+            )
 
 
-def _refused(folder: Path, path: Path, why: str) -> EnvironmentFailure:
+def _refused(
+    folder: Path, path: Path, why: str, otherwise: str = "let them give the command"
+) -> EnvironmentFailure:
     return EnvironmentFailure(
-        f"{path} {why}, and unfinished work is gone on with by the user alone who began it; let "
-        f"them give the command, give the result another NAME, or remove {folder}."
+        f"{path} {why}, and unfinished work is gone on with by the user alone who began it; "
+        f"{otherwise}, or give the result another NAME, or remove {folder}."
     )
 
 

@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytestmark = pytest.mark.fsdp
-
 import torch
 import torch.distributed.checkpoint as dcp
 
@@ -16,6 +13,8 @@ from espalier.contract.machine import failure_of_the_machine
 from espalier.errors import EnvironmentFailure
 from training.gpu_fsdp.reading import DESCRIBING, PlainPlanner, StateReader
 from training.gpu_fsdp.saved import COMPLETE
+
+pytestmark = pytest.mark.fsdp
 
 
 class Planted:

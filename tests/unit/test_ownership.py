@@ -47,7 +47,6 @@ def test_a_partial_is_private_and_what_is_published_is_its_sections(
         (place / "file").touch()
         store.begin(place)  # found again by a resume
         (place / MANIFEST).touch()
-        store.open_up(place)
         store.publish(place, target)
     finally:
         os.umask(before)
