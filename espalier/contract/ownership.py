@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from espalier.contract.manifest import RUN_FOLDER
 from espalier.errors import EnvironmentFailure
 
 PRIVATE = 0o700
@@ -34,12 +35,14 @@ class Ours:
 
     @classmethod
     def in_(cls, folder: Path) -> "Ours":
-        """As one in `folder`, which is removed again.
+        """As one among the notes of a run in `folder`, which is removed again, or with them.
 
         Raises:
             OSError: we can make none there.
         """
-        made = Path(tempfile.mkdtemp(prefix=".owner-", dir=folder))  # PRIVATE, whatever the umask
+        notes = folder / RUN_FOLDER
+        notes.mkdir(exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=notes))  # PRIVATE, whatever the umask
         try:
             status = made.stat()
         finally:
@@ -54,9 +57,10 @@ def make_private(folder: Path) -> None:
         EnvironmentFailure: it is not ours, or others may have written there.
         OSError: it cannot be made.
     """
-    with suppress(FileExistsError):
+    try:
         folder.mkdir(PRIVATE)
-    require_own(folder)
+    except FileExistsError:
+        require_own(folder)
     if folder.stat().st_mode & OTHERS:
         with suppress(OSError):  # a file system without modes
             folder.chmod(PRIVATE)
