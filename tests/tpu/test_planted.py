@@ -16,7 +16,8 @@ def test_what_a_tpu_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    for name, value in {**plant(), "NO_PROXY": "127.0.0.1,localhost"}.items():
+    reached = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
+    for name, value in {**plant(), **reached}.items():
         monkeypatch.setenv(name, value)
     told: list[str] = []
     at_the_end = server.deleted
