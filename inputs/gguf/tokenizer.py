@@ -52,8 +52,10 @@ class Vocabulary:
                 f"{file.path.name} has {len(tokens)} tokens and kinds of {len(kinds)}; download it "
                 "again."
             )
-        while tokens and kinds[-1] == TokenType.UNUSED:  # rows of the embedding and no tokens
-            tokens, kinds = tokens[:-1], kinds[:-1]
+        count = len(tokens)
+        while count and kinds[count - 1] == TokenType.UNUSED:  # rows of the embedding and no tokens
+            count -= 1
+        tokens, kinds = tokens[:count], kinds[:count]
         if len(set(tokens)) != len(tokens):
             raise InputError(f"{file.path.name} has a token twice; convert it to GGUF again.")
         return cls(file, tokens, kinds, file.value("tokenizer.ggml.pre", "", str))
@@ -64,7 +66,7 @@ class Vocabulary:
 
     def special(self, role: str) -> str | None:
         """The token of a role: `bos`, `eos`, `unknown`, `padding`; None where there is none."""
-        number = self.file.value(f"tokenizer.ggml.{role}_token_id", kind=int)
+        number: int | None = self.file.value(f"tokenizer.ggml.{role}_token_id", kind=int)
         if number is None or not 0 <= number < len(self.tokens):
             return None
         return self.tokens[number]

@@ -39,7 +39,7 @@ class _Description(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class StateReader(FileSystemReader):
+class StateReader(FileSystemReader):  # type: ignore[misc]  # its module has no types
     """The files of one checkpoint.
 
     Raises:
@@ -55,7 +55,7 @@ class StateReader(FileSystemReader):
         return self._described
 
 
-class PlainPlanner(DefaultLoadPlanner):
+class PlainPlanner(DefaultLoadPlanner):  # type: ignore[misc]  # likewise
     """What is no tensor is made of numbers, texts and lists alone."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
