@@ -76,7 +76,7 @@ def _finite(text: str) -> float:
 
 
 def _not_endless(text: str) -> int:
-    if len(text) > LONGEST:
+    if len(text.lstrip("-")) > LONGEST:
         raise NotJson(f"holds {text[:20]}…, which no number can be")
     return int(text)
 

@@ -3,9 +3,16 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from espalier.contract.files import file_sha256, sync_tree, write_text
 from espalier.contract.json_text import read_json, require_finite, to_json
@@ -28,24 +35,28 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _is_below(path: str) -> str:
+    """A manifest from elsewhere names nothing that is not where it may be."""
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or max(len(part.encode()) for part in parts) > 255:
+        raise ValueError("must be a path below another")
+    return path
+
+
+Below = Annotated[str, AfterValidator(_is_below)]
+"""A relative path of names that file systems take, without `..`."""
+
+
 class FileRecord(Record):
-    path: str
+    path: Below
     size: int
     sha256: str
-
-    @field_validator("path")
-    @classmethod
-    def _is_below(cls, path: str) -> str:
-        """A manifest from elsewhere names no file that is not its artifact's."""
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError("must be a path below the artifact")
-        return path
 
 
 class InputRecord(Record):
     """A named input. `content` is the digest over its files, the identity that is fingerprinted."""
 
-    name: str
+    name: Below
     content: str
     fingerprint: str | None = None
 

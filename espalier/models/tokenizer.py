@@ -226,11 +226,11 @@ def _vocabulary(directory: Path) -> Iterator[int]:
     if (directory / TOKENIZER).is_file():
         vocabulary = _json(directory / TOKENIZER)["model"]["vocab"]
         if isinstance(vocabulary, dict):
-            yield from vocabulary.values()
+            yield from map(_id, vocabulary.values())
         else:
             yield len(vocabulary) - 1
     elif (directory / "vocab.json").is_file():
-        yield from _json(directory / "vocab.json").values()
+        yield from map(_id, _json(directory / "vocab.json").values())
     elif (directory / SENTENCEPIECE).is_file():
         yield len(SentencePiece.read(directory / SENTENCEPIECE).pieces) - 1
 
@@ -240,11 +240,23 @@ def _added(directory: Path) -> dict[int, str]:
     found: dict[int, str] = {}
     if (directory / TOKENIZER).is_file():
         content = _json(directory / TOKENIZER)
-        found |= {token["id"]: token["content"] for token in content.get("added_tokens") or []}
+        tokens = content.get("added_tokens") or []
+        found |= {_id(token["id"]): str(token["content"]) for token in tokens}
     if (directory / "added_tokens.json").is_file():
         content = _json(directory / "added_tokens.json")
-        found |= {number: name for name, number in content.items()}
+        found |= {_id(number): name for name, number in content.items()}
     return found
+
+
+def _id(number: Any) -> int:
+    """A token's id.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(number, int):
+        raise TypeError(number)
+    return number
 
 
 @contextmanager

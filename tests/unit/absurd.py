@@ -41,7 +41,7 @@ def spoilt(draw: Callable[..., Any], good: Any) -> Any:
         if what == "remove":
             del holder[key]
         else:
-            holder[key] = draw(ABSURD) if what == "replace" else [holder[key]]
+            holder[key] = deepcopy(draw(ABSURD)) if what == "replace" else [holder[key]]
     return draw(ABSURD) if draw(st.integers(0, 30)) == 0 else value
 
 

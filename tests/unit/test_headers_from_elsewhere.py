@@ -135,7 +135,9 @@ def test_an_index_from_elsewhere(tmp_path: Path, index: Any) -> None:
         assert set(locate(tmp_path)) == set("abcd")
 
 
-@pytest.mark.parametrize("file", ["../m.safetensors", "/etc/passwd", "", ".", "a\0b", "x\ny"])
+@pytest.mark.parametrize(
+    "file", ["../m.safetensors", "/etc/passwd", "", ".", "a\0b", "x\ny", "ü" * 200]
+)
 def test_an_index_names_files_beside_it(tmp_path: Path, file: str) -> None:
     (tmp_path / INDEX).write_bytes(text_of({"weight_map": {"a": file}}))
     with one_sentence():

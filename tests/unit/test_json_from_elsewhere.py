@@ -205,12 +205,20 @@ def test_a_pruning_of_no_form(tmp_path: Path, pruning: Any) -> None:
         pruning_of(tmp_path)
 
 
-@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x"])
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../../x", "ü" * 200])
 def test_a_manifest_names_files_of_its_own(tmp_path: Path, path: str) -> None:
     file = {"path": path, "size": 1, "sha256": "0" * 64}
     (tmp_path / MANIFEST).write_bytes(text_of(manifest() | {"files": [file]}))
     with pytest.raises(InputError, match=r"is not a manifest of contract 1 \(files\.0\.path\)"):
         check_files(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc", "x" * 300])
+def test_a_manifest_names_inputs_on_its_store(tmp_path: Path, name: str) -> None:
+    inputs = {"model": {"name": name, "content": "c"}}
+    (tmp_path / MANIFEST).write_bytes(text_of(manifest() | {"inputs": inputs}))
+    with pytest.raises(InputError, match=r"of contract 1 \(inputs\.model\.name\)"):
+        list(lineage(tmp_path, tmp_path))
 
 
 def test_a_lineage_that_comes_back_to_itself_ends(tmp_path: Path) -> None:

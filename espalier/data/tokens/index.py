@@ -29,7 +29,7 @@ class IndexRecord(BaseModel):
 class TokenShard(IndexRecord):
     """One pair of files, named without suffix; `sha256` is of its `.tokens`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
     tokens: Count
     documents: Count
     sha256: str

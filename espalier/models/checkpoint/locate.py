@@ -16,6 +16,8 @@ BUFFERS = re.compile(
 )
 """What some families store beside their weights, and stock models read from no file."""
 NUMBERED = re.compile(r"^(.*)-\d+-of-(\d+)\.safetensors$")
+LONGEST_NAME = 255
+"""Bytes: what file systems take."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -43,7 +45,7 @@ def _indexed(directory: Path) -> dict[str, TensorEntry]:
     weight_map = _weight_map(index)
     headers = {}
     for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
+        if Path(file).name != file or len(file.encode()) > LONGEST_NAME:
             raise InputError(f"{index} names a file outside its directory: {file}.")
         if not (directory / file).is_file():
             raise InputError(
@@ -63,8 +65,12 @@ def _weight_map(index: Path) -> dict[str, str]:
     """Tensor to file, as an index has it; whether they are there is another question."""
     content = read_json(index)
     found = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(found, dict) or not all(
-        isinstance(text, str) and text.isprintable() for pair in found.items() for text in pair
+    if (
+        not found
+        or not isinstance(found, dict)
+        or not all(
+            isinstance(text, str) and text.isprintable() for pair in found.items() for text in pair
+        )
     ):
         raise InputError(f"{index} is not an index of tensors; fetch it again.")
     return found
