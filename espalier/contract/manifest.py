@@ -264,14 +264,16 @@ def check_files(directory: Path, part: int = 0, of: int = 1) -> int:
     """Hash the files of a published directory, or every `of`-th from `part`; how many there are.
 
     Raises:
-        InputError: there is no manifest, or a file is not what it says; the first is named.
+        InputError: there is no manifest, a file is not what it says, or is more than it says; the
+            first is named.
     """
-    files = read_manifest(directory).files[part::of]
+    manifest = read_manifest(directory)
+    if (wrong := next(changes(directory, manifest), None)) is not None:
+        raise InputError(f"{wrong}; make it again with FORCE=1.")
+    files = manifest.files[part::of]
     for file in files:
         path = directory / file.path
-        if not path.is_file():
-            raise InputError(f"{path} is missing; make it again with FORCE=1.")
-        if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
+        if file_sha256(path) != file.sha256:
             raise InputError(f"{path} is not what was published; make it again with FORCE=1.")
     return len(files)
 

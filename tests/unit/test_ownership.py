@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
+from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import MANIFEST
 from espalier.contract.ownership import Ours, require_own
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure
+from espalier.host.execution import Executor
 from espalier.host.leftovers import Fate, Tidying
+from espalier.host.plan import Request
+from espalier.host.runtimes.local import InsideRuntime
+from espalier.host.settings import Settings
+from espalier.run_stage import run
 
 OTHER = 54321
 
@@ -116,6 +122,26 @@ def test_a_private_folder_of_another_is_told_by_its_owner() -> None:
             finally:
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_a_command_begins_nothing_in_anothers_work(store: Store) -> None:
+    """Neither the host nor the stage reads what is there, be it complete or not."""
+    stage, settings = stage_named("corpus"), Settings(store=store.root)
+    executor = Executor(store, InsideRuntime(), settings)
+    request = Request(stage, stage.parameters(), {}, "x")
+    place = executor.resolve(request).partial
+    store.begin(place)
+    (place / ".run").mkdir()
+    (place / ".run" / "run.json").write_text("read by nobody")
+    (place / MANIFEST).write_text("nor this")
+    os.chown(place, OTHER, OTHER)
+    with pytest.raises(EnvironmentFailure, match=f"belongs to uid {OTHER}") as refused:
+        executor.execute(request)
+    assert refused.value.exit_code == 3
+    with pytest.raises(EnvironmentFailure, match=f"belongs to uid {OTHER}"):
+        run(place)
+    assert sorted(path.name for path in place.iterdir()) == [".run", MANIFEST]
 
 
 def test_a_link_is_no_folder(store: Store, partial: Path) -> None:
