@@ -16,6 +16,7 @@ from espalier.host.commands.adoption import (
     gather,
     gathered,
     is_to_be_gathered,
+    require_adoptable,
 )
 from espalier.host.commands.evaluation import EVALUATION, evaluate
 from espalier.host.commands.pipeline import DEFAULT_METHOD, Pipeline
@@ -236,6 +237,7 @@ def adopt(assignments: Assignments = None) -> None:
             "give FROM=<Hugging Face directory or GGUF file> and NAME=<name on the store>."
         )
     named, store = directory_named(source), session.executor.store
+    require_adoptable(named, stage)
     apart, path = is_to_be_gathered(named), named
     if apart:
         path = gathered(named, store) if session.settings.dry_run else gather(named, store)

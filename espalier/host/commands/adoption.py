@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 from espalier.contract.files import replacing
 from espalier.contract.links import COPIED_AT_ONCE, leading_out, opened_below
-from espalier.contract.manifest import MANIFEST
+from espalier.contract.manifest import MANIFEST, pruning_of
+from espalier.contract.stage import Stage
 from espalier.contract.store import Store
+from espalier.contract.usable import require_kind
 from espalier.errors import InputError
 from espalier.host.commands.sources import is_gguf
 from espalier.host.draft import CONFIG
@@ -83,6 +85,19 @@ def is_to_be_gathered(directory: Path) -> bool:
     if directory.is_file():
         return False
     return (directory / MANIFEST).is_file() or next(leading_out(directory), None) is not None
+
+
+def require_adoptable(directory: Path, stage: Stage) -> None:
+    """Refuse what its own manifest says the stage cannot read; nothing else of it is believed.
+
+    Raises:
+        InputError: it is of a foreign form.
+    """
+    try:
+        pruned = pruning_of(directory)
+    except InputError:  # it is no manifest of ours
+        return
+    require_kind(stage, directory.name, pruned)
 
 
 def gathered(directory: Path, store: Store) -> Path:
