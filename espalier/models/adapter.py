@@ -7,7 +7,6 @@ Shapes: B samples, T tokens, H hidden, V vocabulary.
 """
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import from_json, to_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.locate import BUFFERS, locate
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
@@ -246,7 +245,7 @@ class Architecture:
 
 @lru_cache(maxsize=2)  # a parent's and its result's
 def _made(config: str) -> Architecture:
-    return Architecture(json.loads(config))
+    return Architecture(from_json(config))
 
 
 def dtype_name(stored: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import deserialize
 
+from espalier.data.token_ids import read_input_ids
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import MAX_HEADER_BYTES, read_header
 from espalier.models.checkpoint.locate import INDEX, locate
@@ -66,6 +67,16 @@ def test_bytes_that_are_no_header(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with one_sentence():
         read_header(path)
+
+
+IDS = {"input_ids": {"dtype": "I64", "shape": [1, 5], "data_offsets": [0, 40]}}
+
+
+@KEPT
+@given(spoilt(IDS))
+def test_token_ids_from_elsewhere(tmp_path: Path, header: Any) -> None:
+    with one_sentence():
+        assert read_input_ids(with_header(tmp_path, header)).ndim == 2
 
 
 def changed(**tensor: Any) -> dict[str, Any]:
