@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +12,17 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.store import Store
 from espalier.errors import InputError
+from espalier.host.execution import Executor
 from espalier.host.images.engine import installed_engine
 from espalier.host.package_index import package_index
+from espalier.host.plan import Request
+from espalier.host.runtimes import local
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.container import ContainerRuntime
 from espalier.host.secrets import hub_environment, hub_token, without_logins
-from espalier.host.settings import read_settings
+from espalier.host.settings import Settings, read_settings
 from tests.contract.command import espalier
 from tests.planted import WORDS, address, find_planted, plant, planted_in
 from tests.tiny import tiny_llama
@@ -52,7 +57,7 @@ class Seen:
     def run(self, *words: str, code: int = 0, cold: bool = False, **variables: str) -> str:
         """A command with every secret in its environment; what it says."""
         recorded = {"RECORD": str(self.root / "record"), "NO_PROXY": "127.0.0.1", **variables}
-        with self._watched():
+        with self.watched():
             done = espalier(self.store, *words, environment=plant() | recorded, cold=cold)
         self.said.append(done.stdout + done.stderr)
         assert done.returncode == code, done.stderr
@@ -64,8 +69,8 @@ class Seen:
         assert find_planted(self.root) == []
 
     @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """While the command runs, look again and again at what this process has started."""
+    def watched(self) -> Iterator[None]:
+        """Meanwhile, look again and again at what this process has started."""
         done = threading.Event()
 
         def look() -> None:
@@ -138,6 +143,23 @@ def test_what_fetching_leaves(seen: Seen) -> None:
         seen.run("fetch", "MODEL=org/tiny", "REVISION=no", code=2, HF_ENDPOINT=login)
     seen.run("fetch", "MODEL=org/other", code=3, HF_ENDPOINT=login, NO_PROXY="")
     assert (seen.store / "models" / "tiny" / "manifest.json").is_file()
+    seen.require_nothing()
+
+
+def test_a_run_in_a_virtual_environment(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """RUNTIME=local, with this environment in the place of the image's."""
+    for name, value in plant().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(local, "ensure_venv", lambda *given: Path(sys.executable))
+    stage, settings = stage_named("corpus"), Settings(store=seen.store)
+    executor = Executor(Store(seen.store), local.LocalRuntime(), settings)
+    with seen.watched():
+        made = executor.execute(Request(stage, stage.parameters(), {}, "x"))
+    assert json.loads((made / "manifest.json").read_text())["environment"]["runtime"] == "local"
+    assert any(b"run_stage" in line for line in seen.lines)
+    seen.said += capfd.readouterr()
     seen.require_nothing()
 
 

@@ -19,7 +19,7 @@ from espalier.contract.files import write_text
 from espalier.contract.image import SHARED, digest
 from espalier.contract.json_text import to_json
 from espalier.contract.paths import ROOT
-from espalier.errors import EnvironmentFailure
+from espalier.errors import EnvironmentFailure, without_secrets
 from espalier.host.images.definition import Image, images_for, load_image
 from espalier.host.images.engine import (
     BASE_LABEL,
@@ -209,7 +209,7 @@ def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> No
         errors="replace",
     ) as child:
         for line in child.stdout or ():
-            sys.stderr.write(f"{what}: {line}")  # builds may run side by side
+            sys.stderr.write(f"{what}: {without_secrets(line)}")  # builds may run side by side
             last.append(line)
     if child.returncode == 0:
         return
