@@ -6,6 +6,7 @@ ours, and modes may not be kept.
 """
 
 import os
+import pwd
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -90,7 +91,10 @@ def require_own(folder: Path) -> None:
     if not status.st_mode & OTHERS:
         return
     for path in _below(folder):
-        found = path.lstat()
+        try:
+            found = path.lstat()
+        except FileNotFoundError:  # a worker that is still ending has removed it
+            continue
         if found.st_uid != ours.owner:
             raise _refused(folder, path, f"belongs to {_called(found.st_uid)}")
         if ours.keeps_modes and not path.is_symlink() and found.st_mode & OTHERS_WRITE:
@@ -120,8 +124,6 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _called(number: int) -> str:
     """A user's name, where the machine knows one."""
-    import pwd  # containers have no list of users worth reading at the start
-
     try:
         return f"{pwd.getpwuid(number).pw_name} (uid {number})"
     except KeyError:
