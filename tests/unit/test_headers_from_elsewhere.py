@@ -102,6 +102,8 @@ def changed(**tensor: Any) -> dict[str, Any]:
         changed(data_offsets=[0, 2**63]),
         changed(data_offsets=[0.0, 24.0]),
         changed(dtype=["F32"]),
+        GOOD | {"c": GOOD["c"] | {"shape": ""}},
+        GOOD | {"c": GOOD["c"] | {"shape": {}}},
         changed(dtype="F32\n"),
         GOOD | {"b": {"dtype": "BF16", "shape": [4], "data_offsets": [16, 24]}},  # overlaps
         GOOD | {"b": {"dtype": "BF16", "shape": [2], "data_offsets": [28, 32]}},  # leaves a gap

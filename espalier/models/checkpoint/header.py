@@ -139,9 +139,10 @@ def _read(file: Path) -> tuple[Any, int, int]:
 
 
 def _check_metadata(header: Mapping[str, Any]) -> None:
-    found = header.get(METADATA, {})
-    if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
-        raise TypeError(METADATA)
+    for name, text in header.get(METADATA, {}).items():
+        if not isinstance(text, str):
+            raise TypeError(METADATA)
+        (name + text).encode()  # no half of a surrogate pair
 
 
 def _check_places(file: Path, entries: Iterable[TensorEntry], start: int) -> None:
@@ -155,14 +156,16 @@ def _check_places(file: Path, entries: Iterable[TensorEntry], start: int) -> Non
 
 
 def _entry(name: str, value: dict[str, Any], file: Path, start: int) -> TensorEntry:
-    dtype, shape = value["dtype"], value["shape"]
+    dtype, shape, places = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(shape, list) or not isinstance(places, list):
+        raise TypeError(name)
     if not name.isprintable() or not dtype.isprintable():
         raise ValueError(name)
     if dtype not in ITEM_BYTES:
         raise InputError(
             f"{file} stores {name} as {dtype}; give float32, bfloat16 or float16 weights."
         )
-    first, end = value["data_offsets"]
+    first, end = places
     if len(shape) > MAX_RANK or not all(map(_is_extent, (*shape, first, end))):
         raise ValueError(name)
     at_least = math.prod(extent for extent in shape if extent) * ITEM_BYTES[dtype]
