@@ -8,9 +8,11 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from espalier.errors import EnvironmentFailure
+from espalier.host.images.security import Security
 
 ANSWER_SECONDS = 10
 BASE_LABEL = "org.espalier.base.reference"
@@ -66,11 +68,14 @@ class Engine:
         return [self.client, *self.flags, *words]
 
     @property
+    def security(self) -> Security:
+        """How it maps users and labels files; where it does not say, as most do."""
+        return _security(self) or Security(rootless=self.name == "podman" and os.getuid() != 0)
+
+    @property
     def as_caller(self) -> list[str]:
         """Flags of `run` with which a container's files are the caller's own."""
-        user = [f"--user={os.getuid()}:{os.getgid()}"]
-        rootless = self.name == "podman" and os.getuid() != 0
-        return [*user, "--userns=keep-id"] if rootless else user
+        return self.security.flags(self.name, os.getuid(), os.getgid())
 
     def ask(self, *words: str, within: float | None = None, given: bytes = b"") -> Said:
         """Run a command of the client to its end, or for so many seconds."""
@@ -114,6 +119,12 @@ def find_engine(name: str) -> Engine | None:
     """The engine of that name, if it answers."""
     engine = installed_engine(name)
     return engine if engine and not engine.complaint() else None
+
+
+@cache
+def _security(engine: Engine) -> Security | None:
+    said = engine.ask("info", "--format", "{{json .}}", within=ANSWER_SECONDS)
+    return Security.read(said.out) if said.code == 0 else None
 
 
 def reason(said: Said) -> str:
