@@ -6,6 +6,7 @@ images, and what is in those does not depend on who runs them: one is run there,
 ways to shut a container in; the others too with SLOW=1.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -15,9 +16,17 @@ from typing import Any, NamedTuple
 import pytest
 
 from espalier.host.images import Engine, Image, ensure_built, find_engine, known_images, save
-from espalier.host.images.building import ANY_UID, CONFINED
+from espalier.host.images.base import base_image
 from espalier.host.images.definition import load_image
-from espalier.host.images.engine import ENVIRONMENT_LABEL, HeldImage
+from espalier.host.images.engine import (
+    ANY_UID,
+    CONFINED,
+    ENVIRONMENT_LABEL,
+    LOCK_LABEL,
+    SBOM_LABEL,
+    HeldImage,
+)
+from espalier.host.images.sbom import locked_list
 from tests import green
 from tests.images.test_locks import pins
 
@@ -98,8 +107,10 @@ def test_its_labels_say_what_it_is(engine: str, name: str) -> None:
     assert labels["org.espalier.image"] == name
     assert labels["org.espalier.contract"] == "1"
     assert labels["org.espalier.accel"] == "cpu"
-    assert labels["org.espalier.lock"] == case.image.lock_hash("cpu")
-    opencontainers = {"title", "description", "licenses", "version", "base.name"}
+    assert labels[LOCK_LABEL] == case.image.lock_hash("cpu")
+    listed = locked_list(case.image, "cpu", base_image(case.image, case.held))
+    assert labels[SBOM_LABEL] == hashlib.sha256(listed.encode()).hexdigest()
+    opencontainers = {"title", "description", "licenses", "version", "revision", "base.name"}
     assert {f"org.opencontainers.image.{key}" for key in opencontainers} <= set(labels)
 
 

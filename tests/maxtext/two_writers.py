@@ -17,7 +17,7 @@ ROUNDS = 24
 
 def main(number: int, port: int, folder: str) -> None:
     """Save every second round under one name, and every third one under the other."""
-    processes = Processes(nodes=2, node=number, each=1, head="localhost", port=port)
+    processes = Processes(nodes=2, node=number, each=1, head="127.0.0.1", port=port)
     with devices_of("cpu", processes):
         steps, best = SavedStates(folder, "steps", most=2), SavedStates(folder, "best", most=1)
         mesh = jax.make_mesh((2,), ("rows",))

@@ -18,6 +18,11 @@ ANSWER_SECONDS = 10
 BASE_LABEL = "org.espalier.base.reference"
 CONTEXT_LABEL = "org.espalier.context"
 ENVIRONMENT_LABEL = "org.espalier.environment"
+LOCK_LABEL = "org.espalier.lock"
+SBOM_LABEL = "org.espalier.sbom"
+CONFINED = ("--rm", "--read-only", "--tmpfs=/tmp:rw,exec,mode=1777", "--network=none")
+"""What a container of ours may do at most; the check after a build runs under it too."""
+ANY_UID = ("--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=54321:54321")
 
 
 @dataclass(frozen=True)
