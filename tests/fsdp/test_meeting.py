@@ -12,6 +12,7 @@ pytest.importorskip("torch")
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
+from espalier.errors import EnvironmentFailure
 from tests.ports import free_ports
 from training.gpu_fsdp.meeting import BACKEND
 
@@ -42,3 +43,12 @@ def test_the_store_listens_at_the_heads_address_alone() -> None:
     assert second.bootstrap_store_info.master_port == port
     assert answers(HEAD, port)
     assert not answers("127.0.0.1", port)
+
+
+def test_a_port_that_another_program_has_is_said() -> None:
+    with closing(socket.socket()) as other:
+        other.bind((HEAD, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(EnvironmentFailure, match=f"nothing can listen at port {port} of {HEAD}"):
+            meet(0, port)

@@ -17,6 +17,7 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
 
 from espalier.contract.processes import family_of, own_address
+from espalier.errors import EnvironmentFailure
 
 BACKEND = "head"
 """What torch's launcher knows it by."""
@@ -45,10 +46,21 @@ class HeadRendezvous(StaticTCPRendezvous):
 
 
 def _bound(address: str, port: int) -> int:
-    """A socket's descriptor, which the store closes."""
+    """A socket's descriptor, which the store closes.
+
+    Raises:
+        EnvironmentFailure: another program has the port.
+    """
     listener = socket.socket(family_of(address))
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((address, port))
+    try:
+        listener.bind((address, port))
+    except OSError as error:
+        listener.close()
+        raise EnvironmentFailure(
+            f"nothing can listen at port {port} of {address} ({error.strerror}); end what does, "
+            "and run the same command to resume."
+        ) from None
     return listener.detach()
 
 
