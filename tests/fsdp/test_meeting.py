@@ -50,5 +50,7 @@ def test_a_port_that_another_program_has_is_said() -> None:
         other.bind((HEAD, 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(EnvironmentFailure, match=f"nothing can listen at port {port} of {HEAD}"):
+        with pytest.raises(
+            EnvironmentFailure, match=f"nothing can listen at port {port} of {HEAD}"
+        ):
             meet(0, port)

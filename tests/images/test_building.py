@@ -29,6 +29,8 @@ if "build" in words:
     image = {"Id": "sha256:1", "Size": 7,
              "RepoDigests": [], "Config": {"Labels": dict(label.split("=", 1) for label in labels)}}
     (state / tag.replace("/", "+")).write_text(json.dumps([image]))
+elif "buildx" in words:
+    sys.exit(print((state / "buildx").read_text()) if (state / "buildx").exists() else 1)
 elif "inspect" in words:
     held = state / words[-1].replace("/", "+")
     if not held.exists():
@@ -43,8 +45,6 @@ elif "run" in words:
 elif "pull" in words:
     image = {"Id": "sha256:2", "Size": 5, "RepoDigests": [f"{words[-1].split(':')[0]}@sha256:3"]}
     (state / words[-1].replace("/", "+")).write_text(json.dumps([image]))
-elif "buildx" in words:
-    sys.exit(print((state / "buildx").read_text()) if (state / "buildx").exists() else 1)
 elif "info" in words and (state / "info").exists():
     print((state / "info").read_text())
 elif "save" in words:
@@ -231,28 +231,21 @@ CONTAINERD = '[["driver-type","io.containerd.snapshotter.v1"]]'
 DIGEST = f"sha256:{'5' * 64}"
 
 
-@pytest.mark.parametrize(
-    ("buildx", "info", "own", "given"),
-    [
-        (None, CONTAINERD, "", []),
-        ("github.com/docker/buildx v0.20", '[["Backing Filesystem","extfs"]]', "", []),
-        ("no registry", CONTAINERD, "", ["--provenance=mode=min"]),
-        (DIGEST, CONTAINERD, "", [
-            "--provenance=mode=min",
-            f"--attest=type=sbom,generator=docker/buildkit-syft-scanner@{DIGEST}",
-        ]),
-        (DIGEST, CONTAINERD, "--sbom=false", ["--sbom=false"]),
-    ],
-    ids=["no buildx", "no place for them", "no scanner", "both", "one's own"],
-)  # fmt: skip
+SCANNED = f"--attest=type=sbom,generator=docker/buildkit-syft-scanner@{DIGEST}"
+ATTESTED = {
+    "no buildx": (None, CONTAINERD, "", []),
+    "no place for them": ("buildx v0.20", '[["Backing Filesystem","extfs"]]', "", []),
+    "no scanner": ("no registry", CONTAINERD, "", ["--provenance=mode=min"]),
+    "both": (DIGEST, CONTAINERD, "", ["--provenance=mode=min", SCANNED]),
+    "one's own": (DIGEST, CONTAINERD, "--sbom=false", ["--sbom=false"]),
+}
+
+
+@pytest.mark.parametrize("case", ATTESTED)
 def test_buildx_keeps_provenance_where_there_is_a_place_for_it(
-    state: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    buildx: str | None,
-    info: str,
-    own: str,
-    given: list[str],
+    case: str, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    buildx, info, own, given = ATTESTED[case]
     monkeypatch.setenv("DOCKER_BUILD_FLAGS", own)
     (state / "info").write_text(info)
     if buildx:

@@ -17,7 +17,7 @@ from espalier.contract.paths import ROOT
 from espalier.host.images.definition import IMAGES, known_images, load_image
 from espalier.host.images.lock import known_locks, locks_of
 
-VERBS = {"install", "sync", "download", "wheel", "compile"}
+INSTALLER = r"\bpip3?['\"]? (?:-\S+ )*(?:install|sync|download|wheel|compile)\b"
 BUILDS_NOTHING = ("--only-binary=:all:", "--only-binary :all:", "--no-build")
 CONSTRAINED = "--build-constraints"
 NOT_OURS = {"tests/images/test_installs.py"}
@@ -52,23 +52,22 @@ def in_shell(text: str) -> Iterator[str]:
     """Of a Dockerfile, a Makefile or a script: up to where its command ends."""
     lines = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     whole = "\n".join(lines).replace("\\\n", " ")
-    verbs = "|".join(sorted(VERBS))
-    for found in re.finditer(rf"\bpip3?['\"]? (?:-\S+ )*(?:{verbs})\b[^&|;\n]*", whole):
+    for found in re.finditer(rf"{INSTALLER}[^&|;\n]*", whole):
         yield found[0]
 
 
 def in_python(text: str) -> Iterator[tuple[str, str]]:
-    """The texts of each function or constant that names pip and one of its verbs."""
+    """The texts of each function that calls an installer, in their order, and what it looks up."""
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.Assign):
-            texts = [
-                each.value
-                for each in ast.walk(node)
-                if isinstance(each, ast.Constant) and isinstance(each.value, str)
-            ]
-            names = [each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)]
-            if "pip" in texts and VERBS & set(texts):
-                yield str(node.lineno), " ".join([*texts, *(f".{name}" for name in names)])
+        if isinstance(node, ast.FunctionDef):
+            below = sorted(
+                (each for each in ast.walk(node) if isinstance(each, ast.Constant | ast.Attribute)),
+                key=lambda each: (each.lineno, each.col_offset),
+            )
+            texts = [str(each.value) for each in below if isinstance(each, ast.Constant)]
+            names = [f".{each.attr}" for each in below if isinstance(each, ast.Attribute)]
+            if re.search(INSTALLER, " ".join(texts)):
+                yield str(node.lineno), " ".join([*texts, *names])
 
 
 FOUND = sorted(installs())
@@ -101,7 +100,9 @@ def test_every_lock_is_compiled_so() -> None:
             words = lock.command(Path("out"))
             if "--no-build" not in words:
                 constraints = words[words.index(CONSTRAINED) + 1]
-                assert (lock.source.parent / constraints).resolve() == IMAGES / "torch/installer.lock"
+                assert (
+                    lock.source.parent / constraints
+                ).resolve() == IMAGES / "torch/installer.lock"
             else:
                 assert lock.target.name == "installer.lock"
 

@@ -14,7 +14,8 @@ from espalier.host.images.sbom import sbom
 
 CLIENT = """#!/bin/sh
 case "$*" in
-  *"image inspect"*) echo '[{"Id": "sha256:abc", "Size": 1, "Config": {"Labels": {'"$LABELS"'}}}]' ;;
+  *"image inspect"*)
+    echo '[{"Id": "sha256:abc", "Size": 1, "Config": {"Labels": {'"$LABELS"'}}}]' ;;
   *dpkg-query*) [ -n "$BROKEN" ] && { echo "no such program" >&2; exit 127; }
     printf 'libc6 2.36-9+deb12u10 amd64\\nca-certificates 20230311 all\\n' ;;
 esac

@@ -90,9 +90,7 @@ def installed(name: str) -> Engine:
     return found
 
 
-def test_the_doctor_says_what_is_unusual(
-    client: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_doctor_says_what_is_unusual(client: Make, capsys: pytest.CaptureFixture[str]) -> None:
     client("docker", BOTH)
     client("podman", podman(False, False))
     build.doctor([])

@@ -27,7 +27,7 @@ from espalier.host.settings import Settings
 
 ODD = [
     "a:b", "a,b", "a=b", 'a"b', '"', "a b", " a", "a'b", "$HOME", "`id`", "a\\b", "a\nb", "a\tb",
-    "a\rb", "é", "模型", "🙂", "*", "[x]", "{a,b}", "source=/etc,target=/x", "a#b", "-v", "~", "%j",
+    "a\rb", "é", "模型", "🙂", "*", "[x]", "{a,b}", "source=etc,target=x", "a#b", "-v", "~", "%j",
     'a",readonly,"', "a;b", "a|b", "a&b", "!a",
 ]  # fmt: skip
 MISREAD = ["a\r\nb", "a ", "a\n", "a\u00a0", "a\udc80"]
@@ -137,7 +137,7 @@ def test_a_path_that_no_engine_reads_is_refused(number: int, launch: Launch) -> 
 
 
 def test_pyxis_is_given_what_its_script_and_its_table_keep(launch: Launch) -> None:
-    """It separates by colons and commas, writes `echo "…"` for bash, and enroot splits at spaces."""
+    """It separates by colons and commas, has bash `echo "…"`, and enroot splits at spaces."""
     kept = []
     for character in [*map(chr, range(1, 128)), "é", "模", "🙂", "\u2003"]:
         odd = replace(launch, output=Path(f"/nowhere/a{character}b"))
@@ -165,15 +165,21 @@ def test_pyxis_is_given_what_its_script_and_its_table_keep(launch: Launch) -> No
 def test_a_tpu_vm_s_script_writes_the_same(tmp_path: Path) -> None:
     texts = [text for text in ODD if text[-1] != "\n"]
     (line,) = (line for line in startup.BODY.read_text().splitlines() if "mount_at()" in line)
-    script = f'MOUNTS=()\n{line}\nfor each in "$@"; do mount_at "/data/$each" /in/x readonly; done\n'
+    script = (
+        f'MOUNTS=()\n{line}\nfor each in "$@"; do mount_at "/data/$each" /in/x readonly; done\n'
+    )
     script += "printf '%s\\0' \"${MOUNTS[@]}\""
     told = subprocess.run(["bash", "-c", script, "bash", *texts], capture_output=True, check=True)
     found = [read(flag) for flag in told.stdout.decode().split("\0")[:-1]]
     assert [mount["source"] for mount in found] == [f"/data/{text}" for text in texts]
 
 
-@pytest.mark.parametrize("text", [text for text in ODD if "\n" not in text and "\\" not in text])
-def test_a_job_s_script_keeps_the_words(text: str, tmp_path: Path) -> None:
+ONE_LINE = [text for text in ODD if text.isprintable() and "\\" not in text]
+
+
+@pytest.mark.parametrize("number", range(len(ONE_LINE)))
+def test_a_job_s_script_keeps_the_words(number: int, tmp_path: Path) -> None:
+    text = ONE_LINE[number]
     settings = Settings(store=tmp_path / text, runtime="slurm")
     job = Job("prune-wanda", tmp_path / text / "plan", settings)
     (line,) = (line for line in job.script().split("\n") if line.startswith("set -- "))
@@ -188,5 +194,5 @@ def test_a_job_s_script_keeps_the_words(text: str, tmp_path: Path) -> None:
 
 def test_a_store_that_slurm_cannot_write_a_log_in(tmp_path: Path) -> None:
     settings = Settings(store=tmp_path / "a\\b", runtime="slurm")
-    with pytest.raises(InputError, match="has a backslash, .* give another STORE"):
+    with pytest.raises(InputError, match=r"has a backslash, .* give another STORE"):
         Job("prune-wanda", tmp_path / "plan", settings).script()

@@ -60,10 +60,18 @@ def attestations(engine: Engine) -> list[str]:
     Only docker's containerd store has a place for them, and a build elsewhere would fail. Without a
     registry there is no scanner, and provenance alone; our own list is in any case.
     """
-    own = any(flag.startswith(("--attest", "--provenance", "--sbom")) for flag in engine.build_flags)
+    own = any(
+        flag.startswith(("--attest", "--provenance", "--sbom")) for flag in engine.build_flags
+    )
     if own or not _keeps_attestations(engine):
         return []
-    words = ("imagetools", "inspect", f"{SCANNER}:{SCANNER_TAG}", "--format", "{{.Manifest.Digest}}")
+    words = (
+        "imagetools",
+        "inspect",
+        f"{SCANNER}:{SCANNER_TAG}",
+        "--format",
+        "{{.Manifest.Digest}}",
+    )
     digest = engine.ask("buildx", *words, within=REGISTRY_SECONDS).out.strip()
     known = re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
     contents = [f"--attest=type=sbom,generator={SCANNER}@{digest}"] if known else []

@@ -80,9 +80,7 @@ def debian_packages(image: Image, accel: str, engine: Engine) -> list[str]:
     return asked.stdout.splitlines()
 
 
-def _listed(
-    image: Image, accel: str, facts: Mapping[str, str], more: Iterable[Component]
-) -> str:
+def _listed(image: Image, accel: str, facts: Mapping[str, str], more: Iterable[Component]) -> str:
     facts = {"espalier:accel": accel, "espalier:lock": image.lock_hash(accel), **facts}
     whole = Component(
         name=f"espalier/{image.name}",

@@ -42,7 +42,8 @@ class Security:
 
         Files are not relabelled for SELinux: they are the user's own, and may be on a server.
         """
-        user, names = f"--user={uid}:{gid}", []
+        user = f"--user={uid}:{gid}"
+        names: list[str] = []
         if self.rootless and engine == "podman":
             names = ["--userns=keep-id"]
         elif self.rootless:

@@ -1,4 +1,4 @@
-"""What of this machine a stage's container sees, and how engines are told without a path misread."""
+"""What of this machine a stage's container sees, told so that no engine reads another path."""
 
 import csv
 import io

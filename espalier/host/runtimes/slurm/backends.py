@@ -20,7 +20,7 @@ from espalier.host.runtimes.mounts import Mount, container_path, mounts_of, refu
 IN_CONTAINER = ("/opt/venv/bin/python", *COMMAND[1:], "/out")
 """By its path: Slurm looks for commands on the node, not in the container."""
 WRAPPER = Path(__file__).with_name("apptainer.sh")
-MISREAD_BY_PYXIS = re.compile(r"""[:,"$`\\\s]|[^\x20-\uffff]""")
+MISREAD_BY_PYXIS = re.compile(r"""[:,"$`\\\s\x00-\x1f\x7f]""")
 """It separates mounts by these, or writes them unquoted into a script and a table of mounts."""
 TUNING = ("NCCL_", "UCX_", "FI_")
 """Beginnings of variables that say how a cluster's nodes reach each other."""
@@ -197,7 +197,7 @@ def _entry(mount: Mount) -> str:
     source = str(mount.source.resolve())
     for text in (source, mount.target):
         if found := MISREAD_BY_PYXIS.search(text):
-            raise refused(text, f"has {ascii(found[0])}, and pyxis misreads it", "CONTAINER=none")
+            raise refused(text, f"has {found[0]!a}, and pyxis misreads it", "CONTAINER=none")
     return f"{source}:{mount.target}:{'rw' if mount.writable else 'ro'}"
 
 
