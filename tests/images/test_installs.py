@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from espalier.contract.image import locked_lines
+from espalier.contract.image import locked_lines, locked_names
 from espalier.contract.paths import ROOT
 from espalier.host.images.definition import IMAGES, known_images, load_image
 from espalier.host.images.lock import known_locks, locks_of
@@ -107,9 +107,20 @@ def test_every_lock_is_compiled_so() -> None:
                 assert lock.target.name == "installer.lock"
 
 
-def test_what_builds_is_locked_by_hash() -> None:
-    (lock,) = {load_image(name).installer_lock for name in known_images()}
+LOCKS = [IMAGES / "torch/installer.lock", ROOT / ".ci/compose-build.lock"]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_what_builds_is_locked_by_hash(lock: Path) -> None:
     lines = locked_lines(lock)
     pins = [number for number, line in enumerate(lines) if "==" in line]
-    assert {"setuptools", "wheel", "uv"} <= {lines[number].split("==")[0] for number in pins}
+    assert pins
     assert all(lines[number + 1].startswith("--hash=sha256:") for number in pins)
+
+
+def test_those_are_all_the_locks_that_builds_are_told() -> None:
+    known = {lock.name for lock in LOCKS}
+    named = {found for _, words in FOUND for found in re.findall(rf"{CONSTRAINED}[= ](\S+)", words)}
+    assert {Path(name).name for name in named if name.endswith(".lock")} == known
+    assert {load_image(name).installer_lock for name in known_images()} == {LOCKS[0]}
+    assert {"setuptools", "wheel", "uv"} <= set(locked_names(LOCKS[0]))
