@@ -38,7 +38,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    return tmp_path / "a store"  # Slurm's options and the script quote its name
+    return tmp_path / 'a 100%j "store", it\'s $HOME: #1'  # Slurm's options and the script quote it
 
 
 def submitted(
