@@ -23,8 +23,10 @@ BACKEND = "head"
 """What torch's launcher knows it by."""
 
 
-class HeadRendezvous(StaticTCPRendezvous):
+class HeadRendezvous(StaticTCPRendezvous):  # type: ignore[misc]
     """Torch's static rendezvous but for where the first machine listens."""
+
+    _store: TCPStore | None
 
     def get_backend(self) -> str:
         return BACKEND

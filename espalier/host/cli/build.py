@@ -107,7 +107,7 @@ def lock_check() -> None:
 def doctor(assignments: Assignments = None) -> None:
     """Say what this machine can run, and what is missing."""
     settings = _settings(assignments)
-    rows = {}
+    rows: dict[str, str] = {}
     for name in ENGINES:
         rows |= _condition(name)
     for bottom in sorted({load_image(name).bottom.name for name in known_images()}):
