@@ -11,6 +11,7 @@ from espalier.contract.files import write_text
 from espalier.contract.lock import artifact_lock, lock_if_free
 from espalier.contract.made import MADE
 from espalier.contract.manifest import MANIFEST, RUN_FOLDER, RunSpec
+from espalier.contract.ownership import require_own
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
@@ -100,6 +101,7 @@ class Executor:
                     else f"there is no unpublished candidate for {target}; give the NAME of what a "
                     "stage has made."
                 )
+            require_own(found[0])
             spec = RunSpec.model_validate_json((found[0] / RUN_FOLDER / "run.json").read_bytes())
             inputs = {role: Path(path) for role, path in spec.inputs.items()}
             stage = stage_named(spec.stage)
@@ -202,6 +204,8 @@ class Executor:
 
     def _finish(self, request: Request, run: Resolved) -> None:
         """Make, check and publish a result, as far as an earlier command has not done so."""
+        if run.partial.exists():
+            require_own(run.partial)
         manifest = run.partial / MANIFEST
         if run.identity and run.identity.is_complete(run.partial):
             manifest.touch()  # its time is when it is published
@@ -228,6 +232,7 @@ class Executor:
     def _make(self, run: Resolved) -> RunSpec:
         """Run the stage, unless it has ended already; give what it was told."""
         image = run.ready_image()
+        self.store.begin(run.partial)
         self.store.create(run.partial / RUN_FOLDER)
         spec = run.spec(image)
         if _made(run.partial):
@@ -265,7 +270,10 @@ class Executor:
 
 def _made(partial: Path) -> bool:
     """Whether the stage has ended and only its check is left."""
-    return (partial / RUN_FOLDER / MADE).is_file()
+    try:
+        return (partial / RUN_FOLDER / MADE).is_file()
+    except PermissionError:  # another user's
+        return False
 
 
 def _say(text: str) -> None:

@@ -19,7 +19,7 @@ from espalier.contract.files import write_text
 from espalier.contract.image import SHARED, digest
 from espalier.contract.json_text import to_json
 from espalier.contract.paths import ROOT
-from espalier.errors import EnvironmentFailure
+from espalier.errors import EnvironmentFailure, without_secrets
 from espalier.host.images.base import base_image, base_variable
 from espalier.host.images.definition import Image, images_for, load_image
 from espalier.host.images.engine import (
@@ -33,6 +33,7 @@ from espalier.host.images.engine import (
 )
 from espalier.host.images.lock import ca_bundle, wheels_folder
 from espalier.host.images.provenance import attestations, labels_of
+from espalier.host.secrets import by_name
 
 RECORDS = ROOT / ".espalier" / "images"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -86,7 +87,7 @@ def _held_fresh(image: Image, engine: Engine, accel: str) -> ImageReference | No
 
 
 def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
-    words = ["build", *engine.build_flags, "--tag", image.reference(accel)]
+    words = ["build", *_own_flags(engine)[0], "--tag", image.reference(accel)]
     words += ["--file", str(image.dockerfile)]
     if engine.name == "docker":
         words.append("--progress=plain")
@@ -128,14 +129,19 @@ def _wheels_image(engine: Engine, wheels: Path) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             dockerfile = Path(scratch) / "Dockerfile"
             dockerfile.write_text("FROM scratch\nCOPY torch-*.whl /\n")
-            words = ["build", *engine.build_flags, "--tag", reference, "--file", str(dockerfile)]
+            words = ["build", *_own_flags(engine)[0], "--tag", reference, "--file", str(dockerfile)]
             what = "the image with torch's wheel"
             _run_build([*words, str(wheels)], engine, what, "BASE_IMAGE")
     return reference
 
 
+def _own_flags(engine: Engine) -> tuple[list[str], dict[str, str]]:
+    """Those of DOCKER_BUILD_FLAGS, whose arguments are named alone, and their values."""
+    return by_name(engine.build_flags, "--build-arg", "")
+
+
 def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> None:
-    environment = dict(os.environ, DOCKER_BUILDKIT="1")
+    environment = {**os.environ, **_own_flags(engine)[1], "DOCKER_BUILDKIT": "1"}
     sys.stderr.write(f"Building {what} with {engine.name}\n")
     last: deque[str] = deque(maxlen=5)
     with subprocess.Popen(
@@ -148,7 +154,7 @@ def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> No
         errors="replace",
     ) as child:
         for line in child.stdout or ():
-            sys.stderr.write(f"{what}: {line}")  # builds may run side by side
+            sys.stderr.write(f"{what}: {without_secrets(line)}")  # builds may run side by side
             last.append(line)
     if child.returncode == 0:
         return

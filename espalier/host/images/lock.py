@@ -17,7 +17,7 @@ from pathlib import Path
 from espalier.contract.files import write_bytes
 from espalier.contract.image import SHARED, locked_lines, locked_names
 from espalier.contract.paths import ROOT
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import EnvironmentFailure, InputError, without_secrets
 from espalier.host.images.definition import IMAGES, INSTALLER, Image, load_image
 
 HOST_PYTHON = "3.11"
@@ -199,6 +199,6 @@ def run_uv(command: list[str], failure: str, folder: Path | None = None) -> None
         text=True,
     )
     if done.returncode:
-        sys.stderr.write(done.stderr)
+        sys.stderr.write(without_secrets(done.stderr))
         reason = " ".join(done.stderr.split("\n", 1)[0].split())
         raise EnvironmentFailure(f"{failure}; uv says: {reason}")
