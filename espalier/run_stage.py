@@ -4,15 +4,12 @@ DIR is the partial artifact; `.run/run.json` in it says what to do. The stage's 
 gates are checked and the manifest is written last: then DIR is complete and the host names it.
 """
 
-import fcntl
 import gc
 import importlib
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +43,8 @@ from espalier.contract.saved import AGAIN, saved_in, with_place
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
-from espalier.errors import DIVERGED, EnvironmentFailure, EspalierError, InputError, Interrupted
+from espalier.contract.worker import sole_worker
+from espalier.errors import DIVERGED, EspalierError, InputError, Interrupted
 from espalier.models.cost import entries
 from espalier.models.shapes import Shapes, config_notes, is_model, read_config
 
@@ -109,7 +107,7 @@ def run(output: Path) -> None:
         return _join(stage, spec, output)
     if spec.runtime in ("local", "inside"):
         end_with_parent(signal.SIGTERM)
-    with _sole_worker(folder / "worker.lock"):
+    with sole_worker(folder):
         context = _context(spec, output)
         if made is None:
             made = _make(stage, spec, context)
@@ -175,7 +173,6 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
 
         notes = notes | ({"dtype": note} if (note := correct_dtype(output)) else {})
     model, checks = _gate(stage, context, outcome)
-    shutil.rmtree(context.scratch, ignore_errors=True)
     notes = notes | _tokens_without_row(context)
     files = record_files(output)
     manifest = Manifest(
@@ -297,24 +294,6 @@ def _gate(
         stock = context.output if makes_model else context.inputs["model"]
         checks |= check_logits(stock, logits)
     return model, checks
-
-
-@contextmanager
-def _sole_worker(path: Path) -> Iterator[None]:
-    """Keep a stage whose host died from working on the same directory as its successor."""
-    with path.open("w") as file:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise EnvironmentFailure(
-                        f"another process still works in {path.parent.parent.name}; stop it first."
-                    ) from None
-                time.sleep(0.2)
-        yield
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of,
 from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
-from espalier.host.stage_exit import StageFailed, check, settled, start
+from espalier.host.stage_exit import check, kept, start
+from espalier.host.visible import require_manifest
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ class Executor:
 
     def _make(self, run: Resolved) -> RunSpec:
         """Run the stage, unless it has ended already; give what it was told."""
-        image = run.ready_image()
+        with kept(run.partial):
+            image = run.ready_image()
         self.store.create(run.partial / RUN_FOLDER)
         spec = run.spec(image)
         if _made(run.partial):
@@ -215,8 +217,7 @@ class Executor:
             described = spec.model_copy(update={"inputs": seen(request, nearby)})
             write_text(partial / RUN_FOLDER / "run.json", described.model_dump_json(indent=1))
             check(nearby, replace(launch, image=checker, device="cpu", processes=Processes()))
-        if not (partial / MANIFEST).is_file():
-            raise StageFailed(1, settled(partial, 1, None))
+        require_manifest(partial)
         shutil.rmtree(partial / RUN_FOLDER)
         self.store.publish(partial, target)
 
