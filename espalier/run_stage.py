@@ -109,6 +109,7 @@ def run(output: Path) -> None:
         end_with_parent(signal.SIGTERM)
     with sole_worker(folder):
         context = _context(spec, output)
+        made = made or Made.read(folder)  # by an earlier start's process, which was waited for
         if made is None:
             made = _make(stage, spec, context)
             if stage.checked_in:

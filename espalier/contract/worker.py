@@ -35,6 +35,15 @@ def sole_worker(folder: Path) -> Iterator[None]:
         yield
 
 
+def has_worker(folder: Path) -> bool:
+    """Whether a process is seen to work in a run's folder."""
+    try:
+        with (folder / LOCK).open("r+") as file:
+            return try_lock(file) is False
+    except OSError:
+        return False
+
+
 @contextmanager
 def nobody_works(folder: Path) -> Iterator[bool]:
     """Keep workers out of a run's folder meanwhile; False: one is there, or that is not known."""

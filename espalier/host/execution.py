@@ -155,7 +155,7 @@ class Executor:
         if run.device == "cuda":
             require_gpu()
         if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
-            run.fit.check_fits(self.store.root, settings.memory)
+            run.fit.check_fits(self.store.root, settings.memory, run.partial)
 
     @contextmanager
     def on_gpus(self, run: Resolved) -> Iterator[Resolved]:

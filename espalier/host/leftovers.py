@@ -14,6 +14,7 @@ from espalier.contract.made import MADE
 from espalier.contract.manifest import MANIFEST, RUN_FOLDER, RunSpec, read_manifest
 from espalier.contract.measure import show_time
 from espalier.contract.store import REPLACED, Store
+from espalier.contract.worker import has_worker
 from espalier.errors import EnvironmentFailure, EspalierError
 from espalier.host.identity import as_today, made_otherwise
 
@@ -107,6 +108,8 @@ class Tidying:
         replaced = REPLACED in directory.name
         if replaced and not target.exists() and (directory / MANIFEST).is_file():
             return fate(Fate.RESTORE, "is the only copy of a result that was being replaced")
+        if has_worker(directory / RUN_FOLDER):  # whose launcher has died
+            return fate(Fate.KEEP, "is being worked on")
         if (age := time.time() - last_change(directory)) < self.min_age:
             return fate(Fate.KEEP, f"changed {show_time(max(age, 0))} ago; MIN_AGE=0 removes it")
         if replaced:

@@ -1,8 +1,8 @@
 """How a stage is started and what its end means: exit codes, and what is kept of its work.
 
-Nothing that was saved is deleted, whatever the stage ended in: that is for make gc and FORCE=1. Even
-a refusal may be taken back, by a gate that is mended or by other GPUS. Where nothing was saved, what
-is left is removed if this machine can know that nobody works there.
+Nothing that was saved is deleted, whatever the stage ended in: that is for make gc and FORCE=1.
+Even a refusal may be taken back, by a gate that is mended or by other GPUS. Where nothing was
+saved, what is left is removed if this machine can know that nobody works there.
 """
 
 import shutil

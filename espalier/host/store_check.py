@@ -116,7 +116,7 @@ def _rename(scratch: Path) -> None:
         (scratch / name).write_text(name)
     (scratch / "new").replace(scratch / "old")
     if (scratch / "old").read_text() != "new":
-        raise OSError("the old content is still there")  # noqa: TRY003
+        raise OSError("the old content is still there")
     (scratch / "folder").mkdir()
     (scratch / "folder" / "file").touch()
     (scratch / "folder").rename(scratch / "renamed")

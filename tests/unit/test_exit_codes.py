@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import stat
 import subprocess
 import sys
@@ -114,7 +115,7 @@ def test_what_is_left_after_any_exit_code(
 def test_what_was_complete_when_its_process_crashed_is_kept(
     tmp_path: Path, file: str, code: int
 ) -> None:
-    """Libraries crash at the interpreter's end; a stage that saves nothing has its result by then."""
+    """Libraries crash at the interpreter's end, when the result is there already."""
     launch = begun(tmp_path, "eval")
     (launch.output / file).write_text("{}")
     with pytest.raises(StageFailed):
@@ -192,6 +193,7 @@ def test_a_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
 ) -> None:
     """Work goes on; but nobody knows any more that nobody works there."""
+
     def flock(*given: object) -> None:
         raise OSError(getattr(errno, number), "no locks")
 
@@ -226,7 +228,9 @@ def test_a_daemon_that_goes_down_may_have_left_a_container(tmp_path: Path, engin
     save(launch.output, PLACE)  # by that container
     with pytest.raises(EnvironmentFailure) as down:
         start(runtime, launch)
-    assert "docker cannot say whether an earlier start still runs: Cannot connect" in str(down.value)
+    assert "docker cannot say whether an earlier start still runs: Cannot connect" in str(
+        down.value
+    )
     assert str(down.value).endswith(f"run the same command to resume from {PLACE}.")
     assert saved_in(launch.output) == PLACE
     (place / "down").unlink()
@@ -315,7 +319,7 @@ def test_a_name_that_was_not_there_is_looked_for_anew(
     (tmp_path / MANIFEST).write_text("{}")
     monkeypatch.setattr(FileSystem, "of", lambda path: FileSystem("nfs4"))
     monkeypatch.setattr(visible, "LOOK_AGAIN_SECONDS", 0)
-    monkeypatch.setattr(visible.os, "listdir", listdir)
+    monkeypatch.setattr(os, "listdir", listdir)
     visible.require_manifest(tmp_path)
     assert next(listings, None) is None
 
@@ -327,7 +331,9 @@ def test_no_manifest_at_all_deletes_nothing(
     monkeypatch.setattr(visible, "SEEN_SECONDS", 0.05)
     store = Store(tmp_path)
     executor = Executor(store, Late(), Settings(store=tmp_path))
-    with pytest.raises(EnvironmentFailure, match=r"no manifest\.json is seen in .*, where all that"):
+    with pytest.raises(
+        EnvironmentFailure, match=r"no manifest\.json is seen in .*, where all that"
+    ):
         executor.execute(corpus())
     (partial,) = store.partials(store.path("data", "text"))
     assert (partial / "text.txt").read_text() == "text"

@@ -3,12 +3,12 @@
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from espalier.host import store_check
 from espalier.host.cli import build
 from espalier.host.file_system import FileSystem
 from espalier.host.store_check import Reach, StoreCheck
@@ -133,8 +133,8 @@ def test_what_it_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_clock_that_is_off(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, says: str
 ) -> None:
-    real: Callable[[], float] = store_check.time.time
-    monkeypatch.setattr(store_check.time, "time", lambda: real() - seconds)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - seconds)
     assert says in StoreCheck.of(tmp_path).rows()["store's disk"]
 
 
@@ -142,6 +142,6 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     def refuse(*given: object, **named: object) -> str:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(store_check.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     (told,) = build._store_rows(tmp_path).values()
     assert told == "cannot be written (Read-only file system); choose another STORE="

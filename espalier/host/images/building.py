@@ -49,7 +49,9 @@ def ensure_built(name: str, engine: Engine, accel: str) -> ImageReference:
     if fresh := _held_fresh(load_image(name), engine, accel):
         return fresh
     if complaint := engine.complaint():
-        raise EnvironmentFailure(f"{engine.name} does not answer ({complaint}); start it, and {AGAIN}.")
+        raise EnvironmentFailure(
+            f"{engine.name} does not answer ({complaint}); start it, and {AGAIN}."
+        )
     return build(name, engine, accel)
 
 
