@@ -115,15 +115,14 @@ def test_the_same_again_gives_the_bytes_of_a_run_at_once(
 def test_a_disk_that_is_full_at_the_manifest_costs_no_work(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    request, store = words("magnitude", tmp_path), Store(tmp_path / "store")
+    request, store = words("data", tmp_path), Store(tmp_path / "store")
     settings = Settings(store=store.root)
     full = at_call("espalier.run_stage:write_manifest", 1, FULL)
     with pytest.raises(StageFailed) as failed:
         Executor(store, Planted(before=full), settings).execute(request)
     assert failed.value.exit_code == 3
-    assert "un the same command to resume from layer 8." in capfd.readouterr().err
+    assert "un the same command to resume from document " in capfd.readouterr().err
     done = Executor(store, Planted(), settings).execute(request)
-    assert "prune 1/8" not in capfd.readouterr().err
     whole = Store(tmp_path / "whole")
     once = Executor(whole, Planted(), Settings(store=whole.root)).execute(request)
     assert not differing(without(TIMES, tree(done)), without(TIMES, tree(once)))
