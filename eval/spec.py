@@ -7,6 +7,7 @@ from pydantic import Field
 
 from espalier.contract.parameters import Optional, Parameters
 from espalier.contract.stage import Estimate, Stage
+from espalier.models.narrow import COMPACT
 from eval.suites import MAX_SEQLEN, SUITES
 
 Count = Annotated[int, Field(ge=1)]
@@ -116,6 +117,7 @@ STAGES = (
         estimate=_estimate,
         saved=None,
         report="eval.report:report",
+        forms=frozenset({COMPACT}),
     ),
     Stage(
         name="eval-legacy",

@@ -29,10 +29,10 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Leftover:
-    """A partial or replaced directory.
+    """A directory that runs have left.
 
     Attributes:
-        target: what it was going to be, or was.
+        target: what it was going to be, was, or lies in.
         why: the reason of its fate.
         size: bytes.
     """
@@ -79,7 +79,7 @@ class Tidying:
         if not dry:
             self.store.create(lock_file.parent)
         with nullcontext(not is_held(lock_file)) if dry else lock_if_free(lock_file) as free:
-            if not free:
+            if not free or has_worker(directory / RUN_FOLDER):  # whose launcher may have died
                 return Leftover(directory, target, Fate.KEEP, "is being worked on")
             leftover = replace(self.judge(directory, target), size=size_of(directory))
             if not dry:
@@ -91,7 +91,7 @@ class Tidying:
             if leftover.fate is Fate.REMOVE:
                 shutil.rmtree(leftover.directory)
             elif leftover.fate is Fate.RESTORE:
-                self.store.restore(leftover.target)
+                self.store.recover(leftover.target)
         except OSError as error:
             done = leftover.fate.value
             raise EnvironmentFailure(
@@ -108,12 +108,12 @@ class Tidying:
         replaced = REPLACED in directory.name
         if replaced and not target.exists() and (directory / MANIFEST).is_file():
             return fate(Fate.RESTORE, "is the only copy of a result that was being replaced")
-        if has_worker(directory / RUN_FOLDER):  # whose launcher has died
-            return fate(Fate.KEEP, "is being worked on")
         if (age := time.time() - last_change(directory)) < self.min_age:
             return fate(Fate.KEEP, f"changed {show_time(max(age, 0))} ago; MIN_AGE=0 removes it")
         if replaced:
             return fate(Fate.REMOVE, "has been replaced")
+        if directory.name == RUN_FOLDER:
+            return fate(Fate.REMOVE, "is of a run that has ended")
         if not self.resumable and (why := self._waits(directory, target)):
             return fate(Fate.KEEP, f"{why}; ALL=1 removes it")
         return fate(Fate.REMOVE, "is work that no command goes on with")
