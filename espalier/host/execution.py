@@ -24,7 +24,7 @@ from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of,
 from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
-from espalier.host.stage_exit import check, kept, start
+from espalier.host.stage_exit import check, resumable, start
 from espalier.host.visible import require_manifest
 
 
@@ -206,7 +206,7 @@ class Executor:
 
     def _make(self, run: Resolved) -> RunSpec:
         """Run the stage, unless it has ended already; give what it was told."""
-        with kept(run.partial):
+        with resumable(run.partial):
             image = run.ready_image()
         self.store.create(run.partial / RUN_FOLDER)
         spec = run.spec(image)

@@ -49,7 +49,7 @@ def start(runtime: Runtime, launch: Launch) -> None:
         StageFailed: it failed.
         EnvironmentFailure: it could not be started.
     """
-    with kept(launch.output):
+    with resumable(launch.output):
         code = runtime.run(launch)
     if code:
         raise StageFailed(code, settled(launch.output, code))
@@ -62,14 +62,14 @@ def check(runtime: Runtime, launch: Launch) -> None:
         StageFailed: it is wrong, or could not be checked.
         EnvironmentFailure: the check could not be started.
     """
-    with kept(launch.output):
+    with resumable(launch.output):
         code = runtime.run(launch)
     if code:
         raise StageFailed(code)
 
 
 @contextmanager
-def kept(partial: Path) -> Iterator[None]:
+def resumable(partial: Path) -> Iterator[None]:
     """Say of an engine or a store that fails here where the same command goes on, if it does."""
     try:
         yield

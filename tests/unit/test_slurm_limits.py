@@ -47,8 +47,8 @@ def test_what_saves_nothing_has_to_end_within_its_job(tmp_path: Path, name: str)
         require_time(taking(3600, name), asked(tmp_path, TIME="60"))
     assert str(refused.value) == (
         f"{name} of tiny/quick takes about 60 min on 2 cores, and begins anew if its job is "
-        "stopped: TIME=60 is too short; raise TIME= to 62 (minutes) or more, or submit it anyway "
-        "with FORCE=1."
+        "stopped: TIME=60 is too short; raise TIME= to 62 (minutes) or more, give more CPUS=, or "
+        "submit it anyway with FORCE=1."
     )
     assert not require_time(taking(3600, name), asked(tmp_path, TIME="62"))
 

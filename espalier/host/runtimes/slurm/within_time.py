@@ -41,6 +41,6 @@ def require_time(request: Request, settings: Settings) -> str:
         raise InputError(
             f"{stage.name} of {request.name} takes about {show_time(seconds)} on {cores:g} cores, "
             f"and begins anew if its job is stopped: TIME={time} is too short; raise TIME= to "
-            f"{minutes} (minutes) or more, or submit it anyway with FORCE=1."
+            f"{minutes} (minutes) or more, give more CPUS=, or submit it anyway with FORCE=1."
         )
     return ""
