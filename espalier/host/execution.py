@@ -17,11 +17,12 @@ from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.fit import require_gpu
 from espalier.host.gpus import taken
-from espalier.host.identity import Standing
+from espalier.host.identity import Standing, is_there
 from espalier.host.package_index import package_index
-from espalier.host.plan import Request
+from espalier.host.plan import Plan, Request
 from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of, resolve, seen
 from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
+from espalier.host.runtimes.mounts import Mounting
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
 from espalier.host.stage_exit import check, resumable, start
@@ -71,6 +72,7 @@ class Executor:
             _say(f"{run.stage.name}: {run.target} is done already{standing.remark}.")
             self._finish_publish(run.target)
             return run.target
+        self._require_mountable(request)
         self._require_place(run)
         self.store.create(run.target.parent)
         with self._locked(run.target):
@@ -109,6 +111,16 @@ class Executor:
             self._check(request, spec, launch)
             self.store.publish(found[0], target)
         return target
+
+    def require_mountable(self, plan: Plan) -> None:
+        """Refuse a path that no container could be given, before any of the plan is made.
+
+        Raises:
+            InputError: there is one.
+        """
+        for target, request in plan.requests.items():
+            if not is_there(target, plan.renew_before(target)):
+                self._require_mountable(request)
 
     def make_ready(self, stage: Stage) -> None:
         """Have the images that a stage takes."""
@@ -149,6 +161,16 @@ class Executor:
             require_gpu()
         if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
             run.fit.check_fits(self.store.root, settings.memory, run.partial)
+
+    def _require_mountable(self, request: Request) -> None:
+        """Refuse a path that the stage's container, or that of its check, could not be given."""
+        stage = request.stage
+        runtimes = [self.runtime_of(stage), *[self.runtime.nearby] * bool(stage.checked_in)]
+        for runtime in (each for each in runtimes if isinstance(each, Mounting)):
+            partial = self.store.partial(stage.section, request.name, "0" * 64)
+            launch = launch_to(partial, request, runtime, self.store, self.settings)
+            with hub_token(stage) as hub, package_index(stage) as index:
+                runtime.require_mountable(replace(launch, secrets={**hub, **index}))
 
     @contextmanager
     def on_gpus(self, run: Resolved) -> Iterator[Resolved]:

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
-from espalier.contract.manifest import MANIFEST
 from espalier.contract.saved import AGAIN, saved_in, with_place
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, EspalierError
-from espalier.host.identity import is_older
+from espalier.host.identity import is_there
 from espalier.host.plan import Plan
 
 MOST = 3
@@ -61,7 +60,7 @@ def _places(plan: Plan, store: Store) -> dict[str, str]:
 
 
 def _place(target: Path, renew_before: float | None, store: Store) -> str:
-    if (target / MANIFEST).is_file() and not is_older(target, renew_before):
+    if is_there(target, renew_before):
         return DONE
     return "; ".join(filter(None, map(_saved, store.partials(target))))
 
