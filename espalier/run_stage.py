@@ -4,14 +4,11 @@ DIR is the partial artifact; `.run/run.json` in it says what to do. The stage's 
 gates are checked and the manifest is written last: then DIR is complete and the host names it.
 """
 
-import fcntl
 import gc
 import importlib
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +26,7 @@ from espalier.contract.machine import failure_of_the_machine
 from espalier.contract.made import Made
 from espalier.contract.manifest import (
     LOGITS,
+    MANIFEST,
     METRICS,
     RUN_FOLDER,
     Manifest,
@@ -45,7 +43,8 @@ from espalier.contract.saved import AGAIN, saved_in, with_place
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
-from espalier.errors import DIVERGED, EnvironmentFailure, EspalierError, InputError, Interrupted
+from espalier.contract.worker import sole_worker
+from espalier.errors import DIVERGED, EspalierError, InputError, Interrupted
 from espalier.models.cost import entries
 from espalier.models.given import check_models, notes_of, tokens_without_row
 from espalier.models.shapes import Shapes, read_config
@@ -110,7 +109,10 @@ def run(output: Path) -> None:
         return _join(stage, spec, output)
     if spec.runtime in ("local", "inside"):
         end_with_parent(signal.SIGTERM)
-    with _sole_worker(folder / "worker.lock"):
+    with sole_worker(folder):
+        if (output / MANIFEST).is_file():  # by an earlier start's process, which was waited for
+            return
+        made = made or Made.read(folder)
         context = _context(spec, output)
         if made is None:
             made = _make(stage, spec, context)
@@ -252,24 +254,6 @@ def _gate(
         stock = context.output if makes_model else context.inputs["model"]
         checks |= check_logits(stock, logits)
     return model, checks
-
-
-@contextmanager
-def _sole_worker(path: Path) -> Iterator[None]:
-    """Keep a stage whose host died from working on the same directory as its successor."""
-    with path.open("w") as file:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise EnvironmentFailure(
-                        f"another process still works in {path.parent.parent.name}; stop it first."
-                    ) from None
-                time.sleep(0.2)
-        yield
 
 
 if __name__ == "__main__":

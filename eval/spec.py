@@ -115,6 +115,7 @@ STAGES = (
         summary="measure perplexity and lm-eval 0.4.13 tasks",
         inputs={"model": True, "data": False, "tasks": False},
         estimate=_estimate,
+        saved=None,
         report="eval.report:report",
         forms=frozenset({COMPACT}),
     ),
@@ -128,6 +129,7 @@ STAGES = (
         summary="measure perplexity and tasks with lm-eval 0.3.0, which the papers used",
         inputs={"model": True, "data": False, "tasks": False},
         estimate=_estimate,
+        saved=None,
         report="eval.report:report",
     ),
 )

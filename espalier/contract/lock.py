@@ -20,6 +20,7 @@ from pathlib import Path
 from filelock import FileLock, LeaseCompromise, SoftFileLease, Timeout
 
 from espalier.contract.json_text import to_json
+from espalier.contract.kernel_lock import NO_LOCKS
 from espalier.errors import EnvironmentFailure
 
 LEASE_SECONDS = 120.0
@@ -30,8 +31,6 @@ HALF_MADE_SECONDS = 10.0
 one empty, of which the library would believe that it is held for ever."""
 FOR_ALL = 0o666
 """Mode of lock files: others who may write the store may make what lies there anew."""
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
-"""How file systems say that they have no locks."""
 NOT_OURS = (errno.EACCES, errno.EPERM)
 """Another user's lock file, of an older version: its lease still says who works."""
 
@@ -109,7 +108,10 @@ def _hold(path: Path, held: ExitStack, timeout: float) -> None:
     """
     with ExitStack() as taken:
         try:
-            taken.enter_context(FileLock(path, timeout=timeout, mode=FOR_ALL))
+            # Without locks, a lock file of the library's own would outlive a holder that died
+            # elsewhere: the lease is for that.
+            kernels = FileLock(path, timeout=timeout, mode=FOR_ALL, fallback_to_soft=False)
+            taken.enter_context(kernels)
         except OSError as error:
             if error.errno not in (*NO_LOCKS, *NOT_OURS):
                 raise

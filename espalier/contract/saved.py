@@ -1,7 +1,8 @@
 """How far a stage's saved work goes: where the same command continues after a failure.
 
 A stage notes it after each piece that it has saved; one whose states can be counted names a
-function that does so instead (`Stage.saved`). Needs no torch: the host asks too.
+function that does so instead, and one that saves nothing says so (`Stage.saved`). Needs no torch:
+the host asks too.
 """
 
 import importlib
@@ -39,7 +40,9 @@ def saved_in(partial: Path) -> str | None:
     count = noted
     if (folder / "run.json").is_file():
         spec = RunSpec.model_validate_json((folder / "run.json").read_bytes())
-        module, _, name = stage_named(spec.stage).saved.partition(":")
+        if (named := stage_named(spec.stage).saved) is None:
+            return None
+        module, _, name = named.partition(":")
         count = getattr(importlib.import_module(module), name)
     return count(folder / "scratch")
 

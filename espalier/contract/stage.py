@@ -84,7 +84,8 @@ class Stage:
             to the prunings they stand for; may raise InputError.
         saved: `package.module:function`, imported on the host too, so without torch; called with
             the scratch folder, it says where a later run goes on, such as `step 120`, and None
-            where that is at the beginning. The default is what the stage has noted.
+            where that is at the beginning. The default is what the stage has noted; None: it saves
+            nothing, so that a later run always begins anew.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Stage:
     derived: Mapping[str, Derived] = field(default_factory=dict)
     forms: frozenset[str] = frozenset()
     unroll: Callable[[Any, Mapping[str, Any]], Unrolled] | None = None
-    saved: str = "espalier.contract.saved:noted"
+    saved: str | None = "espalier.contract.saved:noted"
 
     def device_of(self, accel: str) -> str:
         """What it computes on where `accel` is asked for."""

@@ -26,7 +26,8 @@ from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
 from espalier.host.runtimes.mounts import Mounting
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
-from espalier.host.stage_exit import StageFailed, check, settled, start
+from espalier.host.stage_exit import check, resumable, start
+from espalier.host.visible import require_manifest
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class Executor:
         if run.device == "cuda":
             require_gpu()
         if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
-            run.fit.check_fits(self.store.root, settings.memory)
+            run.fit.check_fits(self.store.root, settings.memory, run.partial)
 
     def _require_mountable(self, request: Request) -> None:
         """Refuse a path that the stage's container, or that of its check, could not be given."""
@@ -231,7 +232,8 @@ class Executor:
 
     def _make(self, run: Resolved) -> RunSpec:
         """Run the stage, unless it has ended already; give what it was told."""
-        image = run.ready_image()
+        with resumable(run.partial):
+            image = run.ready_image()
         self.store.begin(run.partial)
         self.store.create(run.partial / RUN_FOLDER)
         spec = run.spec(image)
@@ -264,8 +266,7 @@ class Executor:
             described = spec.model_copy(update={"inputs": seen(request, nearby)})
             write_text(partial / RUN_FOLDER / "run.json", described.model_dump_json(indent=1))
             check(nearby, replace(launch, image=checker, device="cpu", processes=Processes()))
-        if not (partial / MANIFEST).is_file():
-            raise StageFailed(1, settled(partial, 1, None))
+        require_manifest(partial)
 
 
 def _made(partial: Path) -> bool:

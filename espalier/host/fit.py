@@ -28,6 +28,12 @@ def free_disk(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def taken_by(directory: Path) -> int:
+    """Bytes of disk that the files below a directory have."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    return sum(512 * path.lstat().st_blocks for path in files)
+
+
 def require_gpu() -> None:
     """Refuse ACCEL=cuda where the machine shows no GPU, before an image is built for it.
 
@@ -41,15 +47,21 @@ def require_gpu() -> None:
         )
 
 
-def check_fits(estimate: Estimate, store: Path, limit: int | None) -> None:
+def check_fits(estimate: Estimate, store: Path, limit: int | None, partial: Path) -> None:
     """Refuse a run that cannot fit.
+
+    Args:
+        estimate: what it needs.
+        store: where the disk is.
+        limit: bytes of memory at most.
+        partial: its unfinished result, whose files have their place already.
 
     Raises:
         EnvironmentFailure: memory or disk is short.
     """
     needs = (
         ("memory", estimate.memory, free_memory(limit)),
-        ("disk", estimate.disk, free_disk(store)),
+        ("disk", estimate.disk, free_disk(store) + taken_by(partial)),
     )
     for what, need, have in needs:
         if need > have:
@@ -80,14 +92,14 @@ class Fit:
             return cls(None)
         return cls(stage.estimate(parameters, config))
 
-    def check_fits(self, store: Path, limit: int | None) -> None:
-        """Refuse what cannot fit.
+    def check_fits(self, store: Path, limit: int | None, partial: Path) -> None:
+        """Refuse what cannot fit, as `check_fits`.
 
         Raises:
             EnvironmentFailure: memory or disk is short.
         """
         if self.estimate:
-            check_fits(self.estimate, store, limit)
+            check_fits(self.estimate, store, limit, partial)
 
     def rows(self, store: Path, limit: int | None) -> dict[str, str]:
         """The estimate beside what is available, for DRY_RUN=1."""

@@ -14,15 +14,25 @@ def job_time(text: str) -> str:
     Raises:
         ValueError: Slurm has no such time, or a job would be told to stop as soon as it began.
     """
-    found = _DAYS.fullmatch(text) or _CLOCK.fullmatch(text)
-    if not found:
-        raise ValueError("is not a time; give for example 30 (minutes), 04:00:00 or 2-12:00:00")
-    days, hours, minutes, seconds = (int(found.groupdict().get(key) or 0) for key in "dhms")
-    if days * 1440 + hours * 60 + minutes + seconds / 60 < LEAST_MINUTES:
+    seconds = seconds_of(text)
+    if seconds < 60 * LEAST_MINUTES:
         raise ValueError(
             f"is too short, since a job is told two minutes ahead to save; give {LEAST_MINUTES} "
             "minutes or more"
         )
-    if days * 1440 + hours * 60 + minutes > MOST_MINUTES:
+    if seconds > 60 * MOST_MINUTES:
         raise ValueError("is longer than any job runs; give a year at most")
     return text
+
+
+def seconds_of(text: str) -> int:
+    """How long it is.
+
+    Raises:
+        ValueError: Slurm has no such time.
+    """
+    found = _DAYS.fullmatch(text) or _CLOCK.fullmatch(text)
+    if not found:
+        raise ValueError("is not a time; give for example 30 (minutes), 04:00:00 or 2-12:00:00")
+    days, hours, minutes, seconds = (int(found.groupdict().get(key) or 0) for key in "dhms")
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds

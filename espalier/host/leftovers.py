@@ -15,6 +15,7 @@ from espalier.contract.made import MADE
 from espalier.contract.manifest import MANIFEST, RUN_FOLDER, RunSpec, read_manifest
 from espalier.contract.measure import show_time
 from espalier.contract.store import REPLACED, Store
+from espalier.contract.worker import has_worker
 from espalier.errors import EnvironmentFailure, EspalierError
 from espalier.host.identity import as_today, made_otherwise
 
@@ -79,7 +80,7 @@ class Tidying:
         if not dry:
             self.store.create(lock_file.parent)
         with nullcontext(not is_held(lock_file)) if dry else lock_if_free(lock_file) as free:
-            if not free:
+            if not free or has_worker(directory / RUN_FOLDER):  # whose launcher may have died
                 return Leftover(directory, target, Fate.KEEP, "is being worked on")
             leftover = replace(self.judge(directory, target), size=size_of(directory))
             if not dry:

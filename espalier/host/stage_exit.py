@@ -1,27 +1,31 @@
 """How a stage is started and what its end means: exit codes, and what is kept of its work.
 
-Work is deleted only where no later run could use it: where nothing of it was saved, or where the
-stage has refused its input. Of any other ending nobody knows enough to throw days of work away.
+Nothing that was saved is deleted, whatever the stage ended in: that is for make gc and FORCE=1.
+Even a refusal may be taken back, by a gate that is mended or by other GPUS. Where nothing was
+saved, what is left is removed if this machine can know that nobody works there.
 """
 
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from espalier.contract.discovery import stage_named
-from espalier.contract.manifest import RUN_FOLDER, RunSpec
+from espalier.contract.made import MADE
+from espalier.contract.manifest import MANIFEST, RUN_FOLDER
 from espalier.contract.saved import AGAIN, saved_in, with_place
+from espalier.contract.worker import nobody_works
 from espalier.errors import DIVERGED, EnvironmentFailure, EspalierError, InputError, Interrupted
+from espalier.host.file_system import FileSystem
 from espalier.host.runtimes.base import Launch, Runtime
+from espalier.host.runtimes.mark import may_run
 
-RESUMABLE = {Interrupted.exit_code, 130, 137, 143}
-"""Exit codes of a stage that was stopped: it was interrupted, or killed by a signal."""
+RESUMABLE = {Interrupted.exit_code, 129, 130, 137, 143}
+"""Exit codes of a stage that was stopped: it was interrupted, or ended by a signal from outside."""
 NOT_STARTED = {125, 126, 127}
 """Exit codes of an engine's client that could not run the command."""
 TOLD = {InputError.exit_code, EnvironmentFailure.exit_code, DIVERGED, Interrupted.exit_code}
 """Exit codes of a stage that has said why itself, and where the same command continues."""
-LONG = ("train", "grow")
-"""Verbs whose states outlive a refusal: days later it may be the result that is refused."""
 
 
 class StageFailed(EspalierError):
@@ -39,47 +43,67 @@ class StageFailed(EspalierError):
 
 
 def start(runtime: Runtime, launch: Launch) -> None:
-    """Run a stage to its end; what it has saved is kept where a later run could use it.
+    """Run a stage to its end; what it has saved is kept for a later run.
 
     Raises:
         StageFailed: it failed.
+        EnvironmentFailure: it could not be started.
     """
-    before = saved_in(launch.output)
-    if code := runtime.run(launch):
-        raise StageFailed(code, settled(launch.output, code, before))
+    with resumable(launch.output):
+        code = runtime.run(launch)
+    if code:
+        raise StageFailed(code, settled(launch.output, code))
 
 
 def check(runtime: Runtime, launch: Launch) -> None:
-    """Run the check of what a stage has made, which is kept unless it is found wrong.
+    """Run the check of what a stage has made, which is kept whatever it says.
 
     Raises:
         StageFailed: it is wrong, or could not be checked.
+        EnvironmentFailure: the check could not be started.
     """
-    before = saved_in(launch.output)
-    if code := runtime.run(launch):
-        if code == InputError.exit_code:
-            settled(launch.output, code, before)
+    with resumable(launch.output):
+        code = runtime.run(launch)
+    if code:
         raise StageFailed(code)
 
 
-def settled(partial: Path, code: int, before: str | None) -> str | None:
-    """Remove a partial result that is of no use after that exit code.
+@contextmanager
+def resumable(partial: Path) -> Iterator[None]:
+    """Say of an engine or a store that fails here where the same command goes on, if it does."""
+    try:
+        yield
+    except EnvironmentFailure as error:
+        if place := saved_in(partial):
+            raise type(error)(with_place(str(error), place)) from None
+        raise
+
+
+def settled(partial: Path, code: int) -> str | None:
+    """Remove a partial result in which nothing is saved and nobody works.
 
     Args:
         partial: its folder.
         code: of a stage that has failed.
-        before: how far it went when the stage was started. What an earlier start has saved was
-            not refused then: a refusal is of how the stage is run now, by GPUS for instance.
 
     Returns:
         where the same command continues; None: at the beginning.
     """
     place = saved_in(partial)
-    refused = code == InputError.exit_code and before is None and _verb(partial) not in LONG
-    if refused or (place is None and code not in RESUMABLE):
-        shutil.rmtree(partial, ignore_errors=True)
-        return None
+    ended = (partial / MANIFEST).exists() or (partial / RUN_FOLDER / MADE).exists()
+    if place is None and not ended and code not in RESUMABLE:
+        _remove_if_nobodys(partial)
     return place
+
+
+def _remove_if_nobodys(partial: Path) -> None:
+    """Where it is not certain that nobody works there, or has saved something, it stays."""
+    folder = partial / RUN_FOLDER
+    if FileSystem.of(partial).shared or may_run(partial):
+        return
+    with nobody_works(folder) as free:
+        if free:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _sentence(code: int, place: str | None) -> str:
@@ -99,10 +123,3 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _verb(partial: Path) -> str | None:
-    file = partial / RUN_FOLDER / "run.json"
-    if not file.is_file():
-        return None
-    return stage_named(RunSpec.model_validate_json(file.read_bytes()).stage).verb

@@ -41,4 +41,5 @@ STAGE = Stage(
     on_device=False,
     summary="write token data as Parquet, Arrow, ArrayRecord or MDS",
     inputs={"data": True},
+    saved=None,
 )

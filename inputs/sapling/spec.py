@@ -44,6 +44,7 @@ STAGES = (
         on_device=False,
         summary="write CPython's documentation text, split into train, validation and test",
         estimate=_corpus_estimate,
+        saved=None,
     ),
     Stage(
         name="grow",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.manifest import RUN_FOLDER
 from espalier.contract.saved import saved_in
 from espalier.contract.store import Store
 from espalier.host.execution import Executor
@@ -18,6 +19,7 @@ from espalier.host.settings import Settings
 from espalier.host.stage_exit import StageFailed
 from tests.contract.command import differing, tree
 from tests.tiny import tiny_llama
+from tests.unit.test_exit_codes import living_worker
 from tests.warm.interpreters import warmed
 
 TIMES = ("manifest.json", "metrics.jsonl", "tokens.json")
@@ -125,6 +127,25 @@ def test_work_that_was_whole_when_it_was_checked_is_kept(tmp_path: Path, stage: 
     whole = Store(tmp_path / "whole")
     once = Executor(whole, Planted(), Settings(store=whole.root)).execute(request)
     assert not differing(without(TIMES, tree(done)), without(TIMES, tree(once)))
+
+
+def test_nothing_is_removed_under_the_worker_of_a_launcher_that_died(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may be about to save its first piece. Once it has ended, the same command goes on."""
+    request, store = words("magnitude", tmp_path), Store(tmp_path / "store")
+    settings, brief = Settings(store=store.root), "import espalier.contract.worker as w\n"
+    executor = Executor(store, Planted(before=f"{brief}w.WAIT_SECONDS = 0"), settings)
+    partial = executor.resolve(request).partial
+    (partial / RUN_FOLDER).mkdir(parents=True)
+    (partial / "half").write_text("half")
+    with living_worker(partial):
+        with pytest.raises(StageFailed) as failed:
+            executor.execute(request)
+        assert failed.value.exit_code == 3
+        assert "another process still works in x.partial-" in capfd.readouterr().err
+        assert (partial / "half").read_text() == "half"
+    assert executor.execute(request).is_dir()
 
 
 def without(names: tuple[str, ...], files: dict[str, str]) -> dict[str, str]:

@@ -134,6 +134,8 @@ def went_on(cluster: Cluster, store: Path, number: str) -> None:
     left = len(layers_written(store))
     assert cluster.ended(number) == "COMPLETED", log(store, number)
     assert list(store.glob("checkpoints/deep-sparsegpt-0.5/manifest.json"))
+    (noted,) = json.loads(next(store.glob(f"slurm/*-{number}.places")).read_text())
+    assert any(place.startswith(("layer ", "tensor ")) for place in noted.values())
     told = log(store, number)
     assert "run the same command to resume" in told
     counts = [int(count) for count in re.findall(r"prune (\d+)/64", told)]

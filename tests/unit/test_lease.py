@@ -25,12 +25,13 @@ from pathlib import Path
 from espalier.contract import lock
 lock.LEASE_SECONDS, lock.RENEWED_SECONDS = 2.0, 0.2
 def flock(*given):
-    raise OSError(errno.ENOLCK, "No locks available")
+    raise OSError(getattr(errno, sys.argv[3]), "No locks available")
 fcntl.flock = flock
 with lock.artifact_lock(Path(sys.argv[1]), True, print):
     Path(sys.argv[2]).touch()
     time.sleep(60)
 """
+SAYS = "TEST_FLOCK_SAYS"
 OTHER_HOST = ["unshare", "--uts", "sh", "-c", 'hostname another && exec "$@"', "sh"]
 
 
@@ -46,12 +47,13 @@ def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "RENEWED_SECONDS", 0.2)
 
 
-@pytest.fixture
-def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system that has none."""
+@pytest.fixture(params=["ENOLCK", "ENOSYS"])
+def without_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has none: some NFS, and Lustre, which says that it has no such call."""
+    monkeypatch.setenv(SAYS, request.param)
 
     def flock(*given: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+        raise OSError(getattr(errno, request.param), "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
 
@@ -60,7 +62,7 @@ def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 def held_by(path: Path, *before: str) -> Iterator[subprocess.Popen[str]]:
     up = path.with_suffix(".up")
     process = subprocess.Popen(
-        [*before, sys.executable, "-c", HOLD, str(path), str(up)],
+        [*before, sys.executable, "-c", HOLD, str(path), str(up), os.environ.get(SAYS, "ENOLCK")],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.PIPE,
         text=True,

@@ -14,6 +14,7 @@ from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.cli.tidy import GcWords
 from espalier.host.leftovers import Fate, Leftover, Tidying
+from tests.unit.test_exit_codes import living_worker
 from tests.unit.test_identity import asked, begun, published
 
 HOUR = 3600
@@ -85,6 +86,14 @@ def test_what_replaces_a_result_is_kept(store: Store) -> None:
     aged(published(store.root / "checkpoints", asked()), hours=9)
     again = aged(begun(store.root / "checkpoints", asked()))
     assert tidied(store) == {again.name: Fate.KEEP}
+
+
+def test_nothing_is_removed_under_a_worker_whose_launcher_has_died(store: Store) -> None:
+    partial = begun(store.root / "checkpoints", replace(asked(), code="1" * 64))
+    with living_worker(partial):
+        aged(partial)
+        assert tidied(store, resumable=True, min_age=0) == {partial.name: Fate.KEEP}
+    assert tidied(store, resumable=True, min_age=0) == {partial.name: Fate.REMOVE}
 
 
 def test_nothing_young_is_removed(store: Store) -> None:

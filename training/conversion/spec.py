@@ -48,6 +48,7 @@ TO_MAXTEXT = Stage(
     summary="write a model as a MaxText checkpoint, whose logits are checked",
     inputs={"model": True},
     estimate=_estimate,
+    saved=None,
 )
 TO_HF = Stage(
     name="to-hf",
@@ -60,5 +61,6 @@ TO_HF = Stage(
     checked_in="eval",
     summary="write a MaxText checkpoint as a Hugging Face directory, whose logits are checked",
     inputs={"maxtext": True},
+    saved=None,
 )
 STAGES = (TO_MAXTEXT, TO_HF)

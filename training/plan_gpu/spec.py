@@ -56,5 +56,6 @@ STAGE = Stage(
     inputs={"data": False},
     renewed=True,
     estimate=_estimate,
+    saved=None,
     report="training.plan_gpu.report:report",
 )

@@ -49,5 +49,6 @@ STAGE = Stage(
     inputs={"data": False},
     renewed=True,
     estimate=_estimate,
+    saved=None,
     report="training.plan_tpu.report:report",
 )

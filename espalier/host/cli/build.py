@@ -37,6 +37,7 @@ from espalier.host.runtimes.choice import (
     first_that_runs,
 )
 from espalier.host.settings import Settings, read_settings, split_assignments
+from espalier.host.store_check import StoreCheck
 
 Name = Annotated[str, typer.Argument(help="image, or `all`")]
 
@@ -121,11 +122,19 @@ def doctor(assignments: Assignments = None) -> None:
         rows["RUNTIME"] = str(error)
     rows["free memory"] = show_size(free_memory(settings.memory))
     rows["free disk"] = f"{show_size(free_disk(settings.store))} for {settings.store}"
+    rows |= _store_rows(settings.store)
     if shutil.which("nvidia-smi"):
         rows["GPU"] = ", ".join(map(str, gpus_of_machine())) or "nvidia-smi finds none"
     else:
         rows["GPU"] = "no nvidia-smi: ACCEL=cuda will stop"
     print_rows(rows)
+
+
+def _store_rows(store: Path) -> dict[str, str]:
+    try:
+        return StoreCheck.of(store).rows()
+    except OSError as error:
+        return {"store's disk": f"cannot be written ({error.strerror}); choose another STORE="}
 
 
 def _condition(name: str) -> dict[str, str]:

@@ -33,6 +33,9 @@ from espalier.host.commands.sources import (
 )
 from espalier.host.commands.training import TRAINERS, TrainingCommand, row_length
 from espalier.host.draft import Draft
+from espalier.host.runtimes.slurm import in_job
+from espalier.host.runtimes.slurm.job import folder_of
+from espalier.host.runtimes.slurm.requeues import require_progress
 from espalier.host.saved_plan import read_plan
 
 
@@ -257,8 +260,12 @@ def run(assignments: Assignments = None) -> None:
     _refuse(session.rest, "PLAN, STEP")
     if not file:
         raise InputError("give PLAN=<a saved plan>.")
-    plan = read_plan(Path(file).expanduser(), session.executor.store)
-    session.carry_out_plan(plan.only(step) if step else plan)
+    store = session.executor.store
+    plan = read_plan(Path(file).expanduser(), store)
+    plan = plan.only(step) if step else plan
+    if step and in_job() and not session.settings.dry_run:
+        require_progress(plan, store, folder_of(session.settings))
+    session.carry_out_plan(plan)
 
 
 def _refuse(rest: dict[str, str], known: str) -> None:

@@ -19,6 +19,7 @@ from espalier.contract.files import write_text
 from espalier.contract.image import SHARED, digest
 from espalier.contract.json_text import to_json
 from espalier.contract.paths import ROOT
+from espalier.contract.saved import AGAIN
 from espalier.errors import EnvironmentFailure, without_secrets
 from espalier.host.images.base import base_image, base_variable
 from espalier.host.images.definition import Image, images_for, load_image
@@ -40,9 +41,18 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
 
 
 def ensure_built(name: str, engine: Engine, accel: str) -> ImageReference:
-    """The image as its files on this machine say; built first when it is missing or stale."""
-    image = load_image(name)
-    return _held_fresh(image, engine, accel) or build(name, engine, accel)
+    """The image as its files on this machine say; built first when it is missing or stale.
+
+    Raises:
+        EnvironmentFailure: the engine does not answer, or the build or a check failed.
+    """
+    if fresh := _held_fresh(load_image(name), engine, accel):
+        return fresh
+    if complaint := engine.complaint():
+        raise EnvironmentFailure(
+            f"{engine.name} does not answer ({complaint}); start it, and {AGAIN}."
+        )
+    return build(name, engine, accel)
 
 
 def build(name: str, engine: Engine, accel: str, *, no_cache: bool = False) -> ImageReference:

@@ -14,10 +14,11 @@ from pathlib import Path
 from espalier.host.execution import Executor
 from espalier.host.identity import is_there
 from espalier.host.plan import Plan, Step
-from espalier.host.runners.run import PlanRun, with_its_hint
+from espalier.host.runners.run import PlanRun, console, with_its_hint
 from espalier.host.runners.show import Show
 from espalier.host.runtimes.slurm.job import Job, folder_of
 from espalier.host.runtimes.slurm.submission import dependency, submit
+from espalier.host.runtimes.slurm.within_time import require_time
 from espalier.host.saved_plan import to_text
 
 
@@ -67,9 +68,12 @@ class Submit:
             if not (settings.dry_run or with_its_hint(step, self._fetch, plan, step)):
                 continue
             needed = [target for target in plan.order(step.outputs) if self._is_jobs(plan, target)]
-            stages = [plan.requests[target].stage for target in needed if target not in makers]
-            if not stages:
+            own = [plan.requests[target] for target in needed if target not in makers]
+            if not own:
                 continue
+            for said in {require_time(request, settings) for request in own} - {""}:
+                console.print(said)
+            stages = [request.stage for request in own]
             for stage in stages if not settings.dry_run else ():
                 self.executor.make_ready(stage)
             after = {makers[target] for target in needed if target in makers}

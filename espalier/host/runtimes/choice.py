@@ -65,8 +65,8 @@ def answering(name: str) -> Engine:
     why = engine.complaint() if engine else f"there is no {name} on PATH"
     if engine is None or why:
         raise EnvironmentFailure(
-            f"no {name} engine answers ({why}); start it, or choose RUNTIME=local, which needs "
-            "none."
+            f"no {name} engine answers ({why}); start it and give the same command again, or "
+            "choose RUNTIME=local, which needs none."
         )
     return engine
 

@@ -9,7 +9,7 @@ from espalier.contract.manifest import ImageRecord
 from espalier.contract.processes import COMPILED
 from espalier.host.images import Engine, ensure_built, load_image
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
-from espalier.host.runtimes.mark import LABEL, new_mark, remove_stale
+from espalier.host.runtimes.mark import LABEL, end_left, forget, new_mark, remove_stale
 from espalier.host.runtimes.mounts import Mount, container_path, mounts_of, secret_path
 from espalier.host.secrets import by_name
 
@@ -97,7 +97,12 @@ class ContainerRuntime:
         words, first = self.argv(launch), len(self.engine.command("run"))
         _, given = by_name(self.engine.run_flags)
         environment = {**os.environ, **launch.environment, **given}
-        return run_to_end([*words[:first], *own, *words[first:]], environment)
+        code = run_to_end([*words[:first], *own, *words[first:]], environment)
+        if code:
+            end_left(self.engine, launch.output)
+        else:
+            forget(launch.output)
+        return code
 
     def _gpus(self, launch: Launch) -> list[str]:
         """The engine's flags for the GPUs of a launch, unless DOCKER_RUN_FLAGS has its own."""

@@ -25,13 +25,41 @@ def remove_stale(engine: Engine, output: Path) -> None:
     Raises:
         EnvironmentFailure: the engine does not answer, so that one may still write there.
     """
+    if found := _marked(engine, output):
+        _output(engine, "rm", "-f", *found)
+
+
+def end_left(engine: Engine, output: Path) -> None:
+    """After a start has failed: let its container save and stop, if it has outlived its client.
+
+    Where the engine does not answer, the mark stays: whoever starts next asks again.
+    """
+    try:
+        if found := _marked(engine, output):
+            _output(engine, "stop", *found)
+        if not _marked(engine, output):
+            forget(output)
+    except EnvironmentFailure:
+        return
+
+
+def may_run(output: Path) -> bool:
+    """Whether a container that was started for this output may run yet."""
+    return (output / RUN_FOLDER / FILE).exists()
+
+
+def forget(output: Path) -> None:
+    """Its container has ended."""
+    (output / RUN_FOLDER / FILE).unlink(missing_ok=True)
+
+
+def _marked(engine: Engine, output: Path) -> list[str]:
+    """The containers that were started last for this output and are still there."""
     file = output / RUN_FOLDER / FILE
     mark = file.read_text().strip() if file.is_file() else ""
     if not re.fullmatch(r"[0-9a-f]{32}", mark):
-        return
-    found = _output(engine, "ps", "--all", "--quiet", "--filter", f"label={LABEL}={mark}").split()
-    if found:
-        _output(engine, "rm", "-f", *found)
+        return []
+    return _output(engine, "ps", "--all", "--quiet", "--filter", f"label={LABEL}={mark}").split()
 
 
 def _output(engine: Engine, *words: str) -> str:
