@@ -1,0 +1,89 @@
+"""What must hold however a command ended, and when all is over."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from espalier.contract.lock import is_held
+from espalier.contract.manifest import check_files, read_manifest
+from espalier.contract.store import Store
+from espalier.errors import EspalierError
+from tests.planted import find_planted
+from tests.soak.running import Ending
+
+
+class Broken(Exception):
+    """A promise that was not kept, in a sentence."""
+
+
+def require_ending(ending: Ending, codes: Collection[int]) -> None:
+    """Its exit code is one of these, and a failure was told in one sentence.
+
+    Raises:
+        Broken: it is not so.
+    """
+    given = " ".join(ending.words)
+    if ending.code not in codes:
+        allowed = ", ".join(map(str, sorted(codes)))
+        raise Broken(f"`{given}` ended in {ending.code}, not in {allowed}:\n{ending.err}")
+    if "Traceback" in ending.err:
+        raise Broken(f"`{given}` showed a traceback:\n{ending.err}")
+    sentences = [line for line in ending.err.splitlines() if line.startswith("espalier: ")]
+    if ending.code > 0 and len(sentences) != 1:
+        raise Broken(f"`{given}` told its failure in {len(sentences)} sentences:\n{ending.err}")
+
+
+def contents(store: Store, name: str) -> dict[str, str]:
+    """The content digests of what is published under a draw's name, by its place without that.
+
+    Raises:
+        Broken: a file of one is not what its manifest says.
+    """
+    found = {}
+    for section, called, path in store.artifacts():
+        if name in called:
+            try:
+                check_files(path)
+            except EspalierError as error:
+                raise Broken(f"{section}/{called} does not verify: {error}") from None
+            found[f"{section}/{called.replace(name, '…')}"] = read_manifest(path).content
+    return found
+
+
+def require_nothing_left(store: Store) -> None:
+    """No unfinished work, no lock that is held, no command at work.
+
+    Raises:
+        Broken: something is left.
+    """
+    if left := [path.name for path in store.leftovers()]:
+        raise Broken(f"`gc ALL=1 MIN_AGE=0` leaves {', '.join(left)}")
+    held = [path.name for path in (store.root / ".locks").glob("*.lock") if is_held(path)]
+    if held:
+        raise Broken(f"locks are held: {', '.join(held)}")
+    if alive := at_work(store.root):
+        raise Broken(f"processes live: {'; '.join(alive.values())}")
+
+
+def at_work(folder: Path) -> dict[int, str]:
+    """Processes that were told a path in that folder."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if str(folder) in line and "espalier" in line and state != "Z":
+            found[int(entry.name)] = line.strip()
+    return found
+
+
+def require_no_secret(*folders: Path) -> None:
+    """No planted word is in any file.
+
+    Raises:
+        Broken: one is.
+    """
+    for folder in folders:
+        if found := find_planted(folder):
+            raise Broken(f"planted secrets are in {', '.join(map(str, found))}")
