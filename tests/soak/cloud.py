@@ -36,9 +36,7 @@ class Cloud:
 
     def workers(self, name: str) -> list[Host]:
         """Of all slices that a draw has had."""
-        return [
-            host for hosts in self.hosts.slices for host in hosts if name in str(host.folder)
-        ]
+        return [host for hosts in self.hosts.slices for host in hosts if name in str(host.folder)]
 
     def works(self, name: str) -> bool:
         """Whether a stage runs on a slice of the draw's."""

@@ -207,9 +207,7 @@ def stop_daemon(scene: Scene) -> Collection[int]:
     codes = kill_both(scene)
     scene.running.end()
     for _ in range(2):
-        ending = scene.commands.start(
-            *scene.words, variables=scene.engine, runtime="docker"
-        ).end()
+        ending = scene.commands.start(*scene.words, variables=scene.engine, runtime="docker").end()
         require_ending(ending, {3})
     return codes
 

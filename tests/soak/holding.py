@@ -1,11 +1,12 @@
 """The soak's side of a moment: waits until a command is held there, and lets it go on."""
 
+import contextlib
 import json
 import secrets
 import select
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,12 +48,8 @@ class Held:
     def release(self, errno: int = 0, times: int = 0) -> None:
         """Let it go on, its next so many writes ending in that error; -1: all of them."""
         answer = json.dumps({"errno": errno, "times": times}).encode()
-        try:
+        with self.connection, contextlib.suppress(OSError):  # it may have been killed
             self.connection.sendall(answer + b"\n")
-        except OSError:
-            pass  # it has been killed
-        finally:
-            self.connection.close()
 
 
 @dataclass
@@ -101,7 +98,7 @@ def watching(store: Path, folder: Path, when: When = NEVER) -> Iterator[Watch]:
         yield Watch(listener, {moment.VARIABLE: json.dumps(asked)}, folder)
 
 
-def moments(writes: Sequence[tuple[str, int, int]], roles: Sequence[str]) -> list[When]:
+def moments(writes: Sequence[tuple[str, int, int]], roles: Collection[str]) -> list[When]:
     """Every moment of a command at which one of those roles can be held."""
     return [
         When(role, number, at)

@@ -60,7 +60,16 @@ def require_nothing_left(store: Store) -> None:
     held = [path.name for path in (store.root / ".locks").glob("*.lock") if is_held(path)]
     if held:
         raise Broken(f"locks are held: {', '.join(held)}")
-    if alive := at_work(store.root):
+    require_nobody_at_work(store.root)
+
+
+def require_nobody_at_work(folder: Path) -> None:
+    """No process that was told a path in that folder.
+
+    Raises:
+        Broken: one lives.
+    """
+    if alive := at_work(folder):
         raise Broken(f"processes live: {'; '.join(alive.values())}")
 
 
@@ -73,7 +82,7 @@ def at_work(folder: Path) -> dict[int, str]:
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if str(folder) in line and "espalier" in line and state != "Z":
+        if str(folder) in line and state != "Z":
             found[int(entry.name)] = line.strip()
     return found
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espalier.contract.store import Store
+from tests.contract.command import command
 from tests.soak.cloud import Cloud, cloud_in
 from tests.soak.disk import Disk, small_disk
 from tests.soak.draw import Draw, TpuDraw
@@ -20,6 +21,7 @@ from tests.soak.promises import (
     contents,
     require_ending,
     require_no_secret,
+    require_nobody_at_work,
     require_nothing_left,
 )
 from tests.soak.running import Commands
@@ -63,6 +65,7 @@ class Soak:
             for place, word in (("disk/store", "struck"), ("twins", "twin"))
         )
         self.twins = Twins(without)
+        command(self.commands.store)  # starts the interpreter that lanes share
         self.engine = dying_engine(self.folder / "engine")
         self.turns, self.one_at_a_time = Turns(), threading.Lock()
 
@@ -113,7 +116,7 @@ class Soak:
             ended = run.run()
             self.counts.add(draw.fault.name, "struck")
             self.counts.add(draw.fault.name, ended)
-            self.counts.artifacts += 1
+            self.counts.published(1)
 
     def _end(self, draws: Sequence[Draw | TpuDraw]) -> None:
         """What must hold of the store and of this machine."""
@@ -125,6 +128,7 @@ class Soak:
         require_ending(self.commands.give("gc", "MIN_AGE=0", "ALL=1"), {0})
         require_nothing_left(store)
         self.cloud.require_empty()
+        require_nobody_at_work(self.cloud.folder)
         require_no_secret(self.commands.store, self.commands.logs, self.cloud.folder)
 
 

@@ -1,5 +1,6 @@
 """One draw: the command is struck, given again until it is done, and what it made is judged."""
 
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -32,9 +33,20 @@ class Counts:
     artifacts: int = 0
     censuses: int = 0
     resumable: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, fault: str, what: str) -> None:
-        self.rows.setdefault(fault, Counter())[what] += 1
+        with self._lock:
+            self.rows.setdefault(fault, Counter())[what] += 1
+
+    def looked(self, found: int) -> None:
+        with self._lock:
+            self.censuses += 1
+            self.resumable += found
+
+    def published(self, artifacts: int) -> None:
+        with self._lock:
+            self.artifacts += artifacts
 
 
 @dataclass
@@ -81,7 +93,8 @@ class Striking:
 
     def strike(self, fault: Fault, number: int) -> None:
         """Give the command once, held at a moment of its twin's, and do to it what was drawn."""
-        found = moments(self.twins.of(self.command).writes, fault.roles)
+        roles = set(fault.roles) & set(self.command.kind.roles)
+        found = moments(self.twins.of(self.command).writes, roles)
         role = self.draw.random.choice(sorted({when.role for when in found}))
         when = self.draw.random.choice([when for when in found if when.role == role])
         rival = self.command.rival
@@ -121,9 +134,7 @@ class Striking:
         Raises:
             Broken: what could be resumed is gone.
         """
-        found = self.census.look()
-        self.counts.censuses += 1
-        self.counts.resumable += len(found)
+        self.counts.looked(len(self.census.look()))
 
     def judge(self, twin: Twin) -> None:
         """What was made is what is made without a fault, and verifies.
@@ -140,4 +151,4 @@ class Striking:
             require_ending(ending, {0})
             if "files are as published" not in ending.out:
                 raise Broken(f"verify says of {called}: {ending.out}")
-        self.counts.artifacts += len(made)
+        self.counts.published(len(made))
