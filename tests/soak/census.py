@@ -1,4 +1,4 @@
-"""What unfinished work there is on a store that a later command goes on with, and that none is lost."""
+"""What unfinished work on a store a later command goes on with, and that none of it is lost."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -12,7 +12,7 @@ from tests.unit.hub_server import Hub
 
 LAYERS = 6
 """Of the model that all begin with: enough for a run to be stopped between two of them."""
-DOCUMENTS = [f"The {number} quick brown foxes jump.\nOver {number} dogs." for number in range(200)]
+DOCUMENTS = [f"The {number} quick brown foxes jump.\nOver {number} dogs." for number in range(60)]
 Words = tuple[str, ...]
 
 
@@ -36,6 +36,7 @@ class Inputs:
         (self.folder / "text").mkdir()
         for number, document in enumerate(DOCUMENTS):
             (self.folder / "text" / f"{number:03d}.txt").write_text(document)
+        (self.folder / "text.txt").write_text("\n".join(DOCUMENTS))
 
     def model(self, name: str) -> Path:
         """The model under another name, after which some results are called."""
@@ -49,9 +50,9 @@ class Inputs:
     def filled(self, words: Words, name: str) -> list[str]:
         """Words with their places filled in."""
         places = {"name": name, "model": self.model(name)}
-        places |= {what: self.folder / what for what in ("ids.safetensors", "walks", "text")}
-        ids = places.pop("ids.safetensors")
-        return [word.format(ids=ids, **places) for word in words]
+        places |= {"ids": self.folder / "ids.safetensors", "lines": self.folder / "text.txt"}
+        places |= {what: self.folder / what for what in ("walks", "text")}
+        return [word.format(**places) for word in words]
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,18 @@ class Kind:
     Attributes:
         drawn: words that decide the result, one of each list.
         other: words of the same name and another result.
+        image: whose packages it runs with.
         roles: of its processes that can be held at a write.
+        same_bytes: whether two runs give the same; sums over ranks differ in their last bits.
     """
 
     name: str
     words: Words
     drawn: tuple[Words, ...] = ()
     other: Words = ()
+    image: str = "eval"
     roles: tuple[str, ...] = ("launcher", "stage")
+    same_bytes: bool = True
     weight: int = 4
 
     def command(self, draw: random.Random) -> "Command":
@@ -100,9 +105,10 @@ CALIBRATED = (*PRUNING, "CALIBRATION={ids}")
 SCORING = ("MODEL={model}", "CALIBRATION={ids}")
 TRAINING = (
     "train-gpu", "CKPT={model}", "DATA={walks}", "NAME={name}", "BATCH=4", "SEQLEN=16", "LR=0.003",
-    "TOKENS=1536", "VALID_TOKENS=64", "SAVE_EVERY=3", "TRACKER=none",
+    "TOKENS=768", "VALID_TOKENS=64", "SAVE_EVERY=2", "TRACKER=none",
 )  # fmt: skip
 SPARSITIES = ("SPARSITY=0.3", "SPARSITY=0.5", "SPARSITY=0.7")
+SAMPLES = ("SAMPLES=8", "SAMPLES=4")
 SEEDS = ("SEED=1", "SEED=2")
 
 KINDS = {
@@ -114,25 +120,46 @@ KINDS = {
             (("PATTERN=unstructured", "PATTERN=2:4"),), ("PATTERN=4:8",),
         ),
         Kind("sparsegpt", ("prune-sparsegpt", *CALIBRATED), (SPARSITIES,), ("SPARSITY=0.4",)),
-        Kind("shortgpt", ("prune-shortgpt", *CALIBRATED), (("LAYERS=4", "LAYERS=5"),)),
-        Kind("minitron-width", ("prune-minitron-width", *CALIBRATED), (("FFN=32", "FFN=40"),)),
-        Kind("score-shortgpt", ("score-shortgpt", *SCORING), (("SAMPLES=8", "SAMPLES=4"),)),
-        Kind("score-minitron-depth", ("score-minitron-depth", *SCORING, "SAMPLES=4"), (("LAYERS=5", "LAYERS=4"),)),
-        Kind("score-minitron-width", ("score-minitron-width", *SCORING), (("SAMPLES=8", "SAMPLES=4"),)),
+        Kind(
+            "shortgpt", ("prune-shortgpt", *CALIBRATED), (("LAYERS=4", "LAYERS=5"),),
+            image="minitron",
+        ),
+        Kind(
+            "minitron-width", ("prune-minitron-width", *CALIBRATED), (("FFN=32", "FFN=40"),),
+            image="minitron",
+        ),
+        Kind("score-shortgpt", ("score-shortgpt", *SCORING), (SAMPLES,), image="minitron"),
+        Kind(
+            "score-minitron-depth", ("score-minitron-depth", *SCORING, "SAMPLES=4"),
+            (("LAYERS=5", "LAYERS=4"),), image="minitron",
+        ),
+        Kind(
+            "score-minitron-width", ("score-minitron-width", *SCORING), (SAMPLES,),
+            image="minitron",
+        ),
         Kind("corpus", ("corpus", "NAME={name}"), weight=2),
         Kind(
-            "data", ("data", "SOURCE={text}", "TOKENIZER={model}", "DATA={name}", "SHARD=900"),
+            "data", ("data", "SOURCE={text}", "TOKENIZER={model}", "DATA={name}", "SHARD=300"),
             (("VALID=0.2", "VALID=0.1"),), ("VALID=0.3",),
         ),
-        Kind("perplexity", ("eval", "CKPT={model}", "DATA={text}", "SUITE=perplexity"), (("SEQLEN=64", "SEQLEN=32"),)),
-        Kind("train", TRAINING, (SEEDS,), ("SEED=3",), weight=8),
         Kind(
-            "train on two ranks", (*TRAINING, "GPUS=2"), (SEEDS,),
-            roles=("launcher", "stage", "rank"), weight=2,
+            "perplexity", ("eval", "CKPT={model}", "DATA={lines}", "SUITE=perplexity"),
+            (("SEQLEN=64", "SEQLEN=32"),),
+        ),
+        Kind("train", TRAINING, (SEEDS,), ("SEED=3",), image="fsdp", weight=4),
+        Kind(
+            "train on two ranks", (*TRAINING, "GPUS=2"), (SEEDS,), image="fsdp",
+            roles=("launcher", "stage", "rank"), weight=1, same_bytes=False,
         ),
         # With the network on, a stage imports other settings than a warm interpreter has.
         Kind("fetch", ("fetch", "MODEL=soak/{name}"), roles=("launcher",), weight=1),
         Kind("adopt", ("adopt", "FROM={model}", "NAME={name}"), weight=2),
-        Kind("export", ("export", "DATA={walks}", "NAME={name}", "FORMAT=parquet"), (("SEQLEN=32", "SEQLEN=16"),), weight=2),
+        Kind(
+            "export", ("export", "DATA={walks}", "NAME={name}", "FORMAT=parquet"),
+            (("SEQLEN=32", "SEQLEN=16"),), image="export", weight=1,
+        ),
     )
 }  # fmt: skip
+
+IMAGES = {kind.words[0]: kind.image for kind in KINDS.values()}
+"""Of a command by its first word; that of `eval` for all others."""

@@ -1,4 +1,4 @@
-"""Loaded into a command's process: holds it at one of its writes to a store, for the soak to strike.
+"""Loaded into a command's process: holds it at one of its writes to a store, to be struck there.
 
 Counted are the writes that Python makes: files opened to be written, what is written to them, files
 synced, renamed and removed, folders made. So a fault strikes at the same place when it is repeated.
@@ -43,7 +43,9 @@ class Moment:
         address: of the soak.
     """
 
-    def __init__(self, store: str, folder: str, role: str, number: int, at: int, address: str):
+    def __init__(
+        self, *, store: str, folder: str, role: str, number: int, at: int, address: str
+    ) -> None:
         self.store, self.address, self.seen = f"{store}/", f"\0{address}", 0
         mine = ROLES.get(module_of_this_process(), "other")
         taken = 0
@@ -112,9 +114,9 @@ def place_of(path: Any, dir_fd: int | None = None) -> str:
     """The absolute path of a call's first argument; nothing where it is no file's."""
     try:
         if isinstance(path, int):
-            return os.readlink(f"/proc/self/fd/{path}")
-        below = os.readlink(f"/proc/self/fd/{dir_fd}") if dir_fd is not None else os.getcwd()
-        return os.path.join(below, os.fsdecode(path))
+            return os.readlink(f"/proc/self/fd/{path}")  # noqa: PTH115 - pathlib uses what is counted
+        below = f"/proc/self/{'cwd' if dir_fd is None else f'fd/{dir_fd}'}"
+        return f"{os.readlink(below)}/{text}" if (text := os.fsdecode(path))[:1] != "/" else text
     except (OSError, TypeError):
         return ""
 

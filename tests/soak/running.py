@@ -4,14 +4,17 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-from tests.contract.command import command, quiet_environment
+from espalier.contract.threads import THREADS, thread_variables
+from tests.contract.command import quiet_environment
 from tests.planted import plant
+from tests.run import MAIN, overlay
 from tests.soak import clock
-from tests.soak.holding import NEVER, Held, Watch, When, watching
-from tests.soak.kinds import Inputs
-from tests.warm.interpreters import FIRST
+from tests.soak.holding import watching
+from tests.soak.kinds import IMAGES, Inputs
+from tests.warm.interpreters import FIRST, warm_up, warmed
 
 LOADED = "tests.soak.moment,tests.soak.clock"
 SECONDS = 240
@@ -52,6 +55,24 @@ class Running:
         return Ending(self.words, code, out, err)
 
 
+STARTING = threading.Lock()
+"""Held while a warm interpreter is started that all lanes share."""
+
+
+@cache
+def warm_python(image: str) -> str:
+    """The image's Python, of which a warm interpreter is there then."""
+    python = str(overlay(image))
+    warm_up(python, **{THREADS: "1"}, **thread_variables(1))
+    return python
+
+
+def python_with(image: str) -> str:
+    """As `warm_python`, which one lane at a time may call."""
+    with STARTING:
+        return warm_python(image)
+
+
 @dataclass
 class Commands:
     """Starts commands on one store.
@@ -77,7 +98,8 @@ class Commands:
     ) -> Running:
         """Give the command, its clock wrong by `offset` seconds."""
         loaded = {FIRST: LOADED, clock.VARIABLE: str(offset)} if variables or offset else {}
-        argv = command(self.store, *words, f"RUNTIME={runtime}")
+        module = ("-m", "espalier", *words, f"RUNTIME={runtime}", f"STORE={self.store}")
+        argv = warmed([python_with(IMAGES.get(words[0], MAIN)), *module])
         return self.begin(words, argv, {**loaded, **(variables or {})})
 
     def begin(

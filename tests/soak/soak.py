@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espalier.contract.store import Store
-from tests.contract.command import command
 from tests.soak.cloud import Cloud, cloud_in
 from tests.soak.disk import Disk, small_disk
 from tests.soak.draw import Draw, TpuDraw
@@ -65,7 +64,6 @@ class Soak:
             for place, word in (("disk/store", "struck"), ("twins", "twin"))
         )
         self.twins = Twins(without)
-        command(self.commands.store)  # starts the interpreter that lanes share
         self.engine = dying_engine(self.folder / "engine")
         self.turns, self.one_at_a_time = Turns(), threading.Lock()
 
@@ -140,7 +138,7 @@ def soaking(folder: Path, tell: Callable[[str], None]) -> Iterator[Soak]:
         soak = Soak(folder, disk, cloud, hub, tell)
         yield soak
         if soak.failures:  # the disk goes, and what it held is wanted
-            shutil.copytree(soak.commands.store, folder / "found", symlinks=True)
+            shutil.copytree(folder / "disk", folder / "found", symlinks=True)
 
 
 def say(text: str) -> None:

@@ -84,7 +84,7 @@ def test_what_the_soak_would_find(store: Store, tmp_path: Path) -> None:
     with pytest.raises(Broken, match="checkpoints/d000 does not verify"):
         contents(store, "d000")
     (tmp_path / "store" / "log").write_text(f"x{WORDS['token of the hub']}x")
-    with pytest.raises(Broken, match="planted secrets are in .*log"):
+    with pytest.raises(Broken, match=r"planted secrets are in .*log"):
         require_no_secret(store.root)
 
 

@@ -79,9 +79,9 @@ class OnTpus:
             Broken: it is another.
         """
         corpus = KINDS["corpus"]
-        expected = self.twins.of(Command(corpus, corpus.words)).contents
-        if (made := contents(Store(self.commands.store), self.name)) != expected:
-            raise Broken(f"{self.name} is not its twin: {made}, {expected}")
+        twin = self.twins.of(Command(corpus, corpus.words))
+        if not twin.equals(made := contents(Store(self.commands.store), self.name)):
+            raise Broken(f"{self.name} is not its twin: {made}, {twin.contents}")
 
     def start(self) -> Running:
         bucket = str(self.cloud.bucket(self.name))
