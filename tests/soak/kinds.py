@@ -64,7 +64,6 @@ class Kind:
         other: words of the same name and another result.
         image: whose packages it runs with.
         roles: of its processes that can be held at a write.
-        same_bytes: whether two runs give the same; sums over ranks differ in their last bits.
     """
 
     name: str
@@ -73,7 +72,6 @@ class Kind:
     other: Words = ()
     image: str = "eval"
     roles: tuple[str, ...] = ("launcher", "stage")
-    same_bytes: bool = True
     weight: int = 4
 
     def command(self, draw: random.Random) -> "Command":

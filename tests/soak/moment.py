@@ -91,7 +91,7 @@ class Moment:
             self.number, self.times = told["errno"], told["times"]
 
 
-OPEN = builtins.open
+OPEN, READ_LINK = builtins.open, os.readlink
 
 
 def module_of_this_process() -> str:
@@ -114,9 +114,11 @@ def place_of(path: Any, dir_fd: int | None = None) -> str:
     """The absolute path of a call's first argument; nothing where it is no file's."""
     try:
         if isinstance(path, int):
-            return os.readlink(f"/proc/self/fd/{path}")  # noqa: PTH115 - pathlib uses what is counted
-        below = f"/proc/self/{'cwd' if dir_fd is None else f'fd/{dir_fd}'}"
-        return f"{os.readlink(below)}/{text}" if (text := os.fsdecode(path))[:1] != "/" else text
+            return READ_LINK(f"/proc/self/fd/{path}")
+        if (text := os.fsdecode(path)).startswith("/"):
+            return text
+        below = "cwd" if dir_fd is None else f"fd/{dir_fd}"
+        return f"{READ_LINK(f'/proc/self/{below}')}/{text}"
     except (OSError, TypeError):
         return ""
 

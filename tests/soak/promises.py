@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from espalier.contract.lock import is_held
-from espalier.contract.manifest import check_files, read_manifest
+from espalier.contract.manifest import check_files, content_digest, read_manifest
 from espalier.contract.store import Store
 from espalier.errors import EspalierError
 from tests.planted import find_planted
@@ -32,6 +32,11 @@ def require_ending(ending: Ending, codes: Collection[int]) -> None:
         raise Broken(f"`{given}` told its failure in {len(sentences)} sentences:\n{ending.err}")
 
 
+def is_titled(path: str) -> bool:
+    """Whether a file is a picture, which has the result's name in its title."""
+    return Path(path).suffix in (".png", ".svg")
+
+
 def contents(store: Store, name: str) -> dict[str, str]:
     """The content digests of what is published under a draw's name, by its place without that.
 
@@ -45,7 +50,8 @@ def contents(store: Store, name: str) -> dict[str, str]:
                 check_files(path)
             except EspalierError as error:
                 raise Broken(f"{section}/{called} does not verify: {error}") from None
-            found[f"{section}/{called.replace(name, '…')}"] = read_manifest(path).content
+            files = [file for file in read_manifest(path).files if not is_titled(file.path)]
+            found[f"{section}/{called.replace(name, '…')}"] = content_digest(files)
     return found
 
 

@@ -123,7 +123,7 @@ class Striking:
             require_ending(refused, {2})
             self.command = rival
         self.look()
-        if self.twins.of(self.command).equals(contents(self.store, self.draw.name)):
+        if contents(self.store, self.draw.name) == self.twins.of(self.command).contents:
             self.counts.add(fault.name, "done")
         else:
             self.counts.add(fault.name, "resumed" if self.census.known else "begun anew")
@@ -143,7 +143,7 @@ class Striking:
             Broken: it is not so.
         """
         made = contents(self.store, self.draw.name)
-        if not twin.equals(made):
+        if made != twin.contents:
             raise Broken(f"{self.draw.name} is not its twin: {made}, {twin.contents}")
         for place in made:
             called = place.replace("…", self.draw.name)

@@ -68,7 +68,7 @@ def test_what_the_soak_would_find(store: Store, tmp_path: Path) -> None:
     """Each promise broken by hand."""
     checkpoint = store.root / "checkpoints" / "d000-magnitude-0.5"
     named = checkpoint.rename(checkpoint.with_name("d000"))
-    assert contents(store, "d000") == {"checkpoints/…": read_manifest(named).content}
+    assert contents(store, "d000") == {"checkpoints/…": read_manifest(named).content}  # no picture
     require_nothing_left(store)
     partial = store.partial("checkpoints", "d001", "0" * 12)
     (partial / "x.journal").parent.mkdir()

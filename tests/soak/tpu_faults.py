@@ -80,7 +80,7 @@ class OnTpus:
         """
         corpus = KINDS["corpus"]
         twin = self.twins.of(Command(corpus, corpus.words))
-        if not twin.equals(made := contents(Store(self.commands.store), self.name)):
+        if (made := contents(Store(self.commands.store), self.name)) != twin.contents:
             raise Broken(f"{self.name} is not its twin: {made}, {twin.contents}")
 
     def start(self) -> Running:

@@ -1,7 +1,7 @@
 """The same commands without a fault, each once: what they publish, and where they can be held."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from espalier.contract.store import Store
@@ -16,17 +16,11 @@ class Twin:
 
     Attributes:
         contents: digests by place, as `promises.contents` has them.
-        same_bytes: whether every run has these.
         writes: of each of its processes, as `Watch.writes` has them.
     """
 
     contents: dict[str, str]
     writes: Sequence[tuple[str, int, int]]
-    same_bytes: bool
-
-    def equals(self, found: Mapping[str, str]) -> bool:
-        """Whether what was found under another name is the same."""
-        return found == self.contents if self.same_bytes else found.keys() == self.contents.keys()
 
 
 @dataclass
@@ -55,4 +49,4 @@ class Twins:
         found = contents(Store(self.commands.store), name)
         if not found or not writes:
             raise Broken(f"`{' '.join(words)}` publishes nothing under {name}")
-        return Twin(found, writes, command.kind.same_bytes)
+        return Twin(found, writes)
