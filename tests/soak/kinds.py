@@ -147,7 +147,7 @@ KINDS = {
         Kind("train", TRAINING, (SEEDS,), ("SEED=3",), image="fsdp", weight=4),
         Kind(
             "train on two ranks", (*TRAINING, "GPUS=2"), (SEEDS,), image="fsdp",
-            roles=("launcher", "stage", "rank"), weight=1, same_bytes=False,
+            roles=("launcher", "stage", "rank"), weight=1,
         ),
         # With the network on, a stage imports other settings than a warm interpreter has.
         Kind("fetch", ("fetch", "MODEL=soak/{name}"), roles=("launcher",), weight=1),
