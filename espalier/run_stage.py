@@ -7,11 +7,10 @@ gates are checked and the manifest is written last: then DIR is complete and the
 import fcntl
 import gc
 import importlib
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from typing import Any
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.environment import describe_environment
+from espalier.contract.files import remove_temporary
 from espalier.contract.image import require_built_from
 from espalier.contract.imports import uncollected
 from espalier.contract.ledger import Entry
@@ -34,24 +34,20 @@ from espalier.contract.manifest import (
     Manifest,
     RunSpec,
     content_digest,
-    pruning_of,
     record_files,
     write_manifest,
 )
 from espalier.contract.measure import peak_memory
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
-from espalier.contract.pruned import Foreign
 from espalier.contract.saved import AGAIN, saved_in, with_place
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
 from espalier.errors import DIVERGED, EnvironmentFailure, EspalierError, InputError, Interrupted
 from espalier.models.cost import entries
-from espalier.models.shapes import Shapes, config_notes, is_model, read_config
-
-MODELS = ("model", "teacher", "source")
-"""Roles of inputs whose weights a stage reads as a Hugging Face directory."""
+from espalier.models.given import check_models, notes_of, tokens_without_row
+from espalier.models.shapes import Shapes, read_config
 
 
 def main() -> None:
@@ -125,7 +121,7 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
     require_usable(stage, context.inputs)
     context.scratch.mkdir(exist_ok=True)
     parameters = stage.parameters.model_validate(spec.parameters)
-    checks, notes = _check_models(stage, context.inputs)
+    checks, notes = check_models(stage, context.inputs)
     outcome: Outcome = _imported(stage.entry)(context, parameters)
     return Made.of(
         replace(outcome, checks=checks | outcome.checks, notes=notes | outcome.notes),
@@ -134,35 +130,6 @@ def _make(stage: Stage, spec: RunSpec, context: StageContext) -> Made:
         seconds=round(time.monotonic() - clock, 3),
         peak_memory_bytes=peak_memory(),
     )
-
-
-def _check_models(
-    stage: Stage, inputs: Mapping[str, Path]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Refuse a model that is not what its config.json says, before anything is computed.
-
-    What the result has to pass, the model has to pass first; in an image without torch, as much of
-    that as its tensors' names and heads show. An evaluation loads the stock model, of any family.
-
-    Returns:
-        checks and notes for the manifest.
-    """
-    from espalier.models.content import check_content, dtype_note
-
-    checks, notes = {}, {}
-    for role in MODELS:
-        path = inputs.get(role)
-        if path is None or not path.is_dir() or isinstance(pruning_of(path), Foreign):
-            continue
-        if stage.verb == "eval" or stage.checked_in is not None:
-            check_content(path)
-        else:
-            from espalier.models.gates import check_parent
-
-            checks[role] = check_parent(path)  # its content too
-        if (note := dtype_note(path)) is not None:
-            notes[f"{role}_dtype"] = note
-    return {"inputs": checks} if checks else {}, notes
 
 
 def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) -> None:
@@ -175,8 +142,12 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
 
         notes = notes | ({"dtype": note} if (note := correct_dtype(output)) else {})
     model, checks = _gate(stage, context, outcome)
-    shutil.rmtree(context.scratch, ignore_errors=True)
-    notes = notes | _tokens_without_row(context)
+    if unread := tokens_without_row([*context.inputs.values(), output]):
+        context.progress.say(
+            f"the embedding has no row for {', '.join(unread)}; no text may hold it"
+        )
+        notes = notes | {"tokens_without_row": unread}
+    remove_temporary(output)
     files = record_files(output)
     manifest = Manifest(
         stage=stage.name,
@@ -199,33 +170,12 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
         ledger=_ledger(stage, spec, context, model, outcome),
         data=outcome.data,
         checks={**outcome.checks, **checks},
-        notes={**_input_notes(context), **notes},
+        notes={**notes_of(context.inputs), **notes},
         environment=made.environment,
         timing={"started": made.started, "seconds": made.seconds},
         peak_memory_bytes=made.peak_memory_bytes,
     )
     write_manifest(output, manifest)
-
-
-def _input_notes(context: StageContext) -> dict[str, Any]:
-    """What of the models that were given was not taken as it stands there."""
-    found = {role: config_notes(path) for role, path in context.inputs.items() if is_model(path)}
-    return {f"{role}_config": notes for role, notes in found.items() if notes}
-
-
-def _tokens_without_row(context: StageContext) -> dict[str, list[str]]:
-    """Added tokens that the embedding of an input or of the result has no row for: said and noted.
-
-    Models that a tokenizer came with and nobody has resized have some; no text may hold them.
-    """
-    from espalier.models.tokenizer import tokens_without_row
-
-    places = (*context.inputs.values(), context.output)
-    found = dict.fromkeys(name for place in places for name in tokens_without_row(place))
-    if not found:
-        return {}
-    context.progress.say(f"the embedding has no row for {', '.join(found)}; no text may hold it")
-    return {"tokens_without_row": list(found)}
 
 
 def _context(spec: RunSpec, output: Path) -> StageContext:

@@ -1,4 +1,4 @@
-"""A checkpoint as stock transformers loads it, where it is evaluated."""
+"""A checkpoint as stock transformers loads it, or our loader a compact one, to be evaluated."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,10 @@ from typing import Any
 import torch
 
 from espalier.errors import EnvironmentFailure
+from espalier.models.compact import load_compact
 from espalier.models.loading import load_stock
+from espalier.models.narrow import is_compact
+from espalier.models.shapes import read_config
 
 
 def load_model(path: Path, dtype: str, device: str) -> Any:
@@ -26,4 +29,5 @@ def load_model(path: Path, dtype: str, device: str) -> Any:
             "ACCEL=cuda was requested, but no GPU is visible; check the driver and the container's "
             "GPU access, or use ACCEL=cpu."
         )
-    return load_stock(path, None if dtype == "auto" else getattr(torch, dtype)).to(device)
+    load = load_compact if is_compact(read_config(path)) else load_stock
+    return load(path, None if dtype == "auto" else getattr(torch, dtype)).to(device)

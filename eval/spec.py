@@ -7,6 +7,7 @@ from pydantic import Field
 
 from espalier.contract.parameters import Optional, Parameters
 from espalier.contract.stage import Estimate, Stage
+from espalier.models.narrow import COMPACT
 from eval.suites import MAX_SEQLEN, SUITES
 
 Count = Annotated[int, Field(ge=1)]
@@ -115,6 +116,7 @@ STAGES = (
         inputs={"model": True, "data": False, "tasks": False},
         estimate=_estimate,
         report="eval.report:report",
+        forms=frozenset({COMPACT}),
     ),
     Stage(
         name="eval-legacy",

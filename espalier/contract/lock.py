@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, LeaseCompromise, SoftFileLease, Timeout
@@ -25,6 +25,9 @@ from espalier.errors import EnvironmentFailure
 LEASE_SECONDS = 120.0
 """Longer than a network file system may show another machine's file as it was."""
 RENEWED_SECONDS = 20.0
+HALF_MADE_SECONDS = 10.0
+"""Longer than the holder of a new lease takes to write into it; a full disk or a power cut leaves
+one empty, of which the library would believe that it is held for ever."""
 FOR_ALL = 0o666
 """Mode of lock files: others who may write the store may make what lies there anew."""
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -51,7 +54,8 @@ def artifact_lock(path: Path, wait: bool, say: Callable[[str], None]) -> Iterato
                     f"{path.stem} is being made by {who}; wait for it, or leave out WAIT=0."
                 ) from None
             say(f"{path.stem} is being made by {who}; waiting for it.")
-            _hold(path, held, timeout=-1)
+            while not _held_within(HALF_MADE_SECONDS, path, held):
+                pass
         try:
             record = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
             holder.write_text(to_json(record))
@@ -88,6 +92,14 @@ def lease_of(path: Path) -> Path:
     return path.with_suffix(".lease")
 
 
+def _held_within(seconds: float, path: Path, held: ExitStack) -> bool:
+    try:
+        _hold(path, held, timeout=seconds)
+    except Timeout:
+        return False
+    return True
+
+
 def _hold(path: Path, held: ExitStack, timeout: float) -> None:
     """Take both locks, the kernel's first where there is one.
 
@@ -101,6 +113,7 @@ def _hold(path: Path, held: ExitStack, timeout: float) -> None:
         except OSError as error:
             if error.errno not in (*NO_LOCKS, *NOT_OURS):
                 raise
+        _remove_half_made(path)
         lease = SoftFileLease(
             lease_of(path),
             timeout=timeout,
@@ -121,14 +134,27 @@ def _hold(path: Path, held: ExitStack, timeout: float) -> None:
         held.enter_context(taken.pop_all())
 
 
+def _remove_half_made(path: Path) -> None:
+    """Remove a lease that its holder did not come to write into."""
+    lease = lease_of(path)
+    with suppress(OSError):
+        if lease.stat().st_size == 0 and _unchanged_for(path) > HALF_MADE_SECONDS:
+            lease.unlink()
+
+
 def _seems_left(path: Path) -> bool:
-    """Whether a lease has not been renewed for its time, by the file system's own clock."""
+    """Whether a lease has not been renewed for its time."""
+    return _unchanged_for(path) > LEASE_SECONDS
+
+
+def _unchanged_for(path: Path) -> float:
+    """Seconds since a lease was renewed, by the file system's own clock; 0 where there is none."""
     lease, probe = lease_of(path), path.with_suffix(f".clock-{os.getpid()}")
     try:
         probe.touch()
-        return probe.stat().st_mtime - lease.stat().st_mtime > LEASE_SECONDS
+        return probe.stat().st_mtime - lease.stat().st_mtime
     except OSError:
-        return False
+        return 0
     finally:
         probe.unlink(missing_ok=True)
 

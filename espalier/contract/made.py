@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from espalier.contract.files import write_text
+from espalier.contract.files import sync_tree, write_text
 from espalier.contract.json_text import require_finite
 from espalier.contract.manifest import Record
 from espalier.contract.pruned import as_pruned
@@ -35,7 +35,14 @@ class Made(Record):
         return cls.model_validate_json(path.read_bytes()) if path.is_file() else None
 
     def write(self, folder: Path) -> None:
+        """Say so in the run's folder, once all that was made beside it is on the disk.
+
+        Raises:
+            InputError: a number is NaN or infinite.
+            EnvironmentFailure: the disk is full or cannot be written.
+        """
         require_finite(self.model_dump())
+        sync_tree(folder.parent)
         write_text(folder / MADE, self.model_dump_json())
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from espalier.contract.files import file_sha256, write_text
+from espalier.contract.files import file_sha256, sync_tree, write_text
 from espalier.contract.json_text import require_finite, to_json
 from espalier.contract.ledger import Entry
 from espalier.contract.pruned import MaybePruned, Pruned
@@ -169,13 +169,17 @@ def recorded_checks(directory: Path) -> dict[str, Any]:
     if not (directory / MANIFEST).is_file():
         return {}
     manifest = read_manifest(directory)
-    changed = any(
-        not (path := directory / file.path).is_file()
-        or path.stat().st_size != file.size
-        or (file.path == "config.json" and file_sha256(path) != file.sha256)
-        for file in manifest.files
-    )
-    return {} if changed else manifest.checks
+    if not has_all_files(directory, manifest):
+        return {}
+    config = directory / "config.json"
+    same = all(f.path != config.name or file_sha256(config) == f.sha256 for f in manifest.files)
+    return manifest.checks if same else {}
+
+
+def has_all_files(directory: Path, manifest: Manifest) -> bool:
+    """Whether a directory has the files that a manifest names, in their sizes."""
+    paths = ((directory / file.path, file.size) for file in manifest.files)
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
 def published_name(directory: Path, otherwise: str) -> str:
@@ -184,12 +188,16 @@ def published_name(directory: Path, otherwise: str) -> str:
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
-    """Write the manifest, last of all files, atomically and synced.
+    """Write the manifest atomically, once all else in the directory is on the disk.
+
+    Whoever finds it finds all of the result, whenever a process or a machine may end.
 
     Raises:
         InputError: a number in it is NaN or infinite.
+        EnvironmentFailure: the disk is full or cannot be written.
     """
     require_finite(manifest.model_dump())  # pydantic would write null without a word
+    sync_tree(directory)
     write_text(directory / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 

@@ -1,14 +1,17 @@
 """The store: one directory of named artifacts, each complete or absent."""
 
+import itertools
 import os
 import re
 import shutil
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.contract.manifest import MANIFEST
+from espalier.contract.files import sync_directory
+from espalier.contract.manifest import MANIFEST, RUN_FOLDER
 from espalier.errors import EnvironmentFailure, InputError
 
 SECTIONS = ("models", "data", "checkpoints", "maxtext", "scores", "evals", "studies", "plans")
@@ -63,13 +66,16 @@ class Store:
         return sorted(target.parent.glob(f"{target.name}{PARTIAL}*"))
 
     def create(self, directory: Path) -> None:
-        """Make `directory` with its parents.
+        """Make `directory` with its parents, on the disk.
 
         Raises:
             EnvironmentFailure: the store cannot be written.
         """
         try:
+            missing = [path for path in (directory, *directory.parents) if not path.exists()]
             directory.mkdir(parents=True, exist_ok=True)
+            for path in missing:
+                sync_directory(path.parent)
             if not os.access(directory, os.W_OK):
                 raise PermissionError(directory)
         except OSError as error:
@@ -97,32 +103,54 @@ class Store:
     def publish(self, partial: Path, target: Path) -> None:
         """Give a complete partial directory its name, replacing what is there.
 
-        Whoever ends in between leaves the old one aside, where `restore` finds it.
+        Whoever ends in between leaves the old one aside, and `recover` goes on from there. To be
+        called, like that, by whoever holds the target's lock.
         """
-        replaced = target.with_name(f"{target.name}{REPLACED}{partial.name.rpartition('-')[2]}")
         if target.exists():
-            shutil.rmtree(replaced, ignore_errors=True)  # an earlier one's, not wholly removed
-            target.rename(replaced)
+            self._clear(target)
+            target.rename(self._free_aside(target, partial.name.rpartition("-")[2]))
         try:
             partial.rename(target)
         except OSError:
-            self.restore(target)
+            self.recover(target)
             raise
-        _sync_directory(target.parent)
-        (replaced / MANIFEST).unlink(missing_ok=True)  # in part removed, it is nobody's result
-        shutil.rmtree(replaced, ignore_errors=True)
+        self._clear(target)
 
-    def restore(self, target: Path) -> None:
-        """Give back its name to what was set aside for another that never came.
+    def recover(self, target: Path) -> None:
+        """Finish, or take back, a publish that was cut short.
 
-        To be called by whoever holds the target's lock.
+        What was set aside for another that never came has its name again; beside another that did
+        come, nothing is left of it.
         """
         if target.exists():
+            if self.was_cut_short(target):
+                self._clear(target)
             return
-        for aside in sorted(target.parent.glob(f"{target.name}{REPLACED}*")):
-            if (aside / MANIFEST).is_file():
-                aside.rename(target)
-                return
+        whole = [path / MANIFEST for path in self._asides(target) if (path / MANIFEST).is_file()]
+        if whole:
+            max(whole, key=lambda path: path.stat().st_mtime).parent.rename(target)
+            sync_directory(target.parent)
+
+    def was_cut_short(self, target: Path) -> bool:
+        """Whether the last publish has left something for `recover` to do."""
+        return (target / RUN_FOLDER).exists() or bool(self._asides(target))
+
+    def _clear(self, target: Path) -> None:
+        """Remove what a published directory no longer needs, once its name is on the disk."""
+        sync_directory(target.parent)
+        for aside in self._asides(target):
+            with suppress(OSError):  # in part removed, it is nobody's result
+                (aside / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(target / RUN_FOLDER, ignore_errors=True)
+
+    def _asides(self, target: Path) -> list[Path]:
+        return sorted(target.parent.glob(f"{target.name}{REPLACED}*"))
+
+    def _free_aside(self, target: Path, key: str) -> Path:
+        """A name for what is replaced, which nothing that could not be removed still has."""
+        paths = (target.with_name(f"{target.name}{REPLACED}{key}-{n}") for n in itertools.count(1))
+        return next(path for path in paths if not path.exists())
 
     def artifacts(self) -> Iterator[tuple[str, str, Path]]:
         """Section, name and directory of everything published, by name."""
@@ -136,7 +164,10 @@ class Store:
                     yield section, name, base / name
 
     def leftovers(self) -> Iterator[Path]:
-        """Every partial or replaced directory, where artifacts are; what is inside one is its."""
+        """Every partial or replaced directory where artifacts are, and what runs left in results.
+
+        What is inside a leftover belongs to it.
+        """
         for section in SECTIONS:
             for mark in (PARTIAL, REPLACED):
                 depth = ("*/", "") if section in NESTED else ("",)
@@ -146,9 +177,14 @@ class Store:
                     inside = _is_leftover(path.parent.name)
                     if path.is_dir() and not path.is_symlink() and not inside:
                         yield path
+        for _, _, path in self.artifacts():
+            if (path / RUN_FOLDER).is_dir():
+                yield path / RUN_FOLDER
 
     def target_of(self, leftover: Path) -> Path:
-        """What a partial or replaced directory was going to be, or was."""
+        """What a leftover was going to be, was, or lies in."""
+        if leftover.name == RUN_FOLDER:
+            return leftover.parent
         name = leftover.name
         for mark in (PARTIAL, REPLACED):
             name = name.partition(mark)[0]
@@ -170,11 +206,3 @@ def _folders(directory: Path) -> list[str]:
 
 def _is_leftover(name: str) -> bool:
     return PARTIAL in name or REPLACED in name
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

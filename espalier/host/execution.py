@@ -1,6 +1,5 @@
 """Runs one request: skip what is done, refuse what cannot fit, lock, resume, check, publish."""
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.files import write_text
-from espalier.contract.lock import artifact_lock
+from espalier.contract.lock import artifact_lock, lock_if_free
 from espalier.contract.made import MADE
 from espalier.contract.manifest import MANIFEST, RUN_FOLDER, RunSpec
 from espalier.contract.processes import Processes
@@ -69,21 +68,14 @@ class Executor:
         standing = self.standing(run, renew_before)
         if standing.done:
             _say(f"{run.stage.name}: {run.target} is done already{standing.remark}.")
+            self._finish_publish(run.target)
             return run.target
         self._require_place(run)
         self.store.create(run.target.parent)
         with self._locked(run.target):
             if not self.standing(run, renew_before).done:
                 self._say_what_was_begun(run)
-                with self.on_gpus(run) as run:
-                    spec = self._make(run)
-                if self._check_waits(run.stage):
-                    _say(
-                        f"{run.stage.name}: made; in image {run.stage.checked_in}, make "
-                        f"publish NAME={request.name} checks and publishes it."
-                    )
-                else:
-                    self._publish(request, spec, run.launch, run.target)
+                self._finish(request, run)
         return run.target
 
     def publish_made(self, target: Path) -> Path:
@@ -113,7 +105,8 @@ class Executor:
             request = Request(stage, parameters, inputs, spec.name)
             runtime = self.runtime_of(stage)
             launch = launch_to(found[0], request, runtime, self.store, self.settings)
-            self._publish(request, spec, launch, target)
+            self._check(request, spec, launch)
+            self.store.publish(found[0], target)
         return target
 
     def make_ready(self, stage: Stage) -> None:
@@ -182,8 +175,33 @@ class Executor:
         lock_file = self.store.lock_file(target)
         self.store.create(lock_file.parent)
         with artifact_lock(lock_file, self.settings.wait, _say):
-            self.store.restore(target)
+            self.store.recover(target)
             yield
+
+    def _finish(self, request: Request, run: Resolved) -> None:
+        """Make, check and publish a result, as far as an earlier command has not done so."""
+        manifest = run.partial / MANIFEST
+        if run.identity and run.identity.is_complete(run.partial):
+            manifest.touch()  # its time is when it is published
+        else:
+            manifest.unlink(missing_ok=True)
+            with self.on_gpus(run) as on_them:
+                spec = self._make(on_them)
+            if self._check_waits(run.stage):
+                _say(
+                    f"{run.stage.name}: made; in image {run.stage.checked_in}, make "
+                    f"publish NAME={request.name} checks and publishes it."
+                )
+                return
+            self._check(request, spec, run.launch)
+        self.store.publish(run.partial, run.target)
+
+    def _finish_publish(self, target: Path) -> None:
+        """Remove what a publish that was cut short has left beside its result."""
+        if self.store.was_cut_short(target):
+            with lock_if_free(self.store.lock_file(target)) as free:
+                if free:
+                    self.store.recover(target)
 
     def _make(self, run: Resolved) -> RunSpec:
         """Run the stage, unless it has ended already; give what it was told."""
@@ -206,8 +224,12 @@ class Executor:
             return False
         return not nearby.is_around(checker)
 
-    def _publish(self, request: Request, spec: RunSpec, launch: Launch, target: Path) -> None:
-        """The check that another image makes; then what is left is given its name."""
+    def _check(self, request: Request, spec: RunSpec, launch: Launch) -> None:
+        """The check that another image makes, of a stage that has one.
+
+        Raises:
+            StageFailed: the result is not what it should be.
+        """
         partial = launch.output
         if checker := request.stage.checked_in:
             nearby = self.runtime.nearby
@@ -217,8 +239,6 @@ class Executor:
             check(nearby, replace(launch, image=checker, device="cpu", processes=Processes()))
         if not (partial / MANIFEST).is_file():
             raise StageFailed(1, settled(partial, 1, None))
-        shutil.rmtree(partial / RUN_FOLDER)
-        self.store.publish(partial, target)
 
 
 def _made(partial: Path) -> bool:

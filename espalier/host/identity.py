@@ -19,6 +19,7 @@ from espalier.contract.manifest import (
     Manifest,
     Recipe,
     RunSpec,
+    has_all_files,
     read_manifest,
     short,
 )
@@ -113,6 +114,17 @@ class Identity:
             return Standing(True, f", made by {' and '.join(changes)}; FORCE=1 makes it again")
         device = manifest.environment.get("device", self.device)
         return Standing(True, "" if device == self.device else f", computed on {device}")
+
+    def is_complete(self, partial: Path) -> bool:
+        """Whether unfinished work is finished after all, and only lacks its name."""
+        if not (partial / MANIFEST).is_file():
+            return False
+        try:
+            manifest = read_manifest(partial)
+        except InputError:
+            return False
+        same = manifest.recipe == self.recipe and manifest.code.sha256 == self.code
+        return same and has_all_files(partial, manifest)
 
     def abandoned(self, partials: Iterable[Path]) -> list[Path]:
         """Unfinished work on the same that other code or packages have begun."""

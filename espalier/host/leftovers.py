@@ -28,10 +28,10 @@ class Fate(Enum):
 
 @dataclass(frozen=True)
 class Leftover:
-    """A partial or replaced directory.
+    """A directory that runs have left.
 
     Attributes:
-        target: what it was going to be, or was.
+        target: what it was going to be, was, or lies in.
         why: the reason of its fate.
         size: bytes.
     """
@@ -90,7 +90,7 @@ class Tidying:
             if leftover.fate is Fate.REMOVE:
                 shutil.rmtree(leftover.directory)
             elif leftover.fate is Fate.RESTORE:
-                self.store.restore(leftover.target)
+                self.store.recover(leftover.target)
         except OSError as error:
             done = leftover.fate.value
             raise EnvironmentFailure(
@@ -111,6 +111,8 @@ class Tidying:
             return fate(Fate.KEEP, f"changed {show_time(max(age, 0))} ago; MIN_AGE=0 removes it")
         if replaced:
             return fate(Fate.REMOVE, "has been replaced")
+        if directory.name == RUN_FOLDER:
+            return fate(Fate.REMOVE, "is of a run that has ended")
         if not self.resumable and (why := self._waits(directory, target)):
             return fate(Fate.KEEP, f"{why}; ALL=1 removes it")
         return fate(Fate.REMOVE, "is work that no command goes on with")

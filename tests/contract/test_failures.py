@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.discovery import stage_named
+from espalier.contract.saved import saved_in
 from espalier.contract.store import Store
 from espalier.host.execution import Executor
 from espalier.host.plan import Request
@@ -108,6 +109,22 @@ def test_the_same_again_gives_the_bytes_of_a_run_at_once(
     once = Executor(whole, Planted(), Settings(store=whole.root)).execute(request)
     assert not differing(without(TIMES, tree(done)), without(TIMES, tree(once)))
     assert not store.partials(done)
+
+
+@pytest.mark.parametrize("stage", FAILING)
+def test_work_that_was_whole_when_it_was_checked_is_kept(tmp_path: Path, stage: str) -> None:
+    """Killed after its last piece: what it had saved until then is still there to go on with."""
+    request, store = words(stage, tmp_path), Store(tmp_path / "store")
+    settings = Settings(store=store.root)
+    at_the_end = at_call("espalier.run_stage:write_manifest", 1, KILL)
+    with pytest.raises(StageFailed):
+        Executor(store, Planted(before=at_the_end), settings).execute(request)
+    (partial,) = store.partials(store.path(request.stage.section, "x"))
+    assert saved_in(partial) is not None
+    done = Executor(store, Planted(), settings).execute(request)
+    whole = Store(tmp_path / "whole")
+    once = Executor(whole, Planted(), Settings(store=whole.root)).execute(request)
+    assert not differing(without(TIMES, tree(done)), without(TIMES, tree(once)))
 
 
 def without(names: tuple[str, ...], files: dict[str, str]) -> dict[str, str]:

@@ -168,3 +168,13 @@ def test_a_folder_that_cannot_be_written_is_said_to_be_so(
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(EnvironmentFailure, match="cannot hold locks"):
         take(tmp_path / "m.lock")
+
+
+def test_an_empty_lease_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a full disk leaves it, or a power cut: nobody is known to hold it, and none does."""
+    monkeypatch.setattr(subject, "HALF_MADE_SECONDS", 0.2)
+    path, said = tmp_path / "x.lock", list[str]()
+    lease_of(path).touch()
+    with artifact_lock(path, True, said.append):
+        assert lease_of(path).stat().st_size
+    assert len(said) < 2

@@ -26,12 +26,12 @@ from espalier.models.checkpoint.locate import locate
 from espalier.models.content import check_content, config_as_stored, dtype_note, stated_dtype
 from espalier.models.decoder import Decoder
 from espalier.models.gates import check_checkpoint, check_parent
+from espalier.models.given import check_models
 from espalier.models.loading import load_stock
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.masked.stream import PruningJob, prune_checkpoint
 from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Selection, restructure
-from espalier.run_stage import _check_models
 from methods.magnitude.algorithm import Magnitude
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_context, rewrite
 
@@ -144,7 +144,7 @@ def test_every_stage_refuses_before_it_begins(kind: str, tmp_path: Path) -> None
     for stage in STAGES.values():
         for role in {"model", "teacher", "source"} & stage.inputs.keys():
             with pytest.raises(InputError, match=sentence):
-                _check_models(stage, {role: directory})
+                check_models(stage, {role: directory})
     with pytest.raises(InputError, match=sentence):
         load_stock(directory)
 
@@ -192,7 +192,7 @@ def test_what_the_result_must_pass_the_parent_passes_first(kind: str, tmp_path: 
     for stage in STAGES.values():
         if stage.verb in ("prune", "score"):
             with pytest.raises(InputError, match=sentence):
-                _check_models(stage, {"model": directory})
+                check_models(stage, {"model": directory})
 
 
 SOUND: dict[str, Callable[[Path], Path]] = {
@@ -220,7 +220,7 @@ def test_what_is_sound_goes_on_working(kind: str, tmp_path: Path) -> None:
     """Every kind of pruning ends in a result that passes the gates, of the weights' dtype."""
     parent = SOUND[kind](tmp_path / "model")
     for stage in STAGES.values():
-        _check_models(stage, {"model": parent})
+        check_models(stage, {"model": parent})
     stock = load_stock(parent)
     assert stock.dtype == torch.float32
     assert stock.config._attn_implementation == "sdpa"
@@ -246,7 +246,7 @@ def test_what_is_sound_goes_on_working(kind: str, tmp_path: Path) -> None:
 def test_a_dtype_that_is_only_stated_is_said(tmp_path: Path) -> None:
     parent = SOUND["another dtype"](tmp_path / "model")
     for name in ("magnitude", "shortgpt", "train-gpu", "to-maxtext", "eval"):
-        _, notes = _check_models(stage_named(name), {"model": parent})
+        _, notes = check_models(stage_named(name), {"model": parent})
         assert notes["model_dtype"].startswith("config.json states bfloat16 and the weights are fl")
 
 

@@ -1,3 +1,5 @@
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,10 +84,10 @@ def test_what_a_dead_run_has_set_aside_is_given_back(
         with pytest.raises(KeyboardInterrupt):
             store.publish(partial, target)
     assert not target.exists()
-    store.restore(target)
+    store.recover(target)
     assert (target / MANIFEST).read_text() == "old"
     store.publish(partial, target)
-    store.restore(target)
+    store.recover(target)
     assert (target / MANIFEST).read_text() == "new"
     assert list(store.leftovers()) == []
 
@@ -109,3 +111,41 @@ def test_a_store_that_cannot_be_written_is_said_to_be_so(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentFailure, match="cannot be written"):
         Store(tmp_path / "file").create(tmp_path / "file" / "models")
+
+
+def test_what_cannot_be_removed_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another user's process has written into a result that is replaced."""
+    store = Store(tmp_path)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+    for number in range(3):
+        target, partial = store.path("models", "m"), store.partial("models", "m", "f" * 64)
+        store.create(partial)
+        (partial / MANIFEST).write_text(str(number))
+        store.publish(partial, target)
+        assert (target / MANIFEST).read_text() == str(number)
+    assert len(list(store.leftovers())) == 2
+
+
+def test_of_two_old_results_the_newer_is_given_back(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    target = store.path("models", "m")
+    for age, key in ((200, "a"), (100, "c"), (300, "b")):
+        aside = target.with_name(f"m.replaced-{key}-1")
+        store.create(aside)
+        (aside / MANIFEST).write_text(key)
+        os.utime(aside / MANIFEST, (1e9 - age, 1e9 - age))
+    store.recover(target)
+    assert (target / MANIFEST).read_text() == "c"
+
+
+def test_a_run_that_is_published_leaves_nothing_in_its_result(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    target = store.path("models", "m")
+    store.create(target / ".run" / "scratch")
+    (target / MANIFEST).touch()
+    assert list(store.leftovers()) == [target / ".run"]
+    assert store.target_of(target / ".run") == target
+    store.recover(target)
+    assert list(target.iterdir()) == [target / MANIFEST]

@@ -1,4 +1,4 @@
-"""Commands for MaxText: train-tpu, to-maxtext, to-hf, publish."""
+"""Commands that give a checkpoint another form, and train-tpu: to-maxtext, to-hf, compact, pad."""
 
 from pathlib import Path
 
@@ -19,6 +19,8 @@ def register(app: typer.Typer) -> None:
     app.command("train-tpu")(train_tpu)
     app.command("to-maxtext")(to_maxtext)
     app.command("to-hf")(to_hf)
+    app.command("compact")(compact)
+    app.command("pad")(pad)
     app.command("publish")(publish)
 
 
@@ -51,8 +53,33 @@ def publish(assignments: Assignments = None) -> None:
 
 def to_maxtext(assignments: Assignments = None) -> None:
     """Write CKPT as a MaxText checkpoint, with layers stacked unless SCAN=0."""
+    _from_a_model("to-maxtext", assignments)
+
+
+def compact(assignments: Assignments = None) -> None:
+    """Write CKPT, whose layers are padded, in their true widths: FORM=layers or block-configs."""
+    _from_a_model("compact", assignments)
+
+
+def pad(assignments: Assignments = None) -> None:
+    """Write CKPT, which compact has made, in the padded form again."""
     session = Session.of(assignments)
-    rest, stage = session.rest, stage_named("to-maxtext")
+    rest, stage = session.rest, stage_named("pad")
+    named, given = rest.pop("CKPT", ""), rest.pop("NAME", "")
+    parameters = stage.parameters.from_assignments(rest)
+
+    def build(draft: Draft) -> Path:
+        source = model_named(draft, named, "", given_as="CKPT")
+        name = given or f"{name_after(source)}-padded"
+        return draft.make(stage, parameters, {"compact": source}, name)
+
+    session.carry_out("pad", build)
+
+
+def _from_a_model(stage_name: str, assignments: Assignments) -> None:
+    """Have CKPT, or MODEL, written in another form."""
+    session = Session.of(assignments)
+    rest, stage = session.rest, stage_named(stage_name)
     named, given_as = first_given(rest, ("CKPT", "MODEL"), "sapling")
     for variable in ("CKPT", "MODEL"):
         rest.pop(variable, None)
@@ -64,7 +91,7 @@ def to_maxtext(assignments: Assignments = None) -> None:
         name = given or "-".join(filter(None, (name_after(source), parameters.label())))
         return draft.make(stage, parameters, {"model": source}, name)
 
-    session.carry_out("to-maxtext", build)
+    session.carry_out(stage_name, build)
 
 
 def to_hf(assignments: Assignments = None) -> None:

@@ -1,6 +1,5 @@
 """Writing tensors in a stream: a single file, or a checkpoint's."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from espalier.errors import EnvironmentFailure
+from espalier.contract.files import replacing
 from espalier.models.checkpoint.header import TensorEntry, TensorSpec, make_header
 from espalier.models.checkpoint.reader import TORCH_DTYPES, check_finite, read_blocks, read_entry
 from espalier.models.checkpoint.shards import ShardWriter
@@ -88,21 +87,11 @@ def write_safetensors(
     header, offsets = make_header(
         (spec_of(name, content) for name, content in contents.items()), metadata
     )
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(header)
-            for name in offsets:
-                for block in _bytes(contents[name]):
-                    stream.write(block)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise EnvironmentFailure(
-            f"{path} cannot be written: {error.strerror}; free the space or choose another store."
-        ) from None
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        stream.write(header)
+        for name in offsets:
+            for block in _bytes(contents[name]):
+                stream.write(block)
 
 
 def spec_of(name: str, content: Content) -> TensorSpec:

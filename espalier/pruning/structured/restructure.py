@@ -63,7 +63,7 @@ def restructure(
     """
     reader, architecture = CheckpointReader(parent), Architecture.of(parent)
     config = restructured_config(config_as_stored(parent), kept.layers, target)
-    units = _units(architecture, reader, kept)
+    units = units_of(architecture, reader, kept)
     parts = {name: part for unit in units for name, part in unit.items()}
     stock = Architecture(config).expected_shapes()
     _check_stock_shapes(config, stock, {name: part.shape for name, part in parts.items()})
@@ -92,7 +92,7 @@ def restructured_config(
     return changed
 
 
-def _units(
+def units_of(
     architecture: Architecture, reader: CheckpointReader, kept: Selection
 ) -> list[dict[str, Selected]]:
     """For each kept layer, and for what is outside: new name to part of the parent's tensor."""
@@ -119,8 +119,8 @@ def _layer_indices(kept: Selection, layer: int, head_dim: int) -> dict[Axis, Ten
     return {
         "hidden": _indices(kept.hidden),
         "intermediate": _indices(kept.intermediate.get(layer)),
-        "queries": _head_rows(kept.heads.get(layer), head_dim),
-        "keys": _head_rows(kept.kv_heads.get(layer), head_dim),
+        "queries": _all_or(kept.heads.get(layer), head_dim),
+        "keys": _all_or(kept.kv_heads.get(layer), head_dim),
     }
 
 
@@ -128,10 +128,12 @@ def _indices(chosen: Sequence[int] | None) -> Tensor | None:
     return None if chosen is None else torch.tensor(chosen, dtype=torch.int64)
 
 
-def _head_rows(heads: Sequence[int] | None, head_dim: int) -> Tensor | None:
+def _all_or(heads: Sequence[int] | None, head_dim: int) -> Tensor | None:
+    return None if heads is None else head_rows(heads, head_dim)
+
+
+def head_rows(heads: Sequence[int], head_dim: int) -> Tensor:
     """The rows of whole heads, int64 [heads * head_dim]."""
-    if heads is None:
-        return None
     starts = torch.tensor(heads, dtype=torch.int64)[:, None] * head_dim
     return (starts + torch.arange(head_dim)).flatten()
 

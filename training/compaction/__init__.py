@@ -1,0 +1,1 @@
+"""A padded model in its true widths, and back."""
