@@ -1,5 +1,6 @@
 """What must hold however a command ended, and when all is over."""
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -37,6 +38,11 @@ def is_titled(path: str) -> bool:
     return Path(path).suffix in (".png", ".svg")
 
 
+def measured(evaluation: Path) -> str:
+    """What an evaluation found; its file has the model's name and the date too."""
+    return json.dumps(json.loads((evaluation / "results.json").read_text())["results"])
+
+
 def contents(store: Store, name: str) -> dict[str, str]:
     """The content digests of what is published under a draw's name, by its place without that.
 
@@ -50,8 +56,9 @@ def contents(store: Store, name: str) -> dict[str, str]:
                 check_files(path)
             except EspalierError as error:
                 raise Broken(f"{section}/{called} does not verify: {error}") from None
+            place = f"{section}/{called.replace(name, '…')}"
             files = [file for file in read_manifest(path).files if not is_titled(file.path)]
-            found[f"{section}/{called.replace(name, '…')}"] = content_digest(files)
+            found[place] = content_digest(files) if section != "evals" else measured(path)
     return found
 
 
