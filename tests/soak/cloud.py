@@ -23,8 +23,9 @@ class Cloud:
 
     @property
     def variables(self) -> dict[str, str]:
-        """By which commands find it."""
-        return {ENDPOINT: f"127.0.0.1:{self.server.port}"}
+        """By which commands find it, past the proxy that others have."""
+        away = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+        return {ENDPOINT: f"127.0.0.1:{self.server.port}", **away}
 
     def bucket(self, name: str) -> Path:
         """A draw's own."""
