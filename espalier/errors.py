@@ -1,13 +1,37 @@
 """The failures a user can meet, each with the exit code it ends in."""
 
+import re
+
 DIVERGED = 4
 """Exit code of a training whose loss became NaN or infinite: the same command would do so again."""
 
 
 class EspalierError(Exception):
-    """A failure told in one sentence: what is wrong and what to do."""
+    """A failure told in one sentence: what is wrong and what to do.
+
+    Names that come from elsewhere stand in it, and addresses: what would move a terminal's cursor
+    is spelled out, and what lets others in is left out.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__("".join(map(_shown, without_secrets(text))))
+
+
+def without_secrets(text: str) -> str:
+    """A text without the names, passwords and signatures that addresses in it hold."""
+    return _QUERY.sub(r"\1?…", _LOGIN.sub("://…@", text))
+
+
+_LOGIN = re.compile(r"://[^/@\s]+@")
+_QUERY = re.compile(r"""(\w://[^\s?'"]+)\?[^\s'"]*[^\s'".,;:)]""")
+
+
+def _shown(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter.isspace() else ascii(letter)[1:-1]
 
 
 class InputError(EspalierError):

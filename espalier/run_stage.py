@@ -38,6 +38,7 @@ from espalier.contract.manifest import (
     write_manifest,
 )
 from espalier.contract.measure import peak_memory
+from espalier.contract.ownership import require_own
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
 from espalier.contract.saved import AGAIN, saved_in, with_place
@@ -94,7 +95,11 @@ def run(output: Path) -> None:
 
     Where another image has to check the result, the first call ends with the result made, and a
     second one, in that image, ends with the manifest.
+
+    Raises:
+        EnvironmentFailure: another user may have written there.
     """
+    require_own(output)
     folder = output / RUN_FOLDER
     spec = RunSpec.model_validate_json((folder / "run.json").read_bytes())
     stage = stage_named(spec.stage)

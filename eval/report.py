@@ -3,7 +3,6 @@
 Runs on the host: nothing of the model stack is imported.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from espalier.contract.json_text import NotJson, from_json, read_json
 from espalier.contract.manifest import MANIFEST
 from espalier.contract.pruned import Masked, as_pruned
 from espalier.errors import InputError
@@ -50,9 +50,9 @@ class Evaluation:
         """
         path = directory / RESULTS
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
+            results = from_json(path.read_bytes())
             results["results"].items()
-        except (OSError, ValueError, KeyError, AttributeError):
+        except (OSError, NotJson, LookupError, TypeError, AttributeError):
             raise InputError(f"{path} holds no results; run make eval again.") from None
         return cls(directory, results, _checkpoint(directory))
 
@@ -81,8 +81,8 @@ def _checkpoint(directory: Path) -> Mapping[str, Any]:
     for section in ("checkpoints", "models"):
         path = store / section / name / MANIFEST
         if path.is_file():
-            manifest: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return manifest
+            manifest = read_json(path, "evaluate it anew")
+            return manifest if isinstance(manifest, dict) else {}
     return {}
 
 

@@ -74,7 +74,7 @@ def _holds(path: Path) -> bool:
         return True
     try:
         if path.is_symlink():
-            return bool(planted_in(os.readlink(path)))
+            return bool(planted_in(str(path.readlink())))
         if not path.is_file():
             return False
         with path.open("rb") as file:

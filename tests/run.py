@@ -59,8 +59,8 @@ def tools_venv(image: Image) -> Path:
             failure = "the developers' tools cannot be installed"
             _empty_venv(image, folder, failure)
             python = str(folder / "bin" / "python")
-            sync = [find_uv(), "pip", "sync", "-q", "--require-hashes", "--compile-bytecode"]
-            run_uv([*sync, "--python", python, str(lock)], failure)
+            sync = [find_uv(), "pip", "sync", "-q", "--require-hashes", "--no-build"]
+            run_uv([*sync, "--compile-bytecode", "--python", python, str(lock)], failure)
             (folder / COMPLETE).touch()
     return folder
 

@@ -10,13 +10,17 @@ from espalier.contract.manifest import MANIFEST, Manifest, read_manifest
 
 
 def lineage(directory: Path, store: Path) -> Iterator[tuple[int, str, Manifest | None]]:
-    """Depth, name and manifest of an artifact and its ancestors; no manifest for a plain path."""
-    waiting = [(0, directory.name, directory)]
+    """Depth, name and manifest of an artifact and its ancestors; no manifest for a plain path.
+
+    One that several come from is given each time, and what it comes from the first time alone.
+    """
+    waiting, known = [(0, directory.name, directory)], set[Path]()
     while waiting:
         depth, name, path = waiting.pop(0)
         manifest = read_manifest(path) if (path / MANIFEST).is_file() else None
         yield depth, name, manifest
-        if manifest:
+        if manifest and path not in known:
+            known.add(path)
             waiting[:0] = [
                 (depth + 1, f"{role} {record.name}", store / record.name)
                 for role, record in manifest.inputs.items()

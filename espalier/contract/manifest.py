@@ -3,12 +3,19 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from espalier.contract.files import file_sha256, sync_tree, write_text
-from espalier.contract.json_text import require_finite, to_json
+from espalier.contract.json_text import read_json, require_finite, to_json
 from espalier.contract.ledger import Entry
 from espalier.contract.pruned import MaybePruned, Pruned
 from espalier.errors import InputError
@@ -28,8 +35,20 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def _is_below(path: str) -> str:
+    """A manifest from elsewhere names nothing that is not where it may be."""
+    parts = path.split("/")
+    if path.startswith("/") or ".." in parts or max(len(part.encode()) for part in parts) > 255:
+        raise ValueError("must be a path below another")
+    return path
+
+
+Below = Annotated[str, AfterValidator(_is_below)]
+"""A relative path of names that file systems take, without `..`."""
+
+
 class FileRecord(Record):
-    path: str
+    path: Below
     size: int
     sha256: str
 
@@ -37,7 +56,7 @@ class FileRecord(Record):
 class InputRecord(Record):
     """A named input. `content` is the digest over its files, the identity that is fingerprinted."""
 
-    name: str
+    name: Below
     content: str
     fingerprint: str | None = None
 
@@ -151,9 +170,11 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate(read_json(path, "make it again with FORCE=1"))
     except FileNotFoundError:
         raise InputError(f"{directory} has no {MANIFEST}; adopt it with make adopt.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(f"{path} is not a manifest of contract {CONTRACT} ({where}).") from None
@@ -177,9 +198,8 @@ def recorded_checks(directory: Path) -> dict[str, Any]:
 
 
 def has_all_files(directory: Path, manifest: Manifest) -> bool:
-    """Whether a directory has the files that a manifest names, in their sizes."""
-    paths = ((directory / file.path, file.size) for file in manifest.files)
-    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+    """Whether a directory has the files that a manifest names, in their sizes, and no others."""
+    return next(changes(directory, manifest), None) is None
 
 
 def published_name(directory: Path, otherwise: str) -> str:
@@ -221,18 +241,39 @@ def record_files(directory: Path) -> list[FileRecord]:
     ]
 
 
+def changes(directory: Path, manifest: Manifest) -> Iterator[str]:
+    """What of a published directory's files is not as its manifest has it, by names and sizes.
+
+    Each as a phrase; hidden files that nothing has published are passed over, as NFS leaves some.
+    """
+    sizes = {file.path: file.size for file in manifest.files}
+    found = {
+        path.relative_to(directory).as_posix(): path.stat().st_size
+        for path in content_files(directory)
+    }
+    yield from (f"{directory / name} is missing" for name in sizes if name not in found)
+    for name, size in found.items():
+        if name not in sizes:
+            if not name.rpartition("/")[2].startswith("."):
+                yield f"{directory / name} was not published with it"
+        elif size != sizes[name]:
+            yield f"{directory / name} is not what was published"
+
+
 def check_files(directory: Path, part: int = 0, of: int = 1) -> int:
     """Hash the files of a published directory, or every `of`-th from `part`; how many there are.
 
     Raises:
-        InputError: there is no manifest, or a file is not what it says; the first is named.
+        InputError: there is no manifest, a file is not what it says, or is more than it says; the
+            first is named.
     """
-    files = read_manifest(directory).files[part::of]
+    manifest = read_manifest(directory)
+    if (wrong := next(changes(directory, manifest), None)) is not None:
+        raise InputError(f"{wrong}; make it again with FORCE=1.")
+    files = manifest.files[part::of]
     for file in files:
         path = directory / file.path
-        if not path.is_file():
-            raise InputError(f"{path} is missing; make it again with FORCE=1.")
-        if path.stat().st_size != file.size or file_sha256(path) != file.sha256:
+        if file_sha256(path) != file.sha256:
             raise InputError(f"{path} is not what was published; make it again with FORCE=1.")
     return len(files)
 

@@ -5,6 +5,8 @@ import sys
 
 from espalier.errors import InputError
 
+MOST = 2**60
+"""Bytes: more than any machine has."""
 UNITS = {"": 1, "b": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -18,7 +20,7 @@ def parse_size(text: str) -> int:
     unit = number[-1:] if number[-1:].isalpha() else ""
     try:
         size = float(number.removesuffix(unit)) * UNITS[unit]
-        if size < 1:
+        if not 1 <= size < MOST:
             raise ValueError
         return int(size)
     except (ValueError, KeyError, OverflowError):  # nan, inf

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from espalier.errors import InputError
 
@@ -88,6 +88,15 @@ class Parameters(BaseModel):
         except (ValidationError, InputError):  # no longer allowed: other parameters, then
             return {name: value for name, value in recorded.items() if name not in cls.EXECUTION}
 
+    @model_validator(mode="after")
+    def _are_countable(self) -> Self:
+        """Whole numbers that whatever they become, such as bytes of memory, can be counted in."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, int) and abs(value) >= MOST:
+                raise ValueError(f"{name.upper()}={value} is too large; give less than {MOST:.0e}")
+        return self
+
     def label(self) -> str:
         """What the default name of a result says of its parameters."""
         return ""
@@ -109,6 +118,8 @@ class Parameters(BaseModel):
             raise InputError(sentence(error, cls)) from None
 
 
+HIDDEN = "hidden"
+"""The type of a validation error whose input is not to be shown."""
 Device = Literal["cpu", "cuda"]
 
 
@@ -120,6 +131,8 @@ def sentence(error: ValidationError, model: type[BaseModel]) -> str:
         name = str(problem["loc"][0]).upper() if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
             parts.append(f"{name} is not a parameter here (known: {known})")
+        elif problem["type"] == HIDDEN:
+            parts.append(f"{name} {problem['msg']}")
         elif problem["type"] == "missing":
             parts.append(f"{name} is needed")
         else:

@@ -26,14 +26,19 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Size = Annotated[int, Field(ge=1, lt=2**31)]
+Heads = Annotated[int, Field(ge=1, le=2**16)]
+"""No model has nearly as many."""
+
+
 class Sizes(_Part):
     """Every size of a decoder that pruning may change."""
 
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
+    layers: Size
+    hidden: Size
+    intermediate: Size
+    heads: Heads
+    kv_heads: Heads
 
 
 class KeptIndices(_Part):
@@ -211,7 +216,7 @@ class Padded(_Part):
 
     def _check_heads(self, number: int, layer: PaddedLayer) -> None:
         """A query head that is no padding reads a key-value head that is none."""
-        group = self.after.heads // self.after.kv_heads
+        group = max(self.after.heads // self.after.kv_heads, 1)
         for head in range(self.after.heads):
             reads_padding = layer.is_padding("kv_heads", head // group)
             if reads_padding and not layer.is_padding("heads", head):
@@ -257,7 +262,10 @@ def _of_any_form(value: Any) -> Any:
         return value
     if "pattern" in value:
         return {"kind": "masked", **{k: v for k, v in value.items() if k != "structure"}}
-    return _older_uniform(value) if "kept_layers" in value else value
+    try:
+        return _older_uniform(value) if "kept_layers" in value else value
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError("is of no form that is known") from None
 
 
 def _older_uniform(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from espalier.contract.files import sync_directory
 from espalier.contract.manifest import MANIFEST, RUN_FOLDER
+from espalier.contract.ownership import make_private
 from espalier.errors import EnvironmentFailure, InputError
 
 SECTIONS = ("models", "data", "checkpoints", "maxtext", "scores", "evals", "studies", "plans")
@@ -84,10 +86,37 @@ class Store:
                 "choose another with STORE=."
             ) from None
 
+    def begin(self, partial: Path) -> None:
+        """Make the folder of work on an artifact, which only the user who began it may enter.
+
+        Raises:
+            EnvironmentFailure: it is another user's, or the store cannot be written.
+        """
+        self.create(partial.parent)
+        try:
+            make_private(partial)
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"{partial} cannot be made ({error.strerror}); choose another store with STORE=."
+            ) from None
+
+    def _open_up(self, partial: Path) -> None:
+        """Let whoever may enter its section enter a complete partial, which is to be published."""
+        with suppress(OSError):  # a file system without modes
+            partial.chmod(stat.S_IMODE(partial.parent.stat().st_mode))
+
     def published(self, section: str, name: str) -> Path | None:
         """The artifact's directory where it is complete."""
         path = self.path(section, name)
         return path if (path / MANIFEST).is_file() else None
+
+    def holds(self, path: Path) -> bool:
+        """Whether a directory, by whatever path it is given, is where an artifact is published."""
+        resolved, root = path.resolve(), self.root.resolve()
+        below = resolved.relative_to(root).parts if resolved.is_relative_to(root) else ()
+        section, *parts = below or ("",)
+        depths = (1, 2) if section in NESTED else (1,)
+        return section in SECTIONS and len(parts) in depths and not any(map(_is_leftover, parts))
 
     def find(self, name: str, sections: tuple[str, ...]) -> Path | None:
         """The first complete artifact called `name` in `sections`."""
@@ -106,6 +135,7 @@ class Store:
         Whoever ends in between leaves the old one aside, and `recover` goes on from there. To be
         called, like that, by whoever holds the target's lock.
         """
+        self._open_up(partial)
         if target.exists():
             self._clear(target)
             target.rename(self._free_aside(target, partial.name.rpartition("-")[2]))

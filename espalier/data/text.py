@@ -7,18 +7,18 @@ can be read (formats.py) is used by the defaults.
 """
 
 import hashlib
-import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate, chain, islice
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from espalier.contract.files import write_text
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import NotJson, from_json, to_json
 from espalier.data.formats import (
     FORMATS,
     IDS,
@@ -36,7 +36,10 @@ from espalier.errors import InputError
 Kind = Literal["tokens", "text", "documents", "dataset"]
 Rule = Literal["documents", "stream"]
 
+Count = Annotated[int, Field(ge=1, lt=2**62)]
+
 DESCRIPTION = "dataset.json"
+_KNOWN_ALONE = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Reading:
         windows: only the leading windows of a stream (None: all).
     """
 
+    __pydantic_config__ = _KNOWN_ALONE
+
     split: str
     rule: Rule
     join: str = "\n\n"
-    documents: int | None = None
-    windows: int | None = None
+    documents: Count | None = None
+    windows: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Description:
     Attributes:
         scores: how layers and channels are scored on it (None: as calibration is read).
     """
+
+    __pydantic_config__ = _KNOWN_ALONE
 
     name: str
     source: str = ""
@@ -90,15 +97,23 @@ class Description:
         if not path.is_file():
             return cls(directory.name)
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            for use in ("calibration", "perplexity", "scores"):
-                if values.get(use):
-                    values[use] = Reading(**values[use])
-            return cls(**values)
-        except (ValueError, TypeError) as error:
+            return _DESCRIPTION.validate_python(from_json(path.read_bytes()))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        except (NotJson, ValidationError) as error:
             raise InputError(
-                f"{path} does not describe a text data set ({error}); fetch it again."
+                f"{path} does not describe a text data set ({_why(error)}); fetch it again."
             ) from None
+
+
+_DESCRIPTION = TypeAdapter(Description)
+
+
+def _why(error: NotJson | ValidationError) -> str:
+    if isinstance(error, NotJson):
+        return f"it {error}"
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 class Documents(Sequence[str]):

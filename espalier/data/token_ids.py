@@ -1,13 +1,13 @@
 """A model's limits and its tokenizer, and token ids kept in a file, as text stages need them."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from espalier.errors import InputError
+from espalier.models.shapes import config_file, count_in
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +33,10 @@ class ModelLimits:
         """
         path = model / "config.json"
         try:
-            config = json.loads(path.read_text())
-            return cls(int(config["max_position_embeddings"]), int(config["vocab_size"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            config = config_file(path)
+            sizes = (count_in(config, key) for key in ("max_position_embeddings", "vocab_size"))
+            return cls(*sizes)
+        except InputError:
             raise InputError(
                 f"{path} is missing or names no max_position_embeddings and vocab_size; "
                 "give a Hugging Face model directory."

@@ -11,17 +11,19 @@ from espalier.contract.files import write_text
 from espalier.contract.lock import artifact_lock, lock_if_free
 from espalier.contract.made import MADE
 from espalier.contract.manifest import MANIFEST, RUN_FOLDER, RunSpec
+from espalier.contract.ownership import require_own
 from espalier.contract.processes import Processes
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.fit import require_gpu
 from espalier.host.gpus import taken
-from espalier.host.identity import Standing
+from espalier.host.identity import Standing, is_there
 from espalier.host.package_index import package_index
-from espalier.host.plan import Request
+from espalier.host.plan import Plan, Request
 from espalier.host.resolution import Resolved, launch_to, nodes_of, packages_of, resolve, seen
 from espalier.host.runtimes.base import Confined, Launch, Runtime, ShowsGpus
+from espalier.host.runtimes.mounts import Mounting
 from espalier.host.secrets import hub_token
 from espalier.host.settings import Settings
 from espalier.host.stage_exit import StageFailed, check, settled, start
@@ -70,6 +72,7 @@ class Executor:
             _say(f"{run.stage.name}: {run.target} is done already{standing.remark}.")
             self._finish_publish(run.target)
             return run.target
+        self._require_mountable(request)
         self._require_place(run)
         self.store.create(run.target.parent)
         with self._locked(run.target):
@@ -98,6 +101,7 @@ class Executor:
                     else f"there is no unpublished candidate for {target}; give the NAME of what a "
                     "stage has made."
                 )
+            require_own(found[0])
             spec = RunSpec.model_validate_json((found[0] / RUN_FOLDER / "run.json").read_bytes())
             inputs = {role: Path(path) for role, path in spec.inputs.items()}
             stage = stage_named(spec.stage)
@@ -108,6 +112,16 @@ class Executor:
             self._check(request, spec, launch)
             self.store.publish(found[0], target)
         return target
+
+    def require_mountable(self, plan: Plan) -> None:
+        """Refuse a path that no container could be given, before any of the plan is made.
+
+        Raises:
+            InputError: there is one.
+        """
+        for target, request in plan.requests.items():
+            if not is_there(target, plan.renew_before(target)):
+                self._require_mountable(request)
 
     def make_ready(self, stage: Stage) -> None:
         """Have the images that a stage takes."""
@@ -149,6 +163,16 @@ class Executor:
         if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
             run.fit.check_fits(self.store.root, settings.memory)
 
+    def _require_mountable(self, request: Request) -> None:
+        """Refuse a path that the stage's container, or that of its check, could not be given."""
+        stage = request.stage
+        runtimes = [self.runtime_of(stage), *[self.runtime.nearby] * bool(stage.checked_in)]
+        for runtime in (each for each in runtimes if isinstance(each, Mounting)):
+            partial = self.store.partial(stage.section, request.name, "0" * 64)
+            launch = launch_to(partial, request, runtime, self.store, self.settings)
+            with hub_token(stage) as hub, package_index(stage) as index:
+                runtime.require_mountable(replace(launch, secrets={**hub, **index}))
+
     @contextmanager
     def on_gpus(self, run: Resolved) -> Iterator[Resolved]:
         """The run on GPUs that it holds meanwhile, where its runtime shows it some of several.
@@ -180,6 +204,8 @@ class Executor:
 
     def _finish(self, request: Request, run: Resolved) -> None:
         """Make, check and publish a result, as far as an earlier command has not done so."""
+        if run.partial.exists():
+            require_own(run.partial)
         manifest = run.partial / MANIFEST
         if run.identity and run.identity.is_complete(run.partial):
             manifest.touch()  # its time is when it is published
@@ -206,6 +232,7 @@ class Executor:
     def _make(self, run: Resolved) -> RunSpec:
         """Run the stage, unless it has ended already; give what it was told."""
         image = run.ready_image()
+        self.store.begin(run.partial)
         self.store.create(run.partial / RUN_FOLDER)
         spec = run.spec(image)
         if _made(run.partial):
@@ -243,7 +270,10 @@ class Executor:
 
 def _made(partial: Path) -> bool:
     """Whether the stage has ended and only its check is left."""
-    return (partial / RUN_FOLDER / MADE).is_file()
+    try:
+        return (partial / RUN_FOLDER / MADE).is_file()
+    except PermissionError:  # another user's
+        return False
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,5 @@
 """What a run is expected to need beside what the machine has, before it starts."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from espalier.contract.measure import show_size, show_time
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Estimate, Stage
 from espalier.errors import EnvironmentFailure
+from espalier.models.shapes import config_file
 
 
 def free_memory(limit: int | None) -> int:
@@ -75,7 +75,7 @@ class Fit:
     ) -> "Fit":
         """Estimate from the model's config.json, or from what is known of it before it is there."""
         path = inputs["model"] / "config.json" if "model" in inputs else inputs.get("architecture")
-        config = json.loads(path.read_bytes()) if path and path.is_file() else known
+        config = config_file(path) if path and path.is_file() else known
         if stage.estimate is None or (path and not config):
             return cls(None)
         return cls(stage.estimate(parameters, config))

@@ -97,7 +97,7 @@ class Identity:
         Raises:
             InputError: it is something else, and is not to be replaced.
         """
-        if not (target / MANIFEST).is_file() or is_older(target, renew_before):
+        if not is_there(target, renew_before):
             return Standing(done=False)
         manifest = read_manifest(target)
         replaced = force or self.stage.renewed
@@ -139,9 +139,10 @@ class Identity:
         return same and (spec.code.sha256, spec.image.lock) != (self.code, self.lock)
 
 
-def is_older(target: Path, moment: float | None) -> bool:
-    """Whether what is there was published before a moment; None is before everything."""
-    return moment is not None and (target / MANIFEST).stat().st_mtime < moment
+def is_there(target: Path, since: float | None) -> bool:
+    """Whether it is published, and that not before a moment, where one is given."""
+    manifest = target / MANIFEST
+    return manifest.is_file() and (since is None or manifest.stat().st_mtime >= since)
 
 
 def code_of(stage: Stage) -> str:

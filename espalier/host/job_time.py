@@ -3,8 +3,9 @@
 import re
 
 LEAST_MINUTES = 5
-_DAYS = re.compile(r"(?P<d>\d+)-(?P<h>\d+)(:(?P<m>\d+)(:(?P<s>\d+))?)?")
-_CLOCK = re.compile(r"((?P<h>\d+):(?=\d+:))?(?P<m>\d+)(:(?P<s>\d+))?")
+MOST_MINUTES = 366 * 1440
+_DAYS = re.compile(r"(?P<d>\d{1,9})-(?P<h>\d{1,9})(:(?P<m>\d{1,9})(:(?P<s>\d{1,9}))?)?", re.ASCII)
+_CLOCK = re.compile(r"((?P<h>\d{1,9}):(?=\d+:))?(?P<m>\d{1,9})(:(?P<s>\d{1,9}))?", re.ASCII)
 
 
 def job_time(text: str) -> str:
@@ -22,4 +23,6 @@ def job_time(text: str) -> str:
             f"is too short, since a job is told two minutes ahead to save; give {LEAST_MINUTES} "
             "minutes or more"
         )
+    if days * 1440 + hours * 60 + minutes > MOST_MINUTES:
+        raise ValueError("is longer than any job runs; give a year at most")
     return text

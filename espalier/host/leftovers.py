@@ -1,5 +1,6 @@
 """What runs have left on the store without publishing it, and what is to become of each."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -107,8 +108,8 @@ class Tidying:
         replaced = REPLACED in directory.name
         if replaced and not target.exists() and (directory / MANIFEST).is_file():
             return fate(Fate.RESTORE, "is the only copy of a result that was being replaced")
-        if (age := time.time() - last_change(directory)) < self.min_age:
-            return fate(Fate.KEEP, f"changed {show_time(max(age, 0))} ago; MIN_AGE=0 removes it")
+        if why := self._is_not_ours(directory):
+            return fate(Fate.KEEP, why)
         if replaced:
             return fate(Fate.REMOVE, "has been replaced")
         if directory.name == RUN_FOLDER:
@@ -116,6 +117,14 @@ class Tidying:
         if not self.resumable and (why := self._waits(directory, target)):
             return fate(Fate.KEEP, f"{why}; ALL=1 removes it")
         return fate(Fate.REMOVE, "is work that no command goes on with")
+
+    def _is_not_ours(self, directory: Path) -> str:
+        """Why nothing is done about it, whatever it holds; nothing where something may be."""
+        if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+            return "is another user's"
+        if (age := time.time() - last_change(directory)) < self.min_age:
+            return f"changed {show_time(max(age, 0))} ago; MIN_AGE=0 removes it"
+        return ""
 
     def _waits(self, partial: Path, target: Path) -> str:
         """What a later command would do with unfinished work; nothing where it would begin anew."""

@@ -81,7 +81,7 @@ def resolve(request: Request, store: Store, runtime: Runtime, settings: Settings
     """Look up what running the request on `runtime` takes; nothing is built or written.
 
     Raises:
-        InputError: the stage does not read what an input is.
+        InputError: the stage does not read what an input is, or it cannot be identified.
     """
     stage = request.stage
     require_usable(stage, request.inputs)
@@ -110,10 +110,15 @@ def resolve(request: Request, store: Store, runtime: Runtime, settings: Settings
 
 
 def record_of(path: Path, store: Store) -> InputRecord:
-    """An input's name and the digest of its content."""
+    """An input's name and the digest of its content.
+
+    Raises:
+        InputError: it links out of itself, or is not what its manifest says.
+    """
     resolved, root = path.resolve(), store.root.resolve()
     name = str(resolved.relative_to(root)) if resolved.is_relative_to(root) else path.name
-    return identify(name, path, store.root / "cache" / "hashes")
+    hashes = store.root / "cache" / "hashes"
+    return identify(name, path, hashes, published=store.holds(path))
 
 
 def seen(request: Request, runtime: Runtime) -> dict[str, str]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from espalier.contract.stage import Stage
+from espalier.errors import without_secrets
 
 HUB_VARIABLES = (
     *("HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
@@ -48,32 +49,37 @@ def hub_environment(stage: Stage) -> dict[str, str]:
     return {name: os.environ[name] for name in HUB_VARIABLES if name in os.environ}
 
 
-def by_name(flags: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def by_name(
+    flags: Sequence[str], whole: str = "--env", letter: str = "-e"
+) -> tuple[list[str], dict[str, str]]:
     """An engine's flags with `-e NAME=value` as `--env=NAME`, and those values by name.
 
     The engine's client takes the value of a variable that is only named from its own environment.
+
+    Args:
+        flags: as a user gives them.
+        whole: the flag that sets a variable: `--env`, or `--build-arg`.
+        letter: the same in one letter, where it has one.
     """
     kept: list[str] = []
     values: dict[str, str] = {}
     words = iter(flags)
+    attached = re.compile(rf"({whole}=|{letter}=?)(?=\w)" if letter else rf"{whole}=")
     for word in words:
-        if word in ("-e", "--env"):
+        if word in (whole, letter):
             given = next(words, "")
-        elif found := re.match(r"(--env=|-e=?)(?=\w)", word):
+        elif found := attached.match(word):
             given = word[found.end() :]
         else:
             kept.append(word)
             continue
         name, equals, value = given.partition("=")
-        kept.append(f"--env={name}")
+        kept.append(f"{whole}={name}")
         if equals:
             values[name] = value
     return kept, values
 
 
 def without_logins(words: Sequence[str]) -> list[str]:
-    """Words with the name and password of addresses left out: for manifests and for the screen."""
-    return [_LOGIN.sub("://…@", word) for word in words]
-
-
-_LOGIN = re.compile(r"://[^/@\s]+@")
+    """Words with the secrets of addresses left out: for manifests and for the screen."""
+    return [without_secrets(word) for word in words]

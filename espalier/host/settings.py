@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,11 +15,12 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from espalier.contract.measure import parse_size
-from espalier.contract.parameters import sentence
+from espalier.contract.parameters import HIDDEN, sentence
 from espalier.contract.paths import ROOT
-from espalier.errors import InputError
+from espalier.errors import InputError, without_secrets
 from espalier.host.job_time import job_time
 
 
@@ -29,6 +31,19 @@ def _size(value: Any) -> Any:
 def _one_line(value: str) -> str:
     if not value.isprintable():
         raise ValueError("must be one line")
+    if without_secrets(value) != value:
+        raise PydanticCustomError(
+            HIDDEN, "must hold no login, which jobs and manifests would show; log in before"
+        )
+    return value
+
+
+def _only_names(value: str | None) -> str | None:
+    """Of sbatch's flags, whose values every user of the cluster can read."""
+    if value and re.search(r"--export[= ]\S*=", value):
+        raise PydanticCustomError(
+            HIDDEN, "must name variables without their values, as in --export=NAME"
+        )
     return value
 
 
@@ -39,6 +54,8 @@ def _directory(value: Any) -> Any:
     return value
 
 
+MOST = 2**16
+"""Cores, machines and attempts: more than any cluster has."""
 Line = Annotated[str, AfterValidator(_one_line)]
 
 
@@ -60,17 +77,17 @@ class Settings(BaseModel):
     force: bool = False
     wait: bool = True
     memory: Annotated[int | None, BeforeValidator(_size)] = None
-    cpus: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
-    threads: Annotated[int | None, Field(ge=1)] = None
-    gpus: Annotated[int, Field(ge=1)] = 1
-    nodes: Annotated[int, Field(ge=1)] = 1
+    cpus: Annotated[float | None, Field(gt=0, le=MOST, allow_inf_nan=False)] = None
+    threads: Annotated[int | None, Field(ge=1, le=MOST)] = None
+    gpus: Annotated[int, Field(ge=1, le=MOST)] = 1
+    nodes: Annotated[int, Field(ge=1, le=MOST)] = 1
     # RUNTIME=slurm: where a step finds its packages, and what its job asks for.
     container: Literal["none", "apptainer", "pyxis", "inside"] = "none"
     container_image: Line | None = None
     partition: Line | None = None
     account: Line | None = None
     time: Annotated[Line | None, AfterValidator(lambda text: text and job_time(text))] = None
-    sbatch_flags: Line | None = None
+    sbatch_flags: Annotated[Line | None, AfterValidator(_only_names)] = None
     # RUNTIME=tpu-vm: which TPU where, what runs on it, and how long and often it is tried.
     tpu: Line | None = None
     zone: Line | None = None
@@ -78,8 +95,8 @@ class Settings(BaseModel):
     bucket: Line | None = None
     tpu_image: Line | None = None
     spot: bool = False
-    tpu_deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 60
-    tpu_attempts: Annotated[int, Field(ge=1)] = 20
+    tpu_deadline: Annotated[float, Field(gt=0, le=60 * 24 * 366, allow_inf_nan=False)] = 60
+    tpu_attempts: Annotated[int, Field(ge=1, le=MOST)] = 20
     tpu_service_account: Line | None = None
     tpu_network: Line | None = None
     tpu_external_ip: bool = True
@@ -148,6 +165,11 @@ def read_settings(assignments: dict[str, str]) -> tuple[Settings, dict[str, str]
     values = {k: v for k, v in os.environ.items() if k in PERSISTENT and v}
     values |= {k: v for k, v in assignments.items() if k in NAMES and v}
     rest = {k: v for k, v in assignments.items() if k not in NAMES and v != ""}
+    if address := next((name for name, value in rest.items() if "://" in value), None):
+        raise InputError(
+            f"{address} takes no address; fetch it first, and give its path or its name on the "
+            "store."
+        )
     try:
         return Settings.model_validate(values), rest
     except ValidationError as error:

@@ -7,7 +7,6 @@ Shapes: B samples, T tokens, H hidden, V vocabulary.
 """
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import from_json, to_json
 from espalier.errors import InputError
-from espalier.models.checkpoint.locate import BUFFERS
+from espalier.models.checkpoint.locate import BUFFERS, locate
 from espalier.models.checkpoint.reader import TORCH_DTYPES, CheckpointReader
+from espalier.models.content import check_sizes
 from espalier.models.shapes import DTYPE_BYTES, Shapes, read_config
-from espalier.models.stock import stock_config, stock_model
+from espalier.models.stock import refused, stock_config, stock_model
 
 EMBEDDING = "model.embed_tokens.weight"
 FINAL_NORM = "model.norm.weight"
@@ -67,12 +67,18 @@ class Architecture:
                 self._skeleton = stock_model(self.config).eval()
             self._miniature = stock_model(small).model.eval()
         except Exception as error:  # noqa: BLE001 - a stock model checks its config by failing
-            raise InputError(f"config.json is refused by transformers: {error}") from None
+            raise refused(error) from None
 
     @classmethod
     def of(cls, directory: Path) -> "Architecture":
-        """The architecture of a Hugging Face directory; made once for each config.json."""
-        return _made(to_json(read_config(directory)))
+        """The architecture of a Hugging Face directory; made once for each config.json.
+
+        Raises:
+            InputError: as the class, or its config.json states other sizes than its weights have.
+        """
+        config = read_config(directory)
+        check_sizes(directory, config, locate(directory))
+        return _made(to_json(config))
 
     def expected_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor the stock model reads, tied ones included, with its shape."""
@@ -239,7 +245,7 @@ class Architecture:
 
 @lru_cache(maxsize=2)  # a parent's and its result's
 def _made(config: str) -> Architecture:
-    return Architecture(json.loads(config))
+    return Architecture(from_json(config))
 
 
 def dtype_name(stored: str) -> str:

@@ -1,7 +1,6 @@
 """Loads a model whose layers have widths of their own: stock layers, each of its own size."""
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from espalier.errors import InputError
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.narrow import Widths, widths_of
-from espalier.models.shapes import read_config, unsliced
+from espalier.models.shapes import config_file, read_config
 from espalier.models.stock import stock_config, stock_model, without_requests
 
 STOCK_CONFIG = "padded_config.json"
@@ -73,8 +72,8 @@ def padded_config(directory: Path) -> dict[str, Any]:
         InputError: it is not there.
     """
     try:
-        return unsliced(json.loads((directory / STOCK_CONFIG).read_bytes()))
-    except (OSError, ValueError):
+        return config_file(directory / STOCK_CONFIG)
+    except InputError:
         raise InputError(
             f"{directory} has no {STOCK_CONFIG} that can be read; make it again with make compact."
         ) from None

@@ -15,10 +15,11 @@ from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import ITEM_BYTES, TensorEntry
 from espalier.models.checkpoint.locate import BUFFERS, locate
-from espalier.models.shapes import SUPPORTED, read_config
+from espalier.models.shapes import SUPPORTED, Shapes, read_config
 
 FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """What weights may be stored as, and what config.json calls it."""
+LAYERS = "model.layers."
 ELEMENTS_AT_ONCE = 1 << 18
 
 MATRIX = "model.layers.0.self_attn.q_proj.weight"
@@ -76,7 +77,7 @@ def check_content(directory: Path) -> None:
 
     Raises:
         InputError: its weights are quantized, its names are those of a wrapped model, its head is
-            another one than config.json says, or it cannot be read.
+            another one than config.json says, its sizes are others, or it cannot be read.
     """
     config, entries = read_config(directory), locate(directory)
     _check_quantized(directory, config, entries)
@@ -84,6 +85,35 @@ def check_content(directory: Path) -> None:
     tied = tied_by(config)
     if tied is not None:
         check_head(directory, entries, tied=tied)
+    check_sizes(directory, config, entries)
+
+
+def check_sizes(
+    directory: Path, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]
+) -> None:
+    """Refuse sizes that the first layer does not have, before anything is made as large.
+
+    Of families whose sizes are read here; a whole model's shapes are compared where it is built.
+
+    Raises:
+        InputError: naming the tensor.
+    """
+    if config.get("model_type") not in SUPPORTED or not entries:
+        return
+    shapes = Shapes.of(config)
+    asked = {f"{LAYERS}0.{name}.weight": size for name, size in shapes.matrices.items()}
+    asked["model.embed_tokens.weight"] = (shapes.vocabulary, shapes.hidden)
+    if shapes.layers > len(entries):
+        name = f"{LAYERS}{shapes.layers - 1}.{next(iter(shapes.matrices))}.weight"
+        raise InputError(f"{directory} lacks the tensor {name} its config asks for.")
+    for name, size in asked.items():
+        if name not in entries:
+            raise InputError(f"{directory} lacks the tensor {name} its config asks for.")
+        if (found := entries[name].shape) != size:
+            raise InputError(
+                f"{name} has shape {list(found)} where config.json of {directory} asks for "
+                f"{list(size)}."
+            )
 
 
 def correct_dtype(directory: Path) -> str | None:

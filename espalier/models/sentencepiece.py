@@ -60,7 +60,7 @@ class SentencePiece:
         """
         try:
             return cls._of(path.read_bytes())
-        except (ValueError, IndexError, KeyError, struct.error):
+        except (ValueError, LookupError, TypeError, AttributeError, struct.error):
             raise InputError(
                 f"{path} is no SentencePiece model; put the tokenizer.json of the model beside it."
             ) from None

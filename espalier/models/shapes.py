@@ -1,15 +1,18 @@
 """A decoder's shapes read from config.json. Needs no torch: the host plans with them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.json_text import NotJson, from_json, read_json
 from espalier.errors import InputError
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+MOST = 2**31
+"""Above each size of any model; what torch counts with holds the products of two."""
 
 SLICES = "pretraining_tp"
 """The setting by which older versions of transformers compute with slices of matrices."""
@@ -58,25 +61,19 @@ class Shapes:
             raise InputError(
                 "the checkpoint is quantized; give one with float32, bfloat16 or float16 weights."
             )
-        try:
-            heads = int(config["num_attention_heads"])
-            hidden = int(config["hidden_size"])
-            return cls(
-                hidden=hidden,
-                intermediate=int(config["intermediate_size"]),
-                layers=int(config["num_hidden_layers"]),
-                heads=heads,
-                kv_heads=int(config.get("num_key_value_heads") or heads),
-                head_dim=int(config.get("head_dim") or hidden // heads),
-                vocabulary=int(config["vocab_size"]),
-                positions=int(config.get("max_position_embeddings") or 2048),
-                tied=bool(config.get("tie_word_embeddings", False)),
-                item_bytes=DTYPE_BYTES.get(
-                    str(config.get("dtype") or config.get("torch_dtype")), 4
-                ),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"config.json does not state the model's sizes: {error}.") from None
+        heads, hidden = count_in(config, "num_attention_heads"), count_in(config, "hidden_size")
+        return cls(
+            hidden=hidden,
+            intermediate=count_in(config, "intermediate_size"),
+            layers=count_in(config, "num_hidden_layers"),
+            heads=heads,
+            kv_heads=count_in(config, "num_key_value_heads", heads),
+            head_dim=count_in(config, "head_dim", max(hidden // heads, 1)),
+            vocabulary=count_in(config, "vocab_size"),
+            positions=count_in(config, "max_position_embeddings", 2048),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            item_bytes=DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype")), 4),
+        )
 
     @property
     def matrices(self) -> dict[str, tuple[int, int]]:
@@ -103,6 +100,32 @@ class Shapes:
         return self.layers * self.layer_parameters + ends
 
 
+def count_in(config: Mapping[str, Any], key: str, otherwise: int | None = None) -> int:
+    """A size that a config.json states; `otherwise` where it states none.
+
+    Raises:
+        InputError: it is none that a model can have.
+    """
+    stated = config.get(key)
+    if stated is None and otherwise is not None:
+        return otherwise
+    if isinstance(stated, bool) or not isinstance(stated, int | float):
+        raise InputError(
+            f"config.json does not state the model's sizes: {key} is {_shown(stated)}; give a "
+            "whole number."
+        )
+    if not 0 < stated < MOST or stated != int(stated):
+        raise InputError(
+            f"config.json states {key} as {_shown(stated)}, which no model has; give a whole "
+            f"number from 1 to {MOST - 1}."
+        )
+    return int(stated)
+
+
+def _shown(value: Any) -> str:
+    return "missing" if value is None else ascii(value)[:40]
+
+
 def config_file(path: Path) -> dict[str, Any]:
     """The content of a config.json that is given by itself.
 
@@ -110,8 +133,8 @@ def config_file(path: Path) -> dict[str, Any]:
         InputError: it is none.
     """
     try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError):
+        config = from_json(path.read_bytes())
+    except (OSError, NotJson):
         config = None
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a config.json; give a model or such a file.")
@@ -155,18 +178,10 @@ def _is_sliced(config: Mapping[str, Any]) -> bool:
 
 def _stated_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
-
-    def not_json(constant: str) -> None:
-        raise InputError(
-            f"{path} holds {constant}, which JSON does not have; put a number or null in its place."
-        )
-
     try:
-        config = json.loads(path.read_text(), parse_constant=not_json)
+        config = read_json(path, "give a number or null there, or fetch the model again")
     except OSError:
         raise InputError(f"{directory} has no config.json; it is not a model.") from None
-    except ValueError:
-        raise InputError(f"{path} is not JSON; fetch the model again.") from None
     if not isinstance(config, dict):
         raise InputError(f"{path} is not a JSON object; fetch the model again.")
     return config

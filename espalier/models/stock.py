@@ -12,6 +12,8 @@ from espalier.errors import EnvironmentFailure, InputError
 
 UNNEEDED = ("sklearn", "scipy")
 """What transformers imports where it is there, for losses of detectors and assisted generation."""
+MOST_SAID = 300
+"""Letters of another package's reason."""
 REQUESTS = (
     "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
     "_attn_implementation_autoset", "output_attentions", "output_hidden_states", "return_dict",
@@ -42,9 +44,18 @@ def stock_config(raw: Mapping[str, Any]) -> Any:
                 f"transformers {transformers.__version__} does not know {family}; use an image "
                 "with a newer one."
             ) from None
-        raise InputError(f"config.json is refused by transformers: {error}") from None
+        raise refused(error) from None
     except Exception as error:  # noqa: BLE001 - validators raise classes of their own
-        raise InputError(f"config.json is refused by transformers: {error}") from None
+        raise refused(error) from None
+
+
+def refused(error: Exception) -> InputError:
+    """What transformers has against a config.json, as one sentence."""
+    reason = " ".join(str(error).split())[:MOST_SAID].rstrip(".") or type(error).__name__
+    return InputError(
+        f"config.json is refused by transformers: {reason}; give the one that belongs to the "
+        "weights."
+    )
 
 
 def stock_model(config: Any) -> Any:

@@ -1,14 +1,13 @@
 """A model's tokenizer: which ids its files can give, read without loading it, and loading it."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import NotJson, from_json, to_json
 from espalier.errors import InputError
 from espalier.models.sentencepiece import Framing, SentencePiece, tokenizer_json
 from espalier.models.tokenizer_identity import ROLES, files_hash, identity_hash, stated_tokens
@@ -110,7 +109,10 @@ def load_tokenizer(model: Path) -> Any:
         return AutoTokenizer.from_pretrained(model, local_files_only=True)
     except InputError:
         raise
-    except Exception as error:  # noqa: BLE001 - each tokenizer class fails in its own way
+    except BaseException as error:
+        # Each tokenizer class fails in its own way, and a library in Rust with no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{model} has no tokenizer that can be read ({reason}); put its tokenizer files there "
@@ -139,7 +141,9 @@ def tokenizer_content(model: Path) -> str:
     if not pieces.is_file() or (model / "vocab.json").is_file():
         return ""
     read = SentencePiece.read(pieces)
-    return to_json(tokenizer_json(read, _framing(model, read), pieces), ensure_ascii=False)
+    with _readable(model):
+        framing = _framing(model, read)
+    return to_json(tokenizer_json(read, framing, pieces), ensure_ascii=False)
 
 
 def make_tokenizer_json(model: Path, say: Callable[[str], None]) -> None:
@@ -214,8 +218,8 @@ def _special_tokens(model: Path, token_of: Callable[[int], str | None]) -> dict[
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object; empty where there is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
+        content = from_json(path.read_bytes())
+    except (OSError, NotJson):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -225,11 +229,11 @@ def _vocabulary(directory: Path) -> Iterator[int]:
     if (directory / TOKENIZER).is_file():
         vocabulary = _json(directory / TOKENIZER)["model"]["vocab"]
         if isinstance(vocabulary, dict):
-            yield from vocabulary.values()
+            yield from map(_id, vocabulary.values())
         else:
             yield len(vocabulary) - 1
     elif (directory / "vocab.json").is_file():
-        yield from _json(directory / "vocab.json").values()
+        yield from map(_id, _json(directory / "vocab.json").values())
     elif (directory / SENTENCEPIECE).is_file():
         yield len(SentencePiece.read(directory / SENTENCEPIECE).pieces) - 1
 
@@ -239,20 +243,32 @@ def _added(directory: Path) -> dict[int, str]:
     found: dict[int, str] = {}
     if (directory / TOKENIZER).is_file():
         content = _json(directory / TOKENIZER)
-        found |= {token["id"]: token["content"] for token in content.get("added_tokens") or []}
+        tokens = content.get("added_tokens") or []
+        found |= {_id(token["id"]): str(token["content"]) for token in tokens}
     if (directory / "added_tokens.json").is_file():
         content = _json(directory / "added_tokens.json")
-        found |= {number: name for name, number in content.items()}
+        found |= {_id(number): name for name, number in content.items()}
     return found
+
+
+def _id(number: Any) -> int:
+    """A token's id.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(number, int):
+        raise TypeError(number)
+    return number
 
 
 @contextmanager
 def _readable(directory: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         raise InputError(f"the tokenizer files of {directory} cannot be read.") from None
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return from_json(path.read_bytes())

@@ -6,12 +6,11 @@ padding, truncation and what post-processors add decide no id of a text's own.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import NotJson, from_json, to_json
 
 CONTENT = "tokenizer.json"
 FILES = (CONTENT, "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json")
@@ -28,8 +27,8 @@ DEFAULTS: Mapping[str, Any] = {"use_regex": True, "split": True, "prepend_scheme
 def identity_hash(directory: Path) -> str | None:
     """sha256 of what decides the ids; None where there is no `tokenizer.json` to be read."""
     try:
-        content = json.loads((directory / CONTENT).read_bytes())
-    except (OSError, ValueError):
+        content = from_json((directory / CONTENT).read_bytes())
+    except (OSError, NotJson):
         return None
     if not isinstance(content, dict):
         return None
@@ -62,8 +61,8 @@ def stated_tokens(directory: Path) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for file in STATED_IN:
         try:
-            stated = json.loads((directory / file).read_bytes())
-        except (OSError, ValueError):
+            stated = from_json((directory / file).read_bytes())
+        except (OSError, NotJson):
             continue
         for role in stated.keys() & set(ROLES) - found.keys() if isinstance(stated, dict) else ():
             token = stated[role]

@@ -1,12 +1,11 @@
 """`scores.json`: what was measured of a model, so that several shapes can be cut from one pass."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.files import write_text
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import read_json, to_json
 from espalier.contract.manifest import published_name
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes, read_config
@@ -48,9 +47,11 @@ def read_scores(directory: Path, kind: str, model: Path) -> dict[str, Any]:
     """
     path = directory / SCORES
     try:
-        scores = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        raise InputError(f"{path} cannot be read; make the scores again.") from None
+        scores = read_json(path, "make the scores again")
+    except OSError:
+        scores = None
+    if not isinstance(scores, dict):
+        raise InputError(f"{path} cannot be read; make the scores again.")
     layers = Shapes.of(read_config(model)).layers
     if scores.get("kind") != kind or scores.get("layers") != layers:
         raise InputError(

@@ -1,8 +1,7 @@
 """Copies what a checkpoint consists of, and nothing else of the directory; or converts a file."""
 
-import shutil
-
-from espalier.contract.files import replacing
+from espalier.contract.links import copy_below
+from espalier.contract.manifest import MANIFEST
 from espalier.contract.parameters import Parameters
 from espalier.contract.pattern import Pattern
 from espalier.contract.pruned import Masked
@@ -32,10 +31,9 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     files = sorted({path for part in PARTS for path in source.glob(part) if path.is_file()})
     with context.progress.steps("adopt", total=len(files)) as steps:
         for path in files:
-            if path.name == "manifest.json":
+            if path.name == MANIFEST:
                 continue
-            with replacing(context.output / path.name) as temporary:
-                shutil.copyfile(path, temporary)
+            copy_below(source, path, context.output / path.name)
             steps.advance(file=path.name)
     make_tokenizer_json(context.output, context.progress.say)
     pruning = _account(context, parameters)

@@ -22,28 +22,40 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     for name in (EMBEDDING, QUERIES):
         if name not in file.tensors:
             raise InputError(f"{file.path.name} lacks the tensor {name}; download it again.")
-    heads = _count(file, "attention.head_count")
-    kv_heads = _count(file, "attention.head_count_kv", heads)
+    heads = file.count("attention.head_count")
+    kv_heads = file.count("attention.head_count_kv", heads)
+    if len(file.shape(QUERIES)) != 2 or file.shape(QUERIES)[0] < heads:
+        raise InputError(
+            f"{QUERIES} of {file.path.name} is {list(file.shape(QUERIES))} for {heads} heads; "
+            "convert the model to GGUF again."
+        )
     rows, hidden = file.shape(QUERIES)
     head_dim = rows // heads
-    if (rotated := int(file.own("rope.dimension_count", head_dim))) != head_dim:
+    if (rotated := file.own("rope.dimension_count", head_dim)) != head_dim:
         raise InputError(
             f"{file.path.name} rotates {rotated} of {head_dim} channels of a head, which is not "
             "supported."
         )
     theta = file.number("rope.freq_base", DEFAULT_THETA)
+    if theta < 1:
+        raise InputError(f"{file.path.name} states rope.freq_base as {theta}; convert it again.")
+    if (layers := file.count("block_count")) > len(file.tensors):
+        raise InputError(
+            f"{file.path.name} states {layers} layers and holds {len(file.tensors)} tensors; "
+            "download it again."
+        )
     config: dict[str, Any] = {
         "architectures": [family.stock],
         "model_type": family.model_type,
         "hidden_act": "silu",
         "hidden_size": hidden,
-        "intermediate_size": _count(file, "feed_forward_length"),
-        "num_hidden_layers": _count(file, "block_count"),
+        "intermediate_size": file.count("feed_forward_length"),
+        "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
         "vocab_size": file.shape(EMBEDDING)[0],
-        "max_position_embeddings": _count(file, "context_length"),
+        "max_position_embeddings": file.count("context_length"),
         "rms_norm_eps": file.number("attention.layer_norm_rms_epsilon"),
         "rope_theta": theta,
         "rope_scaling": rope_scaling(file, theta, head_dim),
@@ -54,17 +66,5 @@ def config_of(file: GgufFile) -> dict[str, Any]:
         config["attention_bias"] = "blk.0.attn_q.bias" in file.tensors
         config["mlp_bias"] = "blk.0.ffn_up.bias" in file.tensors
     for role in ("bos", "eos"):
-        config[f"{role}_token_id"] = file.value(f"tokenizer.ggml.{role}_token_id")
+        config[f"{role}_token_id"] = file.value(f"tokenizer.ggml.{role}_token_id", kind=int)
     return config
-
-
-def _count(file: GgufFile, key: str, otherwise: int | None = None) -> int:
-    """A size that is the same in every layer."""
-    found = file.needed(key) if otherwise is None else file.own(key, otherwise)
-    if isinstance(found, list):
-        if len(set(found)) != 1:
-            raise InputError(
-                f"{file.path.name} has layers of different {key}, which is not supported."
-            )
-        found = found[0]
-    return int(found)

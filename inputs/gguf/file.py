@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,26 @@ STORED = {
     GGMLQuantizationType.BF16: "bfloat16",
 }
 """Types that are stored as they are; every other one is quantized."""
+Kind = type | tuple[type, ...]
+MOST_PARTS = 1 << 24
+"""Numbers, texts and sizes in a header: the largest vocabularies with their merges have a tenth."""
+MOST = 2**31
+"""Above each size of any model."""
+
+
+class _BoundedReader(GGUFReader):
+    """The library's, which takes what is beyond a file's end for nothing and goes on for ever."""
+
+    taken = 0
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, *given: Any, **named: Any) -> Any:
+        found = super()._get(offset, dtype, count, *given, **named)
+        self.taken += 1
+        if len(found) != count:
+            raise ValueError("it ends before what it announces")
+        if self.taken > MOST_PARTS:
+            raise ValueError("its header has no end")
+        return found
 
 
 class GgufFile:
@@ -33,7 +54,7 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._reader = GGUFReader(path)
+            self._reader = _BoundedReader(path)
         except Exception as error:  # noqa: BLE001 - a damaged file fails wherever the reader stands
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
@@ -45,29 +66,54 @@ class GgufFile:
                 "gguf-convert-endian."
             )
         self.tensors: Mapping[str, ReaderTensor] = {t.name: t for t in self._reader.tensors}
-        if int(self.value("split.count", 1)) > 1:
+        self._check_named()
+        if self.value("split.count", 1, kind=int) > 1:
             raise InputError(
                 f"{path.name} is one of {self.value('split.count')} parts; merge them first with "
                 "llama-gguf-split --merge, and give the one file."
             )
-        self.architecture = str(self.value("general.architecture", ""))
+        self.architecture = self.value("general.architecture", "", kind=str)
 
-    def value(self, key: str, otherwise: Any = None) -> Any:
-        """The value of `key`: a number, a string, a truth value or a list of these."""
+    def value(self, key: str, otherwise: Any = None, kind: Kind = object) -> Any:
+        """The value of `key`, which has to be a `kind`; `otherwise` where there is none.
+
+        Raises:
+            InputError: it is something else.
+        """
         field = self._reader.fields.get(key)
-        return otherwise if field is None else field.contents()
+        if field is None:
+            return otherwise
+        try:
+            found = field.contents()
+        except (ValueError, IndexError):  # text that is not UTF-8
+            raise self._wrong(key, "no text") from None
+        if not isinstance(found, kind):
+            raise self._wrong(key, found)
+        return found
 
-    def own(self, key: str, otherwise: Any = None) -> Any:
-        """The value of `<architecture>.<key>`."""
-        return self.value(f"{self.architecture}.{key}", otherwise)
+    def values(self, key: str, kind: Kind) -> list[Any]:
+        """The list that is the value of `key`, each of whose items has to be a `kind`.
 
-    def needed(self, key: str) -> Any:
+        Raises:
+            InputError: it is something else.
+        """
+        found: list[Any] = self.value(key, [], list)
+        for one in found:
+            if not isinstance(one, kind):
+                raise self._wrong(key, one)
+        return found
+
+    def own(self, key: str, otherwise: Any = None, kind: Kind = object) -> Any:
+        """As `value`, of `<architecture>.<key>`."""
+        return self.value(f"{self.architecture}.{key}", otherwise, kind)
+
+    def needed(self, key: str, kind: Kind = object) -> Any:
         """The same where a model cannot be without it.
 
         Raises:
-            InputError: the file does not say.
+            InputError: the file does not say, or it is something else.
         """
-        found = self.own(key)
+        found = self.own(key, kind=kind)
         if found is None:
             raise InputError(
                 f"{self.path.name} does not state {self.architecture}.{key}; convert the model to "
@@ -76,9 +122,64 @@ class GgufFile:
         return found
 
     def number(self, key: str, otherwise: float | None = None) -> float:
-        """A float32 in the fewest digits that mean it, as configurations have it: 1e-05."""
-        found = self.needed(key) if otherwise is None else self.own(key, otherwise)
-        return float(str(np.float32(found)))
+        """`real` in the fewest digits that mean it, as configurations have it: 1e-05."""
+        return float(str(np.float32(self.real(key, otherwise))))
+
+    def real(self, key: str, otherwise: float | None = None) -> float:
+        """A float32 that is not negative.
+
+        Raises:
+            InputError: the file does not say, or it is no such number.
+        """
+        kind = (int, float)
+        found = self.needed(key, kind) if otherwise is None else self.own(key, otherwise, kind)
+        if not 0 <= found <= float(np.finfo(np.float32).max):
+            raise self._wrong(key, found)
+        return float(found)
+
+    def count(self, key: str, otherwise: int | None = None) -> int:
+        """A size, which is the same in every layer where it is stated for each.
+
+        Raises:
+            InputError: the file does not say, or it is no size.
+        """
+        kind = (int, list)
+        found = self.needed(key, kind) if otherwise is None else self.own(key, otherwise, kind)
+        if isinstance(found, list):
+            if len(set(found)) != 1:
+                raise InputError(
+                    f"{self.path.name} has layers of different {key}, which is not supported."
+                )
+            found = found[0]
+        if not isinstance(found, int) or not 0 < found < MOST:
+            raise self._wrong(key, found)
+        return found
+
+    def _wrong(self, key: str, found: object) -> InputError:
+        return InputError(
+            f"{self.path.name} states {key} as {ascii(found)[:40]}, which it cannot be; convert "
+            "the model to GGUF again with today's llama.cpp."
+        )
+
+    def _check_named(self) -> None:
+        """Refuse tensors without entries, or with names that are none."""
+        for name, tensor in self.tensors.items():
+            if not tensor.n_elements or not name.isprintable():
+                raise InputError(
+                    f"{self.path.name} cannot be read as a GGUF file ({name!a} is empty, or no "
+                    "name); download it again."
+                )
+
+    def _check_apart(self) -> None:
+        """Refuse tensors that share bytes."""
+        end = 0
+        for tensor in sorted(self.tensors.values(), key=attrgetter("data_offset")):
+            if tensor.data_offset < end:
+                raise InputError(
+                    f"{self.path.name} cannot be read as a GGUF file ({tensor.name} lies where "
+                    "another tensor does); download it again."
+                )
+            end = tensor.data_offset + tensor.n_bytes
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Sizes of a tensor in the order of torch: [outputs, inputs]."""
@@ -95,7 +196,7 @@ class GgufFile:
         """Refuse, before anything is written, what the gguf library cannot dequantize.
 
         Raises:
-            InputError: naming the tensor and its type.
+            InputError: naming the tensor and its type; or a tensor lies where another does.
         """
         for name, tensor in self.tensors.items():
             try:
@@ -105,6 +206,7 @@ class GgufFile:
                     f"{name} of {self.path.name} is {tensor.tensor_type.name}, which cannot be "
                     f"dequantized ({error}); give the model as F16, Q8_0 or another type."
                 ) from None
+        self._check_apart()
 
     def types(self) -> dict[str, int]:
         """How many tensors there are of each type, the most frequent first."""

@@ -26,8 +26,8 @@ def rope_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any] 
     Raises:
         InputError: they are scaled in a way that no stock configuration states.
     """
-    kind, linear = file.own("rope.scaling.type"), float(file.own("rope.scale_linear", 1.0))
-    factor = float(file.own("rope.scaling.factor", linear))
+    kind = file.own("rope.scaling.type")
+    factor = file.real("rope.scaling.factor", file.real("rope.scale_linear", 1.0))
     if TABLE in file.tensors:
         table = file.rows(TABLE).astype(np.float64).reshape(-1)  # [head_dim / 2]
         if not np.all(table == 1):
@@ -39,11 +39,11 @@ def rope_scaling(file: GgufFile, theta: float, head_dim: int) -> dict[str, Any] 
     if kind in (None, "linear"):
         return {"rope_type": "linear", "factor": factor}
     if kind == "yarn":
-        original = file.needed("rope.scaling.original_context_length")
+        original = file.count("rope.scaling.original_context_length")
         return {
             "rope_type": "yarn",
             "factor": factor,
-            "original_max_position_embeddings": int(original),
+            "original_max_position_embeddings": original,
         }
     raise InputError(
         f"{file.path.name} scales its positions by {kind}, which is not supported; linear, yarn "

@@ -1,5 +1,6 @@
 """tokenizer.json from the tables of a GGUF file; its ids are the tables' places."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,22 +40,25 @@ class Vocabulary:
         Raises:
             InputError: there are none, or they contradict each other.
         """
-        tokens = file.value("tokenizer.ggml.tokens")
+        tokens = file.values("tokenizer.ggml.tokens", str)
         if not tokens:
             raise InputError(
                 f"{file.path.name} has no vocabulary; give a file that has its tokenizer."
             )
-        kinds = file.value("tokenizer.ggml.token_type") or [int(TokenType.NORMAL)] * len(tokens)
+        kinds = file.values("tokenizer.ggml.token_type", int)
+        kinds = kinds or [int(TokenType.NORMAL)] * len(tokens)
         if len(kinds) != len(tokens):
             raise InputError(
                 f"{file.path.name} has {len(tokens)} tokens and kinds of {len(kinds)}; download it "
                 "again."
             )
-        while tokens and kinds[-1] == TokenType.UNUSED:  # rows of the embedding and no tokens
-            tokens, kinds = tokens[:-1], kinds[:-1]
+        count = len(tokens)
+        while count and kinds[count - 1] == TokenType.UNUSED:  # rows of the embedding and no tokens
+            count -= 1
+        tokens, kinds = tokens[:count], kinds[:count]
         if len(set(tokens)) != len(tokens):
             raise InputError(f"{file.path.name} has a token twice; convert it to GGUF again.")
-        return cls(file, tokens, kinds, str(file.value("tokenizer.ggml.pre", "")))
+        return cls(file, tokens, kinds, file.value("tokenizer.ggml.pre", "", str))
 
     @property
     def ids(self) -> dict[str, int]:
@@ -62,10 +66,10 @@ class Vocabulary:
 
     def special(self, role: str) -> str | None:
         """The token of a role: `bos`, `eos`, `unknown`, `padding`; None where there is none."""
-        number = self.file.value(f"tokenizer.ggml.{role}_token_id")
-        if number is None or not 0 <= int(number) < len(self.tokens):
+        number: int | None = self.file.value(f"tokenizer.ggml.{role}_token_id", kind=int)
+        if number is None or not 0 <= number < len(self.tokens):
             return None
-        return self.tokens[int(number)]
+        return self.tokens[number]
 
     def adds(self, role: str, otherwise: bool) -> bool:
         """Whether a text gets the token of `role`, `bos` or `eos`, at its end."""
@@ -122,7 +126,7 @@ def check_ids(tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
 def _byte_pairs(vocabulary: Vocabulary) -> Tokenizer:
     """As GPT-2's: bytes written as letters, merged in the order of a list."""
     file = vocabulary.file
-    lines = file.value("tokenizer.ggml.merges")
+    lines = file.values("tokenizer.ggml.merges", str)
     if not lines:
         raise InputError(f"{file.path.name} has byte pairs and no merges; convert it again.")
     merges, ids = [line.partition(" ")[::2] for line in lines], vocabulary.ids
@@ -146,8 +150,8 @@ def _sentencepiece(vocabulary: Vocabulary) -> Tokenizer:
     from transformers.convert_slow_tokenizer import generate_merges
 
     file, ids = vocabulary.file, vocabulary.ids
-    scores = file.value("tokenizer.ggml.scores")
-    if not scores or len(scores) < len(vocabulary.tokens):
+    scores = file.values("tokenizer.ggml.scores", (int, float))
+    if not scores or len(scores) < len(vocabulary.tokens) or not all(map(math.isfinite, scores)):
         raise InputError(f"{file.path.name} has pieces without scores; convert it again.")
     rated = dict(zip(vocabulary.tokens, scores, strict=False))
     whole = [t for t, k in zip(vocabulary.tokens, vocabulary.kinds, strict=True) if k != 1]
@@ -205,9 +209,9 @@ def _settings(vocabulary: Vocabulary) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": int(vocabulary.file.needed("context_length")),
+        "model_max_length": vocabulary.file.count("context_length"),
         **{name: token for name, token in named.items() if token is not None},
     }
-    if template := vocabulary.file.value("tokenizer.chat_template"):
+    if template := vocabulary.file.value("tokenizer.chat_template", kind=str):
         settings["chat_template"] = template
     return settings

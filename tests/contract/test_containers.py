@@ -27,6 +27,10 @@ from tests.tiny import tiny_llama, token_rows
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 
 
+ODD = "a:b, \"c\" $HOME 'é'"
+"""A folder's name whose characters separate, quote and expand for others."""
+
+
 def engine(name: str) -> Engine:
     try:
         found = find_engine(name)
@@ -40,7 +44,7 @@ def engine(name: str) -> Engine:
 @pytest.fixture(scope="module")
 def words(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A prune that takes a few seconds."""
-    folder = tmp_path_factory.mktemp("deep")
+    folder = tmp_path_factory.mktemp("deep") / ODD
     model = tiny_llama(folder / "model", num_hidden_layers=24)
     tokens = token_rows(folder / "ids.safetensors", rows=32, width=128)
     return ["prune-sparsegpt", f"MODEL={model}", f"CALIBRATION={tokens}", "SUITE=none"]
@@ -77,12 +81,13 @@ def test_a_container_gives_the_bytes_that_local_gives(
     tmp_path: Path, words: list[str], local: dict[str, str], runtime: str
 ) -> None:
     engine(runtime)
-    assert not differing(local, pruned(tmp_path, *words, f"RUNTIME={runtime}"))
-    manifest = json.loads((tmp_path / "checkpoints/model-sparsegpt-0.5/manifest.json").read_text())
+    store = tmp_path / ODD
+    assert not differing(local, pruned(store, *words, f"RUNTIME={runtime}"))
+    manifest = json.loads((store / "checkpoints/model-sparsegpt-0.5/manifest.json").read_text())
     assert manifest["image"]["digest"].startswith("sha256:")
     assert manifest["environment"]["runtime"] == runtime
     # What one runtime has made, another takes as done.
-    again = espalier(tmp_path, *words, "RUNTIME=local")
+    again = espalier(store, *words, "RUNTIME=local")
     assert "is done already" in again.stderr
 
 
@@ -212,7 +217,7 @@ def test_compose_prunes_and_evaluates_as_the_caller(
     compose = docker.command("compose", "--project-name", f"espalier-test-{os.getpid()}")
     if subprocess.run([*compose, "version"], capture_output=True, check=False).returncode:
         pytest.skip("docker compose is not installed")
-    store = tmp_path / "store"
+    store = tmp_path / ODD
     assert espalier(store, "adopt", f"FROM={parent}", "NAME=tiny").returncode == 0
     tokens = token_rows(store / "ids.safetensors", rows=4)
     caller = "1234:1234"

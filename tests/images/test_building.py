@@ -1,5 +1,6 @@
 """What is asked of an engine, seen by a stand-in for its client."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.images import build, build_all, building, engine, ensure_built, find_engine, save
+from espalier.host.images.base import pinned_base
 from espalier.host.images.definition import images_for, load_image
-from espalier.host.images.engine import CONTEXT_LABEL, ENVIRONMENT_LABEL
+from espalier.host.images.engine import CONTEXT_LABEL, ENVIRONMENT_LABEL, LOCK_LABEL, SBOM_LABEL
+from espalier.host.images.sbom import locked_list
+from espalier.host.revision import code_revision
 
 CLIENT = """#!/usr/bin/env python3
 import json, os, sys
@@ -25,6 +29,8 @@ if "build" in words:
     image = {"Id": "sha256:1", "Size": 7,
              "RepoDigests": [], "Config": {"Labels": dict(label.split("=", 1) for label in labels)}}
     (state / tag.replace("/", "+")).write_text(json.dumps([image]))
+elif "buildx" in words:
+    sys.exit(print((state / "buildx").read_text()) if (state / "buildx").exists() else 1)
 elif "inspect" in words:
     held = state / words[-1].replace("/", "+")
     if not held.exists():
@@ -33,10 +39,14 @@ elif "inspect" in words:
 elif "run" in words:
     if (state / "broken").exists():
         sys.exit("ModuleNotFoundError: No module named 'torch'")
+    if "dpkg-query" in words:
+        sys.exit(print("libc6 2.36-9 amd64") if not (state / "no-debian").exists() else "none here")
     print(json.dumps({"python": "3.11.2", "packages": {}, "imports": []}))
 elif "pull" in words:
     image = {"Id": "sha256:2", "Size": 5, "RepoDigests": [f"{words[-1].split(':')[0]}@sha256:3"]}
     (state / words[-1].replace("/", "+")).write_text(json.dumps([image]))
+elif "info" in words and (state / "info").exists():
+    print((state / "info").read_text())
 elif "save" in words:
     sys.stdout.write("archive")
 """
@@ -141,13 +151,25 @@ def test_an_image_on_its_own_base_is_built_without_another(
     assert len(calls(state, "build")) == 1
 
 
-def test_a_base_without_a_digest_is_pulled_to_record_it(state: Path) -> None:
+def test_a_base_without_a_digest_is_pulled_to_record_it(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "python:3.13.5-slim-bookworm"
+    monkeypatch.setenv("BASE_IMAGE_MAXTEXT", base)
     ensure_built("maxtext", answering(), "cpu")
-    base = building.pinned_base(load_image("maxtext"))
     assert [words[-1] for words in calls(state, "pull")] == [base]
     labels = json.loads((building.RECORDS / "maxtext-cpu.json").read_text())["labels"]
     assert labels["org.opencontainers.image.base.name"] == base
     assert labels["org.opencontainers.image.base.digest"] == "sha256:3"
+
+
+def test_the_dockerfiles_own_base_is_recorded_with_its_digest(state: Path) -> None:
+    ensure_built("maxtext", answering(), "cpu")
+    name, _, digest = pinned_base(load_image("maxtext")).partition("@")
+    labels = json.loads((building.RECORDS / "maxtext-cpu.json").read_text())["labels"]
+    assert labels["org.opencontainers.image.base.name"] == name
+    assert labels["org.opencontainers.image.base.digest"] == digest
+    assert not calls(state, "pull")
 
 
 def test_no_engine_is_asked_for_a_variant_that_there_is_not(state: Path) -> None:
@@ -164,10 +186,74 @@ def test_a_new_image_is_run_and_recorded(state: Path) -> None:
     assert record["contents"]["python"] == "3.11.2"
     context = load_image("torch").context_hash("cpu", "base:1")
     assert record["labels"][CONTEXT_LABEL] == record["labels"][ENVIRONMENT_LABEL] == context
-    (run,) = calls(state, "run")
+    run, asked = calls(state, "run")
     assert {"--read-only", "--cap-drop=ALL", "--network=none"} <= set(run)
+    assert "dpkg-query" in asked
     build("torch", answering(), "cpu")
-    assert len(calls(state, "run")) == 1  # the same packages need no second look
+    assert len(calls(state, "run")) == 2  # the same packages need no second look
+
+
+def test_its_labels_say_where_it_comes_from(state: Path) -> None:
+    """And its list of contents lies beside the record, as its label says."""
+    for _ in range(2):
+        build("torch", answering(), "cpu", no_cache=True)
+    first, second = (
+        [words[i + 1] for i, word in enumerate(words) if word == "--label"]
+        for words in calls(state, "build")
+    )
+    assert first == second  # the same files give the same labels
+    labels = dict(label.split("=", 1) for label in first)
+    image = load_image("torch")
+    listed = locked_list(image, "cpu", "base:1")
+    assert labels[SBOM_LABEL] == hashlib.sha256(listed.encode()).hexdigest()
+    assert labels[LOCK_LABEL] == image.lock_hash("cpu")
+    assert labels["org.opencontainers.image.revision"] == code_revision()
+    assert labels["org.opencontainers.image.base.name"] == "base:1"
+    assert "org.opencontainers.image.created" not in labels
+    written = json.loads((building.RECORDS / "torch-cpu.cdx.json").read_text())
+    names = {part["name"] for part in written["components"]}
+    assert {"torch", "libc6"} <= names
+    facts = {fact["name"]: fact["value"] for fact in written["metadata"]["component"]["properties"]}
+    assert facts["espalier:sbom"] == labels[SBOM_LABEL]
+    assert facts["espalier:digest"] == "sha256:1"
+
+
+def test_another_base_than_debian_does_not_stop_an_image(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (state / "no-debian").touch()
+    ensure_built("torch", answering(), "cpu")
+    assert "its list is of Python's packages alone" in capsys.readouterr().err
+    assert (building.RECORDS / "torch-cpu.cdx.json").is_file()
+
+
+CONTAINERD = '[["driver-type","io.containerd.snapshotter.v1"]]'
+DIGEST = f"sha256:{'5' * 64}"
+
+
+SCANNED = f"--attest=type=sbom,generator=docker/buildkit-syft-scanner@{DIGEST}"
+ATTESTED = {
+    "no buildx": (None, CONTAINERD, "", []),
+    "no place for them": ("buildx v0.20", '[["Backing Filesystem","extfs"]]', "", []),
+    "no scanner": ("no registry", CONTAINERD, "", ["--provenance=mode=min"]),
+    "both": (DIGEST, CONTAINERD, "", ["--provenance=mode=min", SCANNED]),
+    "one's own": (DIGEST, CONTAINERD, "--sbom=false", ["--sbom=false"]),
+}
+
+
+@pytest.mark.parametrize("case", ATTESTED)
+def test_buildx_keeps_provenance_where_there_is_a_place_for_it(
+    case: str, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buildx, info, own, given = ATTESTED[case]
+    monkeypatch.setenv("DOCKER_BUILD_FLAGS", own)
+    (state / "info").write_text(info)
+    if buildx:
+        (state / "buildx").write_text(buildx)
+    ensure_built("torch", answering(), "cpu")
+    (words,) = calls(state, "build")
+    kinds = ("--provenance", "--attest", "--sbom")
+    assert [word for word in words if word.startswith(kinds)] == given
 
 
 def test_an_image_that_does_not_work_is_said_so(state: Path) -> None:

@@ -8,6 +8,7 @@ ways to shut a container in; the others too with SLOW=1.
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +16,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from espalier.host.images import Engine, Image, ensure_built, find_engine, known_images, save
-from espalier.host.images.building import ANY_UID, CONFINED
 from espalier.host.images.definition import load_image
-from espalier.host.images.engine import ENVIRONMENT_LABEL, HeldImage
+from espalier.host.images.engine import (
+    ANY_UID,
+    CONFINED,
+    ENVIRONMENT_LABEL,
+    LOCK_LABEL,
+    SBOM_LABEL,
+    HeldImage,
+)
 from tests import green
 from tests.images.test_locks import pins
 
@@ -98,8 +105,9 @@ def test_its_labels_say_what_it_is(engine: str, name: str) -> None:
     assert labels["org.espalier.image"] == name
     assert labels["org.espalier.contract"] == "1"
     assert labels["org.espalier.accel"] == "cpu"
-    assert labels["org.espalier.lock"] == case.image.lock_hash("cpu")
-    opencontainers = {"title", "description", "licenses", "version", "base.name"}
+    assert labels[LOCK_LABEL] == case.image.lock_hash("cpu")
+    assert re.fullmatch(r"[0-9a-f]{64}", labels[SBOM_LABEL])  # as the list was when it was built
+    opencontainers = {"title", "description", "licenses", "version", "revision", "base.name"}
     assert {f"org.opencontainers.image.{key}" for key in opencontainers} <= set(labels)
 
 

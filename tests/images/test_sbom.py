@@ -9,11 +9,13 @@ import pytest
 from espalier.contract.image import locked_names
 from espalier.errors import EnvironmentFailure
 from espalier.host.images import Engine, known_images, load_image
+from espalier.host.images.engine import LOCK_LABEL
 from espalier.host.images.sbom import sbom
 
 CLIENT = """#!/bin/sh
 case "$*" in
-  *"image inspect"*) echo '[{"Id": "sha256:abc", "Size": 1, "Config": {"Labels": {}}}]' ;;
+  *"image inspect"*)
+    echo '[{"Id": "sha256:abc", "Size": 1, "Config": {"Labels": {'"$LABELS"'}}}]' ;;
   *dpkg-query*) [ -n "$BROKEN" ] && { echo "no such program" >&2; exit 127; }
     printf 'libc6 2.36-9+deb12u10 amd64\\nca-certificates 20230311 all\\n' ;;
 esac
@@ -53,6 +55,17 @@ def test_debians_packages_are_those_of_the_built_image(engine: Engine) -> None:
     listed = parts(sbom(load_image("wanda"), "cpu", engine))
     assert listed["pkg:deb/debian/libc6@2.36-9%2Bdeb12u10?arch=amd64"]["version"].startswith("2.36")
     assert "pkg:deb/debian/ca-certificates@20230311?arch=all" in listed
+
+
+def test_an_image_of_other_locks_is_not_described_by_these(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = load_image("wanda")
+    monkeypatch.setenv("LABELS", f'"{LOCK_LABEL}": "{image.lock_hash("cpu")}"')
+    sbom(image, "cpu", engine)
+    monkeypatch.setenv("LABELS", f'"{LOCK_LABEL}": "another"')
+    with pytest.raises(EnvironmentFailure, match=r"built from other locks; make image-wanda"):
+        sbom(image, "cpu", engine)
 
 
 def test_an_image_that_does_not_say_what_it_holds(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from espalier.contract.processes import Processes
-from training.maxtext_model import devices
+from training.maxtext_model.devices import devices_of
 from training.tpu_maxtext.state import SavedStates
 
 ROUNDS = 24
@@ -17,8 +17,8 @@ ROUNDS = 24
 
 def main(number: int, port: int, folder: str) -> None:
     """Save every second round under one name, and every third one under the other."""
-    devices.PORT = port
-    with devices.devices_of("cpu", Processes(nodes=2, node=number, each=1, head="localhost")):
+    processes = Processes(nodes=2, node=number, each=1, head="127.0.0.1", port=port)
+    with devices_of("cpu", processes):
         steps, best = SavedStates(folder, "steps", most=2), SavedStates(folder, "best", most=1)
         mesh = jax.make_mesh((2,), ("rows",))
         divided = jax.NamedSharding(mesh, jax.P("rows"))

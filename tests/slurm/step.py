@@ -23,7 +23,7 @@ class Reporting(HostRuntime):
 
 def report(folder: Path) -> None:
     seen = Processes.from_environment()
-    (folder / str(seen.node)).write_text(f"{seen.nodes} {seen.each} {seen.head}")
+    (folder / str(seen.node)).write_text(f"{seen.nodes} {seen.each} {seen.meeting_point}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.paths import ROOT
+from espalier.contract.processes import USUAL_PORT
+from espalier.host.runtimes.slurm.step import PORTS
 from tests.contract.command import espalier, refused
 from tests.contract.waiting import layers_written, wait_until
 from tests.slurm.cluster import Cluster, lacking, running
@@ -36,7 +38,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    return tmp_path / "a store"  # Slurm's options and the script quote its name
+    return tmp_path / 'a 100%j "store", it\'s $HOME: #1'  # Slurm's options and the script quote it
 
 
 def submitted(
@@ -91,7 +93,8 @@ def test_a_step_spans_the_nodes_that_it_asks_for(
     number = cluster.ask(*words, f"--output={tmp_path}/log").strip()
     assert cluster.ended(number) == "COMPLETED", (tmp_path / "log").read_text()
     seen = {path.name: path.read_text() for path in tmp_path.glob("[0-9]")}
-    head = "127.0.0.1" if nodes > 1 else ""
+    port = PORTS[int(number) % len(PORTS)] if nodes > 1 else USUAL_PORT
+    head = f"127.0.0.1:{port}" if nodes > 1 else f":{port}"
     assert seen == {str(node): f"{nodes} 3 {head}" for node in range(nodes)}
 
 

@@ -104,9 +104,9 @@ def test_one_worker(hosts: list[Host], bucket: Path, run: Path) -> None:
         "--rm --privileged --net=host --init --shm-size=16g --ulimit memlock=68719476736",
         "--label org.espalier.managed=1",
         "--env ESPALIER_NODE=0 --env ESPALIER_HEAD=localhost",
-        f"--volume={local}/out:/out",
-        f"--volume={local}/inputs/tiny-0:/in/model:ro",
-        f"--volume={local}/code/espalier:/opt/espalier/espalier:ro",
+        f'--mount=type=bind,"source={local}/out",target=/out ',
+        f'--mount=type=bind,"source={local}/inputs/tiny-0",target=/in/model,readonly',
+        f'"source={local}/code/espalier",target=/opt/espalier/espalier,readonly',
         f"{IMAGE} python -m espalier.run_stage /out",
     ):
         assert flag in command

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from espalier.contract.fingerprint import identify
 from espalier.contract.store import Store, name_after
 from espalier.errors import InputError
-from espalier.host.commands.adoption import directory_named, follow, forget, leads_out
+from espalier.host.commands.adoption import directory_named, forget, gather, is_to_be_gathered
+from tests.manifests import mark_pruned
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 FILES = {
@@ -76,21 +77,70 @@ def test_links_are_followed_and_forgotten(
     store = Store(tmp_path / "a store")
     with pytest.raises(InputError, match="make adopt"):
         identify("x", snapshot, tmp_path / "hashes")
-    assert leads_out(snapshot)
+    assert is_to_be_gathered(snapshot)
     if not same_disk:
         monkeypatch.setattr("os.link", _across_disks)
-    found = follow(snapshot, store)
-    assert not leads_out(found)
+    found = gather(snapshot, store)
+    if same_disk:  # no copy of what may be many gigabytes
+        assert (found / "model.safetensors").samefile(snapshot / "model.safetensors")
+    assert not is_to_be_gathered(found)
     names = {path.name: path.read_text() for path in found.iterdir()}
     assert names == FILES
     one = identify("x", found, tmp_path / "hashes").content
-    assert identify("x", follow(snapshot, store), tmp_path / "hashes").content == one
+    assert identify("x", gather(snapshot, store), tmp_path / "hashes").content == one
     forget(snapshot, store)
     assert not found.exists()
     assert (snapshot / "model.safetensors").read_text() == "weights"
 
 
-def _across_disks(*given: object) -> None:
+@pytest.mark.parametrize("at", ["/etc/passwd", "../secret", "../../refs/../../secret"])
+@pytest.mark.parametrize("in_cache", [True, False])
+def test_no_link_out_of_a_model_is_followed(tmp_path: Path, at: str, in_cache: bool) -> None:
+    repository = cached(tmp_path, COMMIT)
+    snapshot = directory_named(str(repository))
+    given = snapshot if in_cache else Path(shutil.copytree(snapshot, tmp_path / "plain"))
+    for secret in (tmp_path, repository.parent, snapshot.parent):
+        (secret / "secret").write_text("secret")
+    given = snapshot if in_cache else given
+    (given / "Licence.txt").unlink()
+    (given / "Licence.txt").symlink_to(tmp_path / "secret" if at == "../secret" else at)
+    store = Store(tmp_path / "store")
+    with pytest.raises(InputError, match=r"Licence\.txt (is a link to|links to) .*"):
+        gather(given, store)
+    assert not [path for path in tmp_path.rglob("store/**/Licence*") if path.is_file()]
+
+
+def test_a_cache_whose_blobs_lie_elsewhere(tmp_path: Path) -> None:
+    """What is called `blobs` may be a link too."""
+    snapshot = directory_named(str(repository := cached(tmp_path, COMMIT)))
+    (repository / "blobs").rename(tmp_path / "private")
+    (repository / "blobs").symlink_to(tmp_path / "private")
+    with pytest.raises(InputError, match="which is not followed"):
+        gather(snapshot, Store(tmp_path / "store"))
+
+
+def test_a_forged_manifest_is_left_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, forged = tmp_path / "plain", tmp_path / "forged"
+    for directory in (plain, forged):
+        directory.mkdir()
+        for name, content in FILES.items():
+            (directory / name).write_text(content)
+    mark_pruned(forged, None)
+    text = (forged / "manifest.json").read_text()
+    (forged / "manifest.json").write_text(text.replace('"content": "', f'"content": "{"f" * 60}'))
+    assert not is_to_be_gathered(plain)
+    assert is_to_be_gathered(forged)
+    store = Store(tmp_path / "store")
+    found = gather(forged, store)
+    assert {path.name for path in found.iterdir()} == set(FILES)
+    assert "is not taken over: files are hashed anew" in capsys.readouterr().err
+    names = [identify("x", path, tmp_path / "hashes").content for path in (plain, found)]
+    assert names[0] == names[1]
+
+
+def _across_disks(*given: object, **named: object) -> None:
     raise OSError(18, "Invalid cross-device link")
 
 
@@ -98,7 +148,7 @@ def test_a_plain_directory_is_taken_as_it_is(tmp_path: Path) -> None:
     for name, content in FILES.items():
         (tmp_path / name).write_text(content)
     (tmp_path / "tokenizer.json").symlink_to("config.json")
-    assert not leads_out(tmp_path)
+    assert not is_to_be_gathered(tmp_path)
     assert directory_named(str(tmp_path)) == tmp_path
 
 
@@ -108,7 +158,7 @@ def test_a_link_to_nothing_is_a_broken_download(tmp_path: Path) -> None:
     (repository / "blobs" / "model.safetensors-aaaa").unlink()
     (snapshot / "pytorch_model.bin").symlink_to("../../blobs/never-fetched")  # is not wanted
     with pytest.raises(InputError, match=r"model\.safetensors links to .* not fetched whole"):
-        follow(snapshot, Store(tmp_path / "store"))
+        gather(snapshot, Store(tmp_path / "store"))
 
 
 ODD = ["two  words", "größer", "it's", '"quoted"', "-dash", "a$b", "x#y", "a,b", "ö", "a.partial-b"]

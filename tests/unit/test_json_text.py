@@ -3,6 +3,7 @@
 import ast
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ from espalier.models.shapes import read_config
 ONE_WRITER = "espalier/contract/json_text.py"
 ALONE_IN_AN_IMAGE = "images/torch/check.py"
 CODE = ("espalier", "methods", "eval", "training", "inputs", "images", "benchmarks", "studies")
+FROM_ELSEWHERE = (
+    *("espalier/contract", "espalier/models", "espalier/data", "inputs"),
+    *("training/conversion", "training/compaction"),
+)
+"""Where files are read that anybody may have written."""
+READ_OTHERWISE = {
+    "espalier/contract/fingerprint.py",  # our own notes
+    "espalier/contract/lock.py",
+    "espalier/contract/summaries.py",
+    "espalier/data/task_columns.py",  # rows, each of which is told by its line
+    "espalier/data/text_files.py",
+    "inputs/data/spelled_out.py",  # what the library of tokenizers says
+}
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
 VALUES = st.recursive(
     SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3)
@@ -36,6 +50,14 @@ def test_all_json_is_written_by_one_function() -> None:
                 found.append(f"{path}: from json import")
     assert sorted(found) == sorted([ONE_WRITER, ALONE_IN_AN_IMAGE])
     assert "allow_nan=False" in (ROOT / ALONE_IN_AN_IMAGE).read_text()
+
+
+def test_what_comes_from_elsewhere_is_read_by_one_function() -> None:
+    found = set()
+    for path in (path for top in FROM_ELSEWHERE for path in (ROOT / top).rglob("*.py")):
+        if re.search(r"\bjson\.loads?\(", path.read_text(encoding="utf-8")):
+            found.add(path.relative_to(ROOT).as_posix())
+    assert found == {ONE_WRITER, *READ_OTHERWISE}
 
 
 @given(VALUES, st.sampled_from([math.nan, math.inf, -math.inf]))

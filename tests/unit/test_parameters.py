@@ -2,7 +2,7 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from espalier.contract.discovery import stages
@@ -136,11 +136,27 @@ def test_settings_are_taken_out_of_the_assignments(monkeypatch: pytest.MonkeyPat
         read_settings({"ACCEL": "npu"})
 
 
-@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "infg", "1e400", "0", "-1"])
+@pytest.mark.parametrize(
+    "value", ["inf", "-inf", "nan", "infg", "1e400", "1e300", "9" * 30, "9" * 5000, "0", "-1"]
+)
 @pytest.mark.parametrize("name", ["MEMORY", "CPUS", "THREADS", "GPUS", "NODES", "TPU_DEADLINE"])
 def test_a_setting_is_a_number_that_a_machine_can_have(name: str, value: str) -> None:
-    with pytest.raises(InputError, match=f"{name}={value}"):
+    with pytest.raises(InputError, match=f"{name}={value[:20]}"):
         read_settings({name: value})
+
+
+@given(st.sampled_from(["MEMORY", "CPUS", "TIME", "TPU_DEADLINE", "NODES"]), st.text(max_size=9))
+@example("TIME", "9" * 5000)
+@example("TIME", "99999999-1")
+@example("TIME", "٣٠")
+@example("MEMORY", "1e308g")
+def test_any_text_is_a_setting_or_no_setting(name: str, value: str) -> None:
+    try:
+        found, _ = read_settings({name: value})
+    except InputError as error:
+        assert str(error).isprintable()
+    else:
+        assert (found.memory or 0) < 2**60
 
 
 @pytest.mark.parametrize("word", ["model=x", "MODEL", "=x", "--force"])

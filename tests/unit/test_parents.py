@@ -380,7 +380,12 @@ def test_a_report_with_other_names_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_another_shape_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"another shape of .*mlp\.down_proj"):
+    """Of the first layer before anything is built, and of others by the stock loader's report."""
+    name = "model.layers.1.mlp.down_proj.weight"
+    narrow = made(tmp_path, lambda t: t | {name: t[name][:, :40].contiguous()})
+    with pytest.raises(InputError, match=r"another shape of .*layers\.1\.mlp\.down_proj"):
+        load_stock(narrow)
+    with pytest.raises(InputError, match=r"0\.mlp\.gate_proj\.weight has shape \[44, 32\] where"):
         load_stock(made(tmp_path, intermediate_size=40))
 
 

@@ -146,6 +146,10 @@ class Recorder:
         self.store = Store(settings.store)
         self.made: list[str] = []
 
+    def require_mountable(self, plan: Plan) -> None:
+        """Asked before anything is made."""
+        assert self.made == []
+
     def execute(self, request: Request, renew_before: float | None = None) -> Path:
         if request.stage.name == self.lacks:
             raise EnvironmentFailure("There is no network.")

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.discovery import stage_named
+from espalier.errors import EnvironmentFailure
 from espalier.host.images import Engine
+from espalier.host.images.lock import run_uv
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.container import ContainerRuntime
 from espalier.host.secrets import by_name, hub_environment, without_logins
@@ -63,6 +65,27 @@ def test_a_containers_client_is_told_names_and_has_the_values(
     environment = (tmp_path / "words.env").read_text().splitlines()
     assert {f"HTTPS_PROXY={proxy}", f"KEY={PLANTED}"} <= set(environment)
     assert os.environ.get("KEY") != PLANTED
+
+
+def test_what_an_installer_says_is_shown_without_logins(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(
+        "UV_DEFAULT_INDEX", f"https://me:{PLANTED}@index.example/simple?key={PLANTED}"
+    )
+    said = ["sh", "-c", 'echo "no $UV_DEFAULT_INDEX here" >&2; exit 1']
+    with pytest.raises(
+        EnvironmentFailure, match=r"no https://…@index\.example/simple\?… here"
+    ) as told:
+        run_uv(said, "it failed")
+    assert PLANTED not in "".join((str(told.value), *capfd.readouterr()))
+
+
+def test_arguments_of_a_build_are_passed_by_name(tmp_path: Path) -> None:
+    flags = ["--build-arg", f"KEY={PLANTED}", f"--build-arg=B={PLANTED}", "-e", "x=y", "--ssh=a"]
+    kept, values = by_name(flags, "--build-arg", "")
+    assert kept == ["--build-arg=KEY", "--build-arg=B", "-e", "x=y", "--ssh=a"]
+    assert values == {"KEY": PLANTED, "B": PLANTED}
 
 
 def test_addresses_are_shown_without_their_logins() -> None:

@@ -87,7 +87,7 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Launch:
 def test_every_runtime_hands_it_in_and_none_hands_in_the_callers(launch: Launch) -> None:
     assert quiet_environment(launch)[THREADS] == "3"
     files = ImageFiles("/x", Path("/nowhere"))
-    words = ContainerRuntime(Engine("docker", "/bin/docker")).argv(launch)
+    words = ContainerRuntime(Engine("docker", "/nowhere/docker")).argv(launch)
     assert f"--env={THREADS}=3" in words
     seen = [
         {word.removeprefix("--env=").partition("=")[0] for word in words if "--env=" in word},

@@ -1,6 +1,5 @@
 """MaxText's checkpoint of a model alone: `0/items` with `params/params`, as it loads parameters."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import NotJson, from_json, to_json
 from espalier.errors import EnvironmentFailure, InputError
 from training.maxtext_model.checkpoint import Arrays
 from training.maxtext_model.model import Model
@@ -94,6 +93,6 @@ def is_scanned(directory: Path) -> bool:
         InputError: it is no conversion's output.
     """
     try:
-        return bool(json.loads((directory / KEYS).read_text())["scan_layers"])
-    except (OSError, ValueError, KeyError):
+        return bool(from_json((directory / KEYS).read_bytes())["scan_layers"])
+    except (OSError, NotJson, LookupError, TypeError):
         raise InputError(f"{directory} has no {KEYS}; make it with make to-maxtext.") from None

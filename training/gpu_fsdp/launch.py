@@ -17,12 +17,10 @@ from espalier.contract.threads import share_threads
 from espalier.errors import EspalierError, Interrupted
 from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.lost import ending
+from training.gpu_fsdp.meeting import BACKEND
 from training.gpu_fsdp.worker import RESULT, run_rank
 from training.protocol.order import Share
 from training.protocol.progress import RunFolders, asked_to_stop
-
-PORT = 29517
-"""Of the meeting point of several machines; on one machine any free port is taken."""
 
 
 class RankRefused(EspalierError):
@@ -102,8 +100,8 @@ def _several(place: RunFolders, processes: Processes) -> None:
         max_nodes=processes.nodes,
         nproc_per_node=processes.each,
         run_id=place.output.name,
-        rdzv_backend="c10d" if one else "static",
-        rdzv_endpoint="localhost:0" if one else f"{processes.head}:{PORT}",
+        rdzv_backend="c10d" if one else BACKEND,
+        rdzv_endpoint="localhost:0" if one else processes.meeting_point,
         rdzv_configs={} if one else {"rank": processes.node, "timeout": 900},
         max_restarts=0,
         monitor_interval=0.2,

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
 from training.gpu_fsdp.model import LanguageModel
+from training.gpu_fsdp.reading import PlainPlanner, StateReader
 from training.gpu_fsdp.saved import COMPLETE, complete_steps
 
 FACTS = "facts.json"
@@ -40,10 +41,18 @@ class TrainingState:
         return max(complete_steps(self._folder), default=None)
 
     def load(self, step: int) -> dict[str, Any]:
-        """Put a checkpoint's weights and moments in place; the facts saved with it."""
-        model, moments = get_state_dict(self._model, self._optimizers)
+        """Put a checkpoint's weights and moments in place; the facts saved with it.
+
+        Raises:
+            EnvironmentFailure: its description is damaged.
+        """
         place = self._place(step)
-        dcp.load({"model": model, "optimizers": moments}, checkpoint_id=place)
+        model, moments = get_state_dict(self._model, self._optimizers)
+        dcp.load(
+            {"model": model, "optimizers": moments},
+            storage_reader=StateReader(place),
+            planner=PlainPlanner(),
+        )
         set_state_dict(
             self._model, self._optimizers, model_state_dict=model, optim_state_dict=moments
         )

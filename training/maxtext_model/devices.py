@@ -10,9 +10,6 @@ from jax.experimental import multihost_utils
 from espalier.contract.processes import Processes
 from espalier.errors import EnvironmentFailure, InputError
 
-PORT = 29519
-"""Of the first machine's coordinator."""
-
 
 @contextmanager
 def devices_of(device: str, processes: Processes) -> Iterator[None]:
@@ -27,7 +24,8 @@ def devices_of(device: str, processes: Processes) -> Iterator[None]:
     if several:
         try:
             jax.distributed.initialize(
-                coordinator_address=f"{processes.head}:{PORT}",
+                coordinator_address=processes.meeting_point,
+                coordinator_bind_address=processes.listens_at,
                 num_processes=processes.nodes,
                 process_id=processes.node,
             )

@@ -1,19 +1,18 @@
 """What plans of training runs are told in the same words, whatever is to train. Needs no torch."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import from_json, to_json
 from training.protocol.parameters import ProtocolParameters
 from training.protocol.sparsity import Zeros
 
 
 def _parsed(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
+    return from_json(value) if isinstance(value, str) else value
 
 
 Config = Annotated[Mapping[str, Any], BeforeValidator(_parsed)]

@@ -1,10 +1,10 @@
 """`tokens.json`: what token data holds, and which tokenizer made it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from espalier.contract.files import write_text
 from espalier.data.tokens import INDEX
@@ -18,6 +18,10 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
+Count = Annotated[int, Field(ge=0, lt=2**56)]
+"""The bytes of as many offsets are still counted in int64."""
+
+
 class IndexRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,18 +29,25 @@ class IndexRecord(BaseModel):
 class TokenShard(IndexRecord):
     """One pair of files, named without suffix; `sha256` is of its `.tokens`."""
 
-    name: str
-    tokens: int
-    documents: int
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
+    tokens: Count
+    documents: Count
     sha256: str
 
 
 class SplitIndex(IndexRecord):
     """The shards of a split, in order."""
 
-    tokens: int
-    documents: int
+    tokens: Count
+    documents: Count
     shards: tuple[TokenShard, ...]
+
+    @model_validator(mode="after")
+    def _sums_agree(self) -> Self:
+        for name in ("tokens", "documents"):
+            if getattr(self, name) != sum(getattr(shard, name) for shard in self.shards):
+                raise ValueError(f"{name} is not the sum over the shards")
+        return self
 
     @classmethod
     def of(cls, shards: tuple[TokenShard, ...]) -> "SplitIndex":
@@ -58,7 +69,7 @@ class TokenIndex(IndexRecord):
     version: Literal[1] = 1
     dtype: Literal["uint16", "uint32"]
     tokenizer: str
-    vocabulary: int
+    vocabulary: Annotated[int, Field(ge=1, le=2**32)]
     bos: int | None
     eos: int | None
     splits: dict[Split, SplitIndex]

@@ -107,9 +107,9 @@ def lock_check() -> None:
 def doctor(assignments: Assignments = None) -> None:
     """Say what this machine can run, and what is missing."""
     settings = _settings(assignments)
-    rows = {}
+    rows: dict[str, str] = {}
     for name in ENGINES:
-        rows[name] = _condition(name)
+        rows |= _condition(name)
     for bottom in sorted({load_image(name).bottom.name for name in known_images()}):
         image = load_image(bottom)
         row = f"python{image.python}"
@@ -128,13 +128,15 @@ def doctor(assignments: Assignments = None) -> None:
     print_rows(rows)
 
 
-def _condition(name: str) -> str:
+def _condition(name: str) -> dict[str, str]:
     """What can be said of an engine, in its own words where it fails."""
     engine = installed_engine(name)
     if engine is None:
-        return "not on PATH"
+        return {name: "not on PATH"}
     trial = tried(engine, anew=True)
-    return f"runs containers ({engine.client})" if trial.runs else f"not used: {trial.fault}"
+    if not trial.runs:
+        return {name: f"not used: {trial.fault}"}
+    return {name: f"runs containers ({engine.client})"} | engine.security.rows(name)
 
 
 def _settings(assignments: list[str] | None) -> Settings:

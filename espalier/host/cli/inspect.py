@@ -88,7 +88,11 @@ def _ancestors(directory: Path, root: Path) -> Iterator[tuple[int, str, str]]:
             yield depth, name, "  (as above)"
         else:
             known.add(manifest.fingerprint)
-            yield depth, name, _described(manifest)
+            try:
+                described = _described(manifest)
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+                described = "  (its manifest does not say what it should; see make verify)"
+            yield depth, name, described
 
 
 def _described(manifest: Manifest) -> str:

@@ -10,7 +10,14 @@ from espalier.contract.stage import Stage
 from espalier.contract.store import name_after
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, Session
-from espalier.host.commands.adoption import directory_named, follow, followed, forget, leads_out
+from espalier.host.commands.adoption import (
+    directory_named,
+    forget,
+    gather,
+    gathered,
+    is_to_be_gathered,
+    require_adoptable,
+)
 from espalier.host.commands.evaluation import EVALUATION, evaluate
 from espalier.host.commands.pipeline import DEFAULT_METHOD, Pipeline
 from espalier.host.commands.pruning import PruningCommand, known_names, score
@@ -230,15 +237,16 @@ def adopt(assignments: Assignments = None) -> None:
             "give FROM=<Hugging Face directory or GGUF file> and NAME=<name on the store>."
         )
     named, store = directory_named(source), session.executor.store
-    linked, path = leads_out(named), named
-    if linked:
-        path = followed(named, store) if session.settings.dry_run else follow(named, store)
+    require_adoptable(named, stage)
+    apart, path = is_to_be_gathered(named), named
+    if apart:
+        path = gathered(named, store) if session.settings.dry_run else gather(named, store)
     try:
         session.carry_out(
             "adopt", lambda draft: draft.make(stage, parameters, {"source": path}, name)
         )
     finally:
-        if linked and not session.executor.fetching:  # what a job reads stays for it
+        if apart and not session.executor.fetching:  # what a job reads stays for it
             forget(named, store)
 
 

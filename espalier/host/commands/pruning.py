@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.discovery import method_named, stage_named
-from espalier.contract.fingerprint import identify
 from espalier.contract.manifest import MANIFEST, read_manifest
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage, Unrolled
@@ -21,6 +20,7 @@ from espalier.host.commands.sources import (
     text_named,
 )
 from espalier.host.draft import Draft
+from espalier.host.resolution import record_of
 
 
 @dataclass(frozen=True)
@@ -263,8 +263,7 @@ def require_scores_of(draft: Draft, scores: Path, model: Path) -> None:
         record = read_manifest(scores).inputs["model"]
         measured, same = record.name, True
         if draft.require(model):
-            cache = draft.store.root / "cache" / "hashes"
-            same = identify(model.name, model, cache).content == record.content
+            same = record_of(model, draft.store).content == record.content
     if not same:
         raise InputError(
             f"{scores} was measured on {measured}, another model than {model.name}; leave "

@@ -11,32 +11,32 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-from espalier import __version__
 from espalier.contract.files import write_text
 from espalier.contract.image import SHARED, digest
 from espalier.contract.json_text import to_json
 from espalier.contract.paths import ROOT
-from espalier.errors import EnvironmentFailure
+from espalier.errors import EnvironmentFailure, without_secrets
+from espalier.host.images.base import base_image, base_variable
 from espalier.host.images.definition import Image, images_for, load_image
 from espalier.host.images.engine import (
-    BASE_LABEL,
+    ANY_UID,
+    CONFINED,
     CONTEXT_LABEL,
     ENVIRONMENT_LABEL,
     Engine,
-    HeldImage,
     ImageReference,
     find_engine,
 )
 from espalier.host.images.lock import ca_bundle, wheels_folder
+from espalier.host.images.provenance import attestations, labels_of
+from espalier.host.secrets import by_name
 
 RECORDS = ROOT / ".espalier" / "images"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-# What a container of ours may do at most; the check after a build runs under it too.
-CONFINED = ("--rm", "--read-only", "--tmpfs=/tmp:rw,exec,mode=1777", "--network=none")
-ANY_UID = ("--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=54321:54321")
 
 
 def ensure_built(name: str, engine: Engine, accel: str) -> ImageReference:
@@ -78,30 +78,6 @@ def build_all(engine: Engine, accel: str) -> Iterator[ImageReference]:
         yield from builders.map(lambda name: build(name, engine, accel), names)
 
 
-def base_variable(image: Image) -> str:
-    """What names another base for an image: Pythons differ, so one base can't serve them all."""
-    bottom = image.bottom.name
-    return "BASE_IMAGE" if bottom == SHARED else f"BASE_IMAGE_{bottom.upper()}"
-
-
-def base_image(image: Image, held: HeldImage | None = None) -> str:
-    """The variable's base, else the one a held image was built with, else the Dockerfile's."""
-    given = os.environ.get(base_variable(image))
-    return given or (held and held.labels.get(BASE_LABEL)) or pinned_base(image)
-
-
-def pinned_base(image: Image) -> str:
-    """The base that the Dockerfile at the bottom names."""
-    dockerfile = image.bottom.dockerfile.read_text()
-    found = re.search(r"^ARG BASE_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
-    if not found:
-        raise EnvironmentFailure(
-            f"The Dockerfile of image {image.bottom.name} names no base; give "
-            f"{base_variable(image)}."
-        )
-    return found[1]
-
-
 def _held_fresh(image: Image, engine: Engine, accel: str) -> ImageReference | None:
     held = engine.inspect(image.reference(accel))
     context = image.context_hash(accel, base_image(image, held))
@@ -110,12 +86,8 @@ def _held_fresh(image: Image, engine: Engine, accel: str) -> ImageReference | No
     return None
 
 
-def _base_of(image: Image, engine: Engine, accel: str) -> str:
-    return base_image(image, engine.inspect(image.bottom.reference(accel)))
-
-
 def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
-    words = ["build", *engine.build_flags, "--tag", image.reference(accel)]
+    words = ["build", *_own_flags(engine)[0], "--tag", image.reference(accel)]
     words += ["--file", str(image.dockerfile)]
     if engine.name == "docker":
         words.append("--progress=plain")
@@ -128,7 +100,7 @@ def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
     if image.parent:
         words += ["--build-arg", f"PARENT={image.parent.reference(accel)}"]
     else:
-        base = _base_of(image, engine, accel)
+        base = base_image(image, engine.inspect(image.reference(accel)))
         _pull_unless_held(base, engine)
         words += ["--build-arg", f"ACCEL={accel}", "--build-arg", f"BASE_IMAGE={base}"]
         if image.name == SHARED and accel == "cpu" and (wheels := wheels_folder()):
@@ -136,36 +108,10 @@ def _build(image: Image, engine: Engine, accel: str, no_cache: bool) -> None:
     for proxy in PROXIES:  # predefined arguments: they stay in no layer and no history
         if os.environ.get(proxy):
             words += ["--build-arg", proxy]
-    for label, value in _labels(image, engine, accel).items():
+    words += attestations(engine)
+    for label, value in labels_of(image, engine, accel).items():
         words += ["--label", f"{label}={value}"]
     _run_build([*words, str(ROOT)], engine, f"image {image.name}", base_variable(image))
-
-
-def _labels(image: Image, engine: Engine, accel: str) -> dict[str, str]:
-    """What changes from build to build; the constant labels are in the Dockerfile.
-
-    They are given on the command line, so that a new commit does not rebuild a layer.
-    """
-    base = _base_of(image, engine, accel)
-    name, _, named_digest = base.partition("@")
-    held_base = engine.inspect(base)
-    base_digest = named_digest or (held_base.published if held_base else "")
-    labels = {
-        BASE_LABEL: "" if base == pinned_base(image) else base,
-        "org.opencontainers.image.version": __version__,
-        "org.opencontainers.image.revision": _git("rev-parse", "HEAD"),
-        "org.opencontainers.image.base.name": name,
-        "org.opencontainers.image.base.digest": base_digest,
-        "org.espalier.base": held_base.digest if held_base else "",
-        "org.espalier.accel": accel,
-        "org.espalier.lock": image.lock_hash(accel),
-        ENVIRONMENT_LABEL: image.environment_hash(accel, base),
-        CONTEXT_LABEL: image.context_hash(accel, base),
-    }
-    source = _git("remote", "get-url", "origin")
-    if source.startswith("https://"):  # anything else is somebody's own path or account
-        labels["org.opencontainers.image.source"] = source
-    return {label: value for label, value in labels.items() if value}
 
 
 def _pull_unless_held(base: str, engine: Engine) -> None:
@@ -183,14 +129,19 @@ def _wheels_image(engine: Engine, wheels: Path) -> str:
         with tempfile.TemporaryDirectory() as scratch:
             dockerfile = Path(scratch) / "Dockerfile"
             dockerfile.write_text("FROM scratch\nCOPY torch-*.whl /\n")
-            words = ["build", *engine.build_flags, "--tag", reference, "--file", str(dockerfile)]
+            words = ["build", *_own_flags(engine)[0], "--tag", reference, "--file", str(dockerfile)]
             what = "the image with torch's wheel"
             _run_build([*words, str(wheels)], engine, what, "BASE_IMAGE")
     return reference
 
 
+def _own_flags(engine: Engine) -> tuple[list[str], dict[str, str]]:
+    """Those of DOCKER_BUILD_FLAGS, whose arguments are named alone, and their values."""
+    return by_name(engine.build_flags, "--build-arg", "")
+
+
 def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> None:
-    environment = dict(os.environ, DOCKER_BUILDKIT="1")
+    environment = {**os.environ, **_own_flags(engine)[1], "DOCKER_BUILDKIT": "1"}
     sys.stderr.write(f"Building {what} with {engine.name}\n")
     last: deque[str] = deque(maxlen=5)
     with subprocess.Popen(
@@ -203,7 +154,7 @@ def _run_build(words: Sequence[str], engine: Engine, what: str, base: str) -> No
         errors="replace",
     ) as child:
         for line in child.stdout or ():
-            sys.stderr.write(f"{what}: {line}")  # builds may run side by side
+            sys.stderr.write(f"{what}: {without_secrets(line)}")  # builds may run side by side
             last.append(line)
     if child.returncode == 0:
         return
@@ -247,6 +198,8 @@ def _load_from_docker(image: Image, engine: Engine, accel: str, no_cache: bool) 
 
 def _check(image: Image, engine: Engine, accel: str) -> ImageReference:
     """Run a new image and record what it says; new code alone needs no second check."""
+    from espalier.host.images.sbom import debian_packages, whole_list  # no image has what it needs
+
     reference = image.reference(accel)
     held = engine.inspect(reference)
     if not held:
@@ -254,16 +207,15 @@ def _check(image: Image, engine: Engine, accel: str) -> ImageReference:
     record = RECORDS / f"{image.name}-{accel}.json"
     environment = held.labels.get(ENVIRONMENT_LABEL)
     known = json.loads(record.read_text()) if record.is_file() else {}
-    contents = known.get("contents")
-    if not contents or known.get("environment") != environment:
+    contents, debian = known.get("contents"), known.get("debian")
+    if not contents or debian is None or known.get("environment") != environment:
         sys.stderr.write(f"Checking image {image.name}\n")
-        words = ("run", *CONFINED, *ANY_UID, *engine.run_flags, reference)
-        ran = subprocess.run(engine.command(*words), check=False, capture_output=True, text=True)
-        if ran.returncode:
-            sys.stderr.write(ran.stderr)
-            reason = " ".join((ran.stderr.strip().splitlines() or ["it said nothing"])[-1].split())
-            raise EnvironmentFailure(f"Image {image.name} does not work: {reason}")
-        contents = json.loads(ran.stdout.strip().splitlines()[-1])
+        contents = _contents(image, engine, reference)
+        try:
+            debian = debian_packages(image, accel, engine)
+        except EnvironmentFailure as error:  # another base, which does not stop it from working
+            sys.stderr.write(f"{error}; its list is of Python's packages alone.\n")
+            debian = []
     current = {
         "reference": reference,
         "digest": held.digest,
@@ -273,17 +225,24 @@ def _check(image: Image, engine: Engine, accel: str) -> ImageReference:
         "environment": environment,
         "labels": held.labels,
         "contents": contents,
+        "debian": debian,
     }
     write_text(record, to_json(current, indent=2) + "\n")
+    write_text(record.with_suffix(".cdx.json"), whole_list(image, accel, held, debian))
     return ImageReference(reference, held.digest)
 
 
-def _git(*words: str) -> str:
-    """What git says, or nothing where there is no git or no repository."""
-    try:
-        done = subprocess.run(
-            ["git", *words], check=False, cwd=ROOT, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+def _contents(image: Image, engine: Engine, reference: str) -> dict[str, Any]:
+    """What the image's own check says is in it.
+
+    Raises:
+        EnvironmentFailure: it finds that the image does not work.
+    """
+    words = ("run", *CONFINED, *ANY_UID, *engine.run_flags, reference)
+    ran = subprocess.run(engine.command(*words), check=False, capture_output=True, text=True)
+    if ran.returncode:
+        sys.stderr.write(ran.stderr)
+        reason = " ".join((ran.stderr.strip().splitlines() or ["it said nothing"])[-1].split())
+        raise EnvironmentFailure(f"Image {image.name} does not work: {reason}")
+    contents: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
+    return contents

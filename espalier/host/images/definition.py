@@ -23,6 +23,8 @@ from espalier.errors import InputError
 
 IMAGES = ROOT / "images"
 CODE = (*PACKAGES, "models.toml")  # what a Dockerfile copies in
+INSTALLER = "installer.lock"
+"""Of the shared image: what installs the rest, and what source packages are built with."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Image:
     @property
     def installer_lock(self) -> Path:
         """The lock of what installs the rest: uv, and the tools that build source packages."""
-        return self.folder.parent / SHARED / "installer.lock"
+        return self.folder.parent / SHARED / INSTALLER
 
     def _copied(self, accel: str) -> list[Path]:
         """What the Dockerfile takes from under images/, in its order."""

@@ -8,14 +8,21 @@ import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from espalier.errors import EnvironmentFailure
+from espalier.host.images.security import Security
 
 ANSWER_SECONDS = 10
 BASE_LABEL = "org.espalier.base.reference"
 CONTEXT_LABEL = "org.espalier.context"
 ENVIRONMENT_LABEL = "org.espalier.environment"
+LOCK_LABEL = "org.espalier.lock"
+SBOM_LABEL = "org.espalier.sbom"
+CONFINED = ("--rm", "--read-only", "--tmpfs=/tmp:rw,exec,mode=1777", "--network=none")
+"""What a container of ours may do at most; the check after a build runs under it too."""
+ANY_UID = ("--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=54321:54321")
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,14 @@ class Engine:
         return [self.client, *self.flags, *words]
 
     @property
+    def security(self) -> Security:
+        """How it maps users and labels files; where it does not say, as most do."""
+        return _security(self) or Security(rootless=self.name == "podman" and os.getuid() != 0)
+
+    @property
     def as_caller(self) -> list[str]:
         """Flags of `run` with which a container's files are the caller's own."""
-        user = [f"--user={os.getuid()}:{os.getgid()}"]
-        rootless = self.name == "podman" and os.getuid() != 0
-        return [*user, "--userns=keep-id"] if rootless else user
+        return self.security.flags(self.name, os.getuid(), os.getgid())
 
     def ask(self, *words: str, within: float | None = None, given: bytes = b"") -> Said:
         """Run a command of the client to its end, or for so many seconds."""
@@ -114,6 +124,12 @@ def find_engine(name: str) -> Engine | None:
     """The engine of that name, if it answers."""
     engine = installed_engine(name)
     return engine if engine and not engine.complaint() else None
+
+
+@cache
+def _security(engine: Engine) -> Security | None:
+    said = engine.ask("info", "--format", "{{json .}}", within=ANSWER_SECONDS)
+    return Security.read(said.out) if said.code == 0 else None
 
 
 def reason(said: Said) -> str:

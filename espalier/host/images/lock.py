@@ -17,8 +17,8 @@ from pathlib import Path
 from espalier.contract.files import write_bytes
 from espalier.contract.image import SHARED, locked_lines, locked_names
 from espalier.contract.paths import ROOT
-from espalier.errors import EnvironmentFailure, InputError
-from espalier.host.images.definition import IMAGES, Image, load_image
+from espalier.errors import EnvironmentFailure, InputError, without_secrets
+from espalier.host.images.definition import IMAGES, INSTALLER, Image, load_image
 
 HOST_PYTHON = "3.11"
 """The oldest that the host's own tools run with."""
@@ -38,9 +38,17 @@ class Lock:
     python: str = HOST_PYTHON
     shared: Path | None = None  # a lock whose pins hold here too, and are not repeated
 
+    @property
+    def building(self) -> list[str]:
+        """How source packages are built that say only then what they need."""
+        installer = self.source.parent.parent / SHARED / INSTALLER
+        if self.target == installer:
+            return ["--no-build"]
+        return ["--build-constraints", os.path.relpath(installer, self.source.parent)]
+
     def command(self, output: Path) -> list[str]:
         command = [
-            *(find_uv(), "pip", "compile", "--quiet", "--generate-hashes"),
+            *(find_uv(), "pip", "compile", "--quiet", "--generate-hashes", *self.building),
             *("--python-version", self.python, "--no-emit-index-url", "--no-emit-find-links"),
             *("--custom-compile-command", f"make lock-{self.source.parent.name}"),
             *self.options,
@@ -78,7 +86,7 @@ def locks_of(name: str, images: Path = IMAGES) -> Iterator[Lock]:
 
 def _torch_locks(folder: Path) -> Iterator[Lock]:
     requirements, for_images = folder / "requirements.in", ["--python-platform", IMAGE_PLATFORM]
-    yield Lock(folder / "installer.in", folder / "installer.lock", for_images)
+    yield Lock(folder / "installer.in", folder / INSTALLER, for_images)
     cuda = folder / "requirements-cuda.lock"
     yield Lock(requirements, cuda, for_images)
     # The same packages at the same versions, but for torch's build and CUDA's libraries.
@@ -191,6 +199,6 @@ def run_uv(command: list[str], failure: str, folder: Path | None = None) -> None
         text=True,
     )
     if done.returncode:
-        sys.stderr.write(done.stderr)
+        sys.stderr.write(without_secrets(done.stderr))
         reason = " ".join(done.stderr.split("\n", 1)[0].split())
         raise EnvironmentFailure(f"{failure}; uv says: {reason}")

@@ -27,6 +27,7 @@ class PlanRun:
         self.make(plan, [path])
 
     def finish(self, plan: Plan) -> str:
+        self.executor.require_mountable(plan)
         for step in plan.steps:
             with_its_hint(step, self._carry_out, plan, step)
         return str(plan.result)

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espalier.contract.manifest import MANIFEST
 from espalier.host.execution import Executor
-from espalier.host.identity import is_older
+from espalier.host.identity import is_there
 from espalier.host.plan import Plan, Step
 from espalier.host.runners.run import PlanRun, with_its_hint
 from espalier.host.runners.show import Show
@@ -42,6 +41,7 @@ class Submit:
 
     def finish(self, plan: Plan) -> str:
         settings, store = self.executor.settings, self.executor.store
+        self.executor.require_mountable(plan)
         if settings.dry_run:
             Show(self.executor).finish(plan)
         text = to_text(plan, store)
@@ -86,7 +86,7 @@ class Submit:
 
     def _is_jobs(self, plan: Plan, target: Path) -> bool:
         """Whether a job has to make it."""
-        there = (target / MANIFEST).is_file() and not is_older(target, plan.renew_before(target))
+        there = is_there(target, plan.renew_before(target))
         return not there and not plan.requests[target].stage.network
 
 

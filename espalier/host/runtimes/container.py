@@ -7,14 +7,14 @@ from pathlib import Path
 from espalier.contract.cores import usable_cores
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.processes import COMPILED
-from espalier.errors import InputError
 from espalier.host.images import Engine, ensure_built, load_image
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 from espalier.host.runtimes.mark import LABEL, new_mark, remove_stale
+from espalier.host.runtimes.mounts import Mount, container_path, mounts_of, secret_path
 from espalier.host.secrets import by_name
 
 STOP_SECONDS = 60
-SECRETS = "/run/secrets"
+COMPILED_INSIDE = "/compiled"
 SHARED_MEMORY = "2g"
 """What ranks on one machine exchange gradients through; an engine's own 64 MiB are too little."""
 
@@ -51,6 +51,10 @@ class ContainerRuntime:
     def seen_path(self, role: str, path: Path) -> str:
         return container_path(role, path)
 
+    def require_mountable(self, launch: Launch) -> None:
+        for mount in _mounts(launch):
+            mount.flag()
+
     def argv(self, launch: Launch) -> list[str]:
         """The engine's `run` command, but for the name and the mark of one start."""
         flags = [
@@ -73,14 +77,10 @@ class ContainerRuntime:
             flags.append(f"--memory={launch.limits.memory}")
         if launch.limits.cpus:
             flags.append(f"--cpus={launch.limits.cpus:g}")
-        for role, path in launch.inputs.items():
-            flags.append(_volume(path, self.seen_path(role, path), "ro"))
-        flags.append(_volume(launch.output, "/out", "rw"))
+        flags += [mount.flag() for mount in _mounts(launch)]
         if launch.compiled:
-            flags += [_volume(launch.compiled, "/compiled", "rw"), f"--env={COMPILED}=/compiled"]
-        for variable, path in launch.secrets.items():
-            inside = f"{SECRETS}/{variable.lower()}"
-            flags += [_volume(path, inside, "ro"), f"--env={variable}={inside}"]
+            flags.append(f"--env={COMPILED}={COMPILED_INSIDE}")
+        flags += [f"--env={variable}={secret_path(variable)}" for variable in launch.secrets]
         for key, value in quiet_environment(launch).items():
             flags.append(f"--env={key}" if key in launch.environment else f"--env={key}={value}")
         own, _ = by_name(self.engine.run_flags)
@@ -114,23 +114,9 @@ class ContainerRuntime:
         return [f"--gpus={devices}" if len(launch.gpus) == 1 else f'--gpus="{devices}"']
 
 
-def _volume(path: Path, inside: str, mode: str) -> str:
-    """The flag that mounts a path.
-
-    Raises:
-        InputError: it has the character that separates a flag's parts.
-    """
-    if ":" in str(path.resolve()):
-        raise InputError(
-            f"{path.resolve()} has a colon, which no engine can mount; rename it, or use "
-            "RUNTIME=local."
-        )
-    return f"--volume={path.resolve()}:{inside}:{mode}"
-
-
-def container_path(role: str, path: Path) -> str:
-    """`/in/<role>`; a file keeps its name below it, since its suffix says what it is."""
-    return f"/in/{role}/{path.name}" if path.is_file() else f"/in/{role}"
+def _mounts(launch: Launch) -> list[Mount]:
+    compiled = [Mount(launch.compiled, COMPILED_INSIDE, writable=True)] if launch.compiled else []
+    return [*mounts_of(launch), *compiled]
 
 
 def _tag(image: str, device: str) -> str:

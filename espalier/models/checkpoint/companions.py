@@ -1,10 +1,10 @@
 """The small files beside the weights: config, tokenizer, licence."""
 
-import json
 from pathlib import Path
 
 from espalier.contract.files import write_bytes
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import from_json, to_json
+from espalier.contract.links import copy_below, opened_below
 from espalier.models.content import with_dtype
 from espalier.models.shapes import read_config
 
@@ -27,7 +27,7 @@ def copy_companions(source: Path, target: Path) -> None:
     legal = [path.name for pattern in LEGAL for path in sorted(source.glob(pattern))]
     for name in (*COMPANIONS, *legal):
         if (source / name).is_file():
-            write_bytes(target / name, (source / name).read_bytes())
+            copy_below(source, source / name, target / name)
 
 
 def copy_config(source: Path, target: Path, dtype: str) -> None:
@@ -35,8 +35,9 @@ def copy_config(source: Path, target: Path, dtype: str) -> None:
 
     That is another dtype than the weights' `dtype`, and what `read_config` corrects.
     """
-    content = (source / CONFIG).read_bytes()
-    stated, config = json.loads(content), with_dtype(read_config(source), dtype)
+    with opened_below(source, source / CONFIG) as file:
+        content = file.read()
+    stated, config = from_json(content), with_dtype(read_config(source), dtype)
     if config != stated:
         content = (to_json(config, indent=2) + "\n").encode()
     write_bytes(target / CONFIG, content)

@@ -1,11 +1,11 @@
 """Where a Hugging Face directory keeps its tensors. Needs no torch."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.json_text import read_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import TensorEntry, read_header
 
@@ -16,6 +16,8 @@ BUFFERS = re.compile(
 )
 """What some families store beside their weights, and stock models read from no file."""
 NUMBERED = re.compile(r"^(.*)-\d+-of-(\d+)\.safetensors$")
+LONGEST_NAME = 255
+"""Bytes: what file systems take."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -40,13 +42,10 @@ def locate(directory: Path) -> dict[str, TensorEntry]:
 
 def _indexed(directory: Path) -> dict[str, TensorEntry]:
     index = directory / INDEX
-    try:
-        weight_map = dict(json.loads(index.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{index} is not an index of tensors; fetch it again.") from None
+    weight_map = _weight_map(index)
     headers = {}
     for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
+        if Path(file).name != file or len(file.encode()) > LONGEST_NAME:
             raise InputError(f"{index} names a file outside its directory: {file}.")
         if not (directory / file).is_file():
             raise InputError(
@@ -60,6 +59,21 @@ def _indexed(directory: Path) -> dict[str, TensorEntry]:
         entries[name] = headers[file][name]
     _check_unlisted(index, entries, headers)
     return entries
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor to file, as an index has it; whether they are there is another question."""
+    content = read_json(index)
+    found = content.get("weight_map") if isinstance(content, dict) else None
+    if (
+        not found
+        or not isinstance(found, dict)
+        or not all(
+            isinstance(text, str) and text.isprintable() for pair in found.items() for text in pair
+        )
+    ):
+        raise InputError(f"{index} is not an index of tensors; fetch it again.")
+    return found
 
 
 def _check_unlisted(

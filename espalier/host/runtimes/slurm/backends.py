@@ -1,7 +1,8 @@
 """Where a step's command finds its packages: a container of apptainer or pyxis, or the node."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,16 +10,18 @@ from typing import Protocol
 from espalier.contract.fingerprint import cached_sha256
 from espalier.contract.manifest import ImageRecord
 from espalier.contract.paths import ROOT
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import EnvironmentFailure
 from espalier.host.images import load_image
 from espalier.host.images.definition import CODE
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment
-from espalier.host.runtimes.container import SECRETS, container_path
 from espalier.host.runtimes.local import HostRuntime
+from espalier.host.runtimes.mounts import Mount, container_path, mounts_of, refused, secret_path
 
 IN_CONTAINER = ("/opt/venv/bin/python", *COMMAND[1:], "/out")
 """By its path: Slurm looks for commands on the node, not in the container."""
 WRAPPER = Path(__file__).with_name("apptainer.sh")
+MISREAD_BY_PYXIS = re.compile(r"""[:,"$`\\\s\x00-\x1f\x7f]""")
+"""It separates mounts by these, or writes them unquoted into a script and a table of mounts."""
 TUNING = ("NCCL_", "UCX_", "FI_")
 """Beginnings of variables that say how a cluster's nodes reach each other."""
 
@@ -31,6 +34,9 @@ class ContainerBackend(Protocol):
 
     def seen_path(self, role: str, path: Path) -> str:
         """As `Runtime.seen_path`."""
+
+    def require_mountable(self, launch: Launch) -> None:
+        """As `Mounting.require_mountable`."""
 
     def flags(self, launch: Launch) -> list[str]:
         """What srun must be told."""
@@ -53,6 +59,9 @@ class Bare:
 
     def seen_path(self, role: str, path: Path) -> str:
         return self.host.seen_path(role, path)
+
+    def require_mountable(self, launch: Launch) -> None:
+        """Whatever it is: nothing is mounted."""
 
     def flags(self, launch: Launch) -> list[str]:
         return ["--export=ALL"]
@@ -106,6 +115,10 @@ class Apptainer:
     def seen_path(self, role: str, path: Path) -> str:
         return container_path(role, path)
 
+    def require_mountable(self, launch: Launch) -> None:
+        for mount in _mounts(launch):
+            mount.flag()
+
     def flags(self, launch: Launch) -> list[str]:
         return ["--export=ALL"]  # which the container does not see
 
@@ -114,7 +127,7 @@ class Apptainer:
             str(WRAPPER),
             *("--containall", "--no-home", "--pwd=/tmp"),
             *(["--nv"] if launch.device == "cuda" else []),
-            *(f"--bind={mount}" for mount in mounts(launch)),
+            *(mount.flag() for mount in _mounts(launch)),
             *(self.files.reference(launch.image, launch.device), *IN_CONTAINER),
         ]
 
@@ -136,12 +149,16 @@ class Pyxis:
     def seen_path(self, role: str, path: Path) -> str:
         return container_path(role, path)
 
+    def require_mountable(self, launch: Launch) -> None:
+        for mount in _mounts(launch):
+            _entry(mount)
+
     def flags(self, launch: Launch) -> list[str]:
         names = ",".join(self._variables(launch))
         return [
             f"--export={names}",
             f"--container-image={self.files.reference(launch.image, launch.device)}",
-            f"--container-mounts={','.join([*mounts(launch), 'tmpfs:/tmp'])}",
+            f"--container-mounts={','.join([*map(_entry, _mounts(launch)), 'tmpfs:/tmp'])}",
             f"--container-env={names}",
             "--container-workdir=/tmp",
             "--container-readonly",
@@ -161,24 +178,27 @@ class Pyxis:
         return {**_wanted(launch), **(gpu if launch.device == "cuda" else {})}
 
 
-def mounts(launch: Launch) -> list[str]:
-    """`source:target:mode` of the inputs, the output, the token of a fetch, and this very code.
+def _mounts(launch: Launch) -> Iterator[Mount]:
+    """What the launch has mounted, and this very code.
 
     The image holds code too; what was fingerprinted, and what every node runs, is the caller's.
+    """
+    yield from mounts_of(launch)
+    for name in CODE:
+        yield Mount(ROOT / name, f"/opt/espalier/{name}")
+
+
+def _entry(mount: Mount) -> str:
+    """`source:target:mode`, as pyxis has it.
 
     Raises:
-        InputError: a path has a character that separates mounts.
+        InputError: it would read another path than this.
     """
-    found = [(path, container_path(role, path), "ro") for role, path in launch.inputs.items()]
-    found += [(launch.output, "/out", "rw")]
-    found += [(path, f"{SECRETS}/{name.lower()}", "ro") for name, path in launch.secrets.items()]
-    found += [(ROOT / name, f"/opt/espalier/{name}", "ro") for name in CODE]
-    for path, _, _ in found:
-        if {":", ","} & set(str(path.resolve())):
-            raise InputError(
-                f"{path.resolve()} has a colon or comma, which no container can mount."
-            )
-    return [f"{path.resolve()}:{target}:{mode}" for path, target, mode in found]
+    source = str(mount.source.resolve())
+    for text in (source, mount.target):
+        if found := MISREAD_BY_PYXIS.search(text):
+            raise refused(text, f"has {found[0]!a}, and pyxis misreads it", "CONTAINER=none")
+    return f"{source}:{mount.target}:{'rw' if mount.writable else 'ro'}"
 
 
 def tuning(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -196,5 +216,5 @@ def _own() -> dict[str, str]:
 
 
 def _wanted(launch: Launch) -> dict[str, str]:
-    secrets = {name: f"{SECRETS}/{name.lower()}" for name in launch.secrets}
+    secrets = {name: secret_path(name) for name in launch.secrets}
     return {**tuning(), **quiet_environment(launch), **secrets}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.paths import ROOT
+from espalier.errors import InputError
 from espalier.host.runtimes.slurm.backends import tuning
 from espalier.host.settings import Settings
 
@@ -55,7 +56,11 @@ class Job:
         return [sys.executable, "-m", "espalier", "run", *assignments]
 
     def script(self) -> str:
-        """The whole script: options, command, and the body that waits and requeues."""
+        """The whole script: options, command, and the body that waits and requeues.
+
+        Raises:
+            InputError: Slurm cannot write a log in that store.
+        """
         options = [f"#SBATCH {line}" for line in self._options()]
         command = [
             f"export PYTHONPATH={shlex.quote(str(ROOT))}",
@@ -78,7 +83,7 @@ class Job:
             "partition": asked.partition,
             "account": asked.account,
             "time": asked.time,
-            "output": self.folder / "%x-%j.log",
+            "output": f"{_literally(self.folder)}/%x-%j.log",
             "open-mode": "append",
             "signal": f"B:TERM@{STOP_SECONDS}",
             "chdir": Path.cwd(),
@@ -87,6 +92,15 @@ class Job:
         }
         lines = [f"--{k}={shlex.quote(str(v))}" for k, v in options.items() if v is not None]
         return [*lines, "--requeue", *filter(None, [asked.sbatch_flags])]
+
+
+def _literally(folder: Path) -> str:
+    """A folder in a pattern of Slurm's, where % begins a field and a backslash ends all of them."""
+    if "\\" in str(folder):
+        raise InputError(
+            f"{folder} has a backslash, which Slurm takes out of a log's name; give another STORE."
+        )
+    return str(folder).replace("%", "%%")
 
 
 def folder_of(settings: Settings) -> Path:

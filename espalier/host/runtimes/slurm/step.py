@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from dataclasses import dataclass, replace
@@ -11,12 +12,15 @@ from pathlib import Path
 
 from espalier.contract.cores import slurm_cores, usable_cores
 from espalier.contract.manifest import ImageRecord
+from espalier.contract.processes import family_of, own_address
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.runtimes.base import Launch, run_to_end
 from espalier.host.runtimes.slurm.backends import ContainerBackend
 
 LAST_TASK_SECONDS = 120
 """How long the others may still save after the first task of a step has ended."""
+PORTS = range(20000, 30000)
+"""Where jobs of several nodes meet: below those that Linux gives to whoever asks for any."""
 STEP_KNOWN_SECONDS = 20
 ANSWER_SECONDS = 60
 ASK_AGAIN_SECONDS = 5.0
@@ -42,6 +46,9 @@ class Placed:
 
     def seen_path(self, role: str, path: Path) -> str:
         return self.place.seen_path(role, path)
+
+    def require_mountable(self, launch: Launch) -> None:
+        self.place.require_mountable(launch)
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,9 @@ class SlurmRuntime(Placed):
         if nodes > had:
             raise InputError(f"NODES={nodes} was requested, but this job has {had}.")
         if nodes > 1:
-            launch = replace(launch, processes=replace(launch.processes, head=first_node()))
+            head = first_node()
+            port = meeting_port(head, os.environ.get("SLURM_JOB_ID", ""))
+            launch = replace(launch, processes=replace(launch.processes, head=head, port=port))
 
         def stop(child: "subprocess.Popen[bytes]", number: int) -> None:
             _signal_step(launch.run_id, child)
@@ -117,6 +126,35 @@ def first_node() -> str:
     if found := re.search(r"\bNodeAddr=(\S+)", shown):
         return found[1]
     raise EnvironmentFailure("scontrol does not say which the job's nodes are; is Slurm answering?")
+
+
+def meeting_port(head: str, job: str) -> int:
+    """A port of the first node, on which this runs: the job's own, or the next that is free.
+
+    Jobs that run at once have other numbers, so that they begin to look at other ports.
+
+    Raises:
+        EnvironmentFailure: all are taken.
+    """
+    number = int(job) if job.isdecimal() else 0
+    for step in range(len(PORTS)):
+        port = PORTS[(number + step) % len(PORTS)]
+        if not _taken(head, port):
+            return port
+    raise EnvironmentFailure(
+        f"ports {PORTS.start} to {PORTS.stop - 1} of {head} are all taken; end what listens there."
+    )
+
+
+def _taken(head: str, port: int) -> bool:
+    address = own_address(head) or "0.0.0.0"  # noqa: S104 (nothing listens: it is only tried)
+    with socket.socket(family_of(address)) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((address, port))
+        except OSError:
+            return True
+    return False
 
 
 def _signal_step(name: str, child: "subprocess.Popen[bytes]") -> None:

@@ -14,8 +14,8 @@ from espalier.errors import InputError
 from espalier.hardware.tpus import tpu_named
 from espalier.host.images import load_image
 from espalier.host.runtimes.base import Launch, Runtime, quiet_environment
-from espalier.host.runtimes.container import container_path
 from espalier.host.runtimes.local import LocalRuntime
+from espalier.host.runtimes.mounts import container_path
 from espalier.host.runtimes.tpu_vm.client import TpuApi
 from espalier.host.runtimes.tpu_vm.launcher import Launcher
 from espalier.host.runtimes.tpu_vm.lease import Lease

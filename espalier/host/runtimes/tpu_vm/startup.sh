@@ -150,9 +150,13 @@ fetch_image() {
   patiently docker pull --quiet "$IMAGE"
 }
 
+# $1 at $2 in the container: a line of CSV, whatever is in the path.
+mount_at() { MOUNTS+=("--mount=type=bind,\"source=${1//\"/\"\"}\",target=$2${3:+,$3}"); }
+
 fetch_inputs() {
   local each url role here
-  MOUNTS=("--volume=$LOCAL/out:/out")
+  MOUNTS=()
+  mount_at "$LOCAL/out" /out
   for each in ${INPUTS[@]+"${INPUTS[@]}"}; do
     role=${each%% *} url=${each#* }
     here=$LOCAL/inputs/${url##*/}
@@ -162,7 +166,7 @@ fetch_inputs() {
       steadily gcloud storage rsync --quiet --recursive "$url" "$here" || return
       touch "$here.complete"
     fi
-    MOUNTS+=("--volume=$here:/in/$role:ro")
+    mount_at "$here" "/in/$role" readonly
   done
   # The code that was fingerprinted, over the image's.
   WHY='the code cannot be copied'
@@ -170,7 +174,7 @@ fetch_inputs() {
   rm -rf "$LOCAL/code"
   mkdir -p "$LOCAL/code" && tar -xzf "$LOCAL/code.tar.gz" -C "$LOCAL/code" || return
   for here in "$LOCAL"/code/*; do
-    MOUNTS+=("--volume=$here:/opt/espalier/${here##*/}:ro")
+    mount_at "$here" "/opt/espalier/${here##*/}" readonly
   done
   WHY='the run cannot be copied'
   rm -rf "$LOCAL/out"

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import re
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from espalier.host.runtimes.tpu_vm.folder import Folder
 
 HOST_DISK = 80 * 10**9
 """Bytes of inputs: a TPU VM boots with 100 GB, of which the system and the image take a part."""
+ODD = re.compile(r"[^A-Za-z0-9._-]")
 
 
 def _require_room(launch: Launch) -> None:
@@ -41,10 +43,14 @@ def spec_of(launch: Launch) -> RunSpec:
 def input_urls(
     bucket: Folder, inputs: Mapping[str, Path], records: Mapping[str, InputRecord]
 ) -> dict[str, str]:
-    """Role to where the input is kept: by its content, so that it is copied once for all runs."""
+    """Role to where the input is kept: by its content, so that it is copied once for all runs.
+
+    Of its name stays what is no pattern of objects, and one word of a line, on the TPU's hosts.
+    """
+    names = {role: ODD.sub("-", path.resolve().name) for role, path in inputs.items()}
     return {
-        role: f"{bucket.url}/inputs/{path.resolve().name}-{records[role].content[:16]}"
-        for role, path in inputs.items()
+        role: f"{bucket.url}/inputs/{name}-{records[role].content[:16]}"
+        for role, name in names.items()
     }
 
 
