@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from espalier.contract.store import Store
+from tests.run import MAIN
 from tests.soak.cloud import Cloud, cloud_in
 from tests.soak.disk import Disk, small_disk
 from tests.soak.draw import Draw, TpuDraw
@@ -23,7 +24,7 @@ from tests.soak.promises import (
     require_nobody_at_work,
     require_nothing_left,
 )
-from tests.soak.running import Commands
+from tests.soak.running import Commands, warm_python
 from tests.soak.striking import Counts, Striking
 from tests.soak.tpu_faults import OnTpus
 from tests.soak.turns import Turns
@@ -73,6 +74,9 @@ class Soak:
         Raises:
             Broken: something is left when all are over.
         """
+        kinds = [draw.command.kind for draw in draws if isinstance(draw, Draw)]
+        for image in {MAIN, *(kind.image for kind in kinds)}:
+            warm_python(image)  # it would end with a lane's thread if that had started it
         waiting = iter(draws)
         lock = threading.Lock()
 
