@@ -126,6 +126,7 @@ listings: $(VENV)/.ready
 #:   doctor           say what this machine can run
 #:   test             run the tests (TESTS); container tests with ESPALIER_CONTAINER_TESTS=1,
 #:                    those that only repeat others or measure with SLOW=1
+#:   soak             strike N (200) commands on one store with faults that SEED draws; ONLY=37 repeats one
 #:   lint             ruff, mypy, hadolint, shellcheck
 #:   bench            time and memory of the methods beside a plain implementation
 #:   results          the README's results of a real LLM: runs what is missing, writes the table
@@ -147,6 +148,9 @@ doctor: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.run $(TESTS)
+
+soak: $(VENV)/.ready
+	@$(VENV)/bin/python -m tests.run --soak $(ARGUMENTS)
 
 lint: $(VENV)/.ready
 	@$(VENV)/bin/python -m tests.lint
@@ -179,6 +183,6 @@ $(VENV)/.ready: images/host/requirements.lock
 	  || { echo "espalier: the host tool's packages cannot be installed; is there a package index?" >&2; exit 3; }
 	@touch $@
 
-.PHONY: always help setup doctor test lint bench results images locks lock-check listings pipeline prepare fetch fetch-data data \
+.PHONY: always help setup doctor test soak lint bench results images locks lock-check listings pipeline prepare fetch fetch-data data \
   export grow adopt eval train-gpu train-tpu to-maxtext to-hf compact pad publish plan-gpu plan-tpu \
   tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift gc

@@ -1,4 +1,4 @@
-"""`make test` and `make bench`: run pytest, or the benchmarks, with each image's own pins.
+"""`make test`, `bench` and `soak`: run pytest, benchmarks or a soak with each image's own pins.
 
 An image's packages and the developers' tools for its Python lie in two virtual environments of
 their own; a third, empty one sees both, the image's first: what is tested is what the image holds.
@@ -9,7 +9,7 @@ a marker for each folder under images/). An image whose Python this machine lack
 and said to be; so is one of whose tests CI remembers that they passed in this very state
 (green.py). Without words all run, side by side (sessions.py).
 
-    python -m tests.run [pytest's words | --bench … | --environments]
+    python -m tests.run [pytest's words | --bench … | --soak … | --environments]
 """
 
 import argparse
@@ -88,6 +88,9 @@ def main(words: list[str]) -> int:
     if words[:1] == ["--bench"]:
         image, accel = BENCHED.get("".join(words[1:2]), METHODS)
         command = [overlay(image, accel), "-m", "benchmarks", *words[1:]]
+        return subprocess.run(command, check=False).returncode
+    if words[:1] == ["--soak"]:
+        command = [overlay(MAIN), "-m", "tests.soak", *words[1:]]
         return subprocess.run(command, check=False).returncode
     if words == ["--environments"]:
         _make_environments()

@@ -58,8 +58,11 @@ def with_place(sentence: str, place: str | None) -> str:
 
 
 def _written(output: Path) -> str | None:
-    """By the journal of a checkpoint's files, which names a tensor a line after its first."""
-    for journal in output.glob("*.journal"):
+    """By the journal of a checkpoint's files, which names a tensor a line after its first.
+
+    Once all are written it lies in the run's folder.
+    """
+    for journal in (*output.glob("*.journal"), *output.glob(f"{RUN_FOLDER}/*.journal")):
         if (tensors := journal.read_bytes().count(b"\n") - 1) > 0:
             return f"tensor {tensors + 1}"
     return None

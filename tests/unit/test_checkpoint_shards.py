@@ -20,6 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from espalier.contract.manifest import RUN_FOLDER
+from espalier.contract.saved import noted
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.models.checkpoint import shards as module
 from espalier.models.checkpoint.header import ITEM_BYTES, TensorSpec, read_header
@@ -187,6 +189,21 @@ def test_a_layer_made_again_after_a_kill_is_passed_over(tmp_path: Path, limit: i
     writer = begun(tmp_path, 6, limit)
     writer.finish()
     assert all(same(load_all(tmp_path)[n], t) for n, t in layers().items())
+
+
+@pytest.mark.parametrize("limit", [LIMIT, 10**9])
+def test_what_is_finished_is_not_written_again_in_its_run(tmp_path: Path, limit: int) -> None:
+    """A run whose checks fail, or are killed, has all of its weights saved."""
+    scratch = tmp_path / RUN_FOLDER / "scratch"
+    scratch.mkdir(parents=True)
+    begun(tmp_path, 6, limit).finish()
+    assert not (tmp_path / JOURNAL).exists()
+    assert noted(scratch) == "tensor 7"
+    assert completed(tmp_path, limit) == layers().keys()
+    begun(tmp_path, 6, limit)  # killed before it is finished once more
+    assert completed(tmp_path, limit) == layers().keys()
+    CheckpointWriter(tmp_path, specs_of(layers()), limit=limit)  # anew
+    assert noted(scratch) is None
 
 
 def truncated(path: Path) -> None:

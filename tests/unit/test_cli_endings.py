@@ -13,6 +13,12 @@ from espalier.contract.paths import ROOT
     [
         ("raise KeyboardInterrupt", 75, "espalier: interrupted.\n"),
         ("raise InputError('this is wrong.')", 2, "espalier: this is wrong.\n"),
+        (
+            "raise OSError(5, 'Input/output error', '/store/x.lock')",
+            3,
+            "espalier: the store cannot be written: Input/output error; free the space or choose "
+            "another store.\n",
+        ),
         ("raise SystemExit(3)", 3, ""),
         ("raise typer.Exit(4)", 4, ""),
         ("pass", 0, ""),

@@ -20,6 +20,8 @@ MODULES = (HOST, "espalier.run_stage", "training.gpu_fsdp.worker")
 """What they run, each as `python -m` would."""
 FOLDER = "ESPALIER_TESTS_WARM"
 """Names the folder of their sockets to whatever the tests start."""
+FIRST = "ESPALIER_TESTS_FIRST"
+"""Names modules, with commas between, that are imported in a command's process before its own."""
 ROOM = "." * 1000
 """Of a command's length, for others to take its place in the list of processes."""
 RELAY = Path(__file__).with_name("relay.py")

@@ -25,7 +25,7 @@ from typing import Any
 
 from espalier.contract import processes
 from espalier.contract.discovery import stages
-from tests.warm.interpreters import HOST, READ_AT_IMPORT, warmed
+from tests.warm.interpreters import FIRST, HOST, READ_AT_IMPORT, warmed
 
 GIVEN = dict(os.environ)
 """What packages have been imported under; some set variables themselves."""
@@ -187,6 +187,8 @@ def run(asked: Asked) -> None:
     os.chdir(asked.cwd)
     sys.argv[1:] = asked.words
     sys.modules.pop(asked.module, None)
+    for first in filter(None, os.environ.get(FIRST, "").split(",")):
+        importlib.import_module(first)
     runpy.run_module(asked.module, run_name="__main__", alter_sys=True)
 
 

@@ -4,6 +4,7 @@ import sys
 
 import typer
 
+from espalier.contract.machine import failure_of_the_machine
 from espalier.errors import EspalierError, Interrupted
 from espalier.host.cli import build, convert, describe, drift, inspect, plan, run, tidy, tpu
 from espalier.host.services import with_environment
@@ -29,6 +30,11 @@ def main() -> None:
     except typer._click.exceptions.ClickException as error:
         print(f"espalier: {error.format_message()}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    except Exception as error:
+        if (failure := failure_of_the_machine(error)) is None:
+            raise
+        print(f"espalier: {failure}", file=sys.stderr)  # noqa: T201
+        sys.exit(failure.exit_code)
     if ended == CTRL_C:
         print("espalier: interrupted.", file=sys.stderr)  # noqa: T201
         sys.exit(Interrupted.exit_code)

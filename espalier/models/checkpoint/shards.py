@@ -2,7 +2,8 @@
 
 Every file is made at its full size before the first tensor is written, so that a full disk is found
 before hours of work; it has a temporary name until all its tensors are in it. A journal beside the
-files names the tensors that are on the disk: after a kill those are not written again.
+files names the tensors that are on the disk: after a kill those are not written again, nor after a
+failure between the last of them and the run's end, for which the journal stays in the run's folder.
 """
 
 import errno
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.manifest import RUN_FOLDER
 from espalier.contract.measure import show_size
 from espalier.errors import EnvironmentFailure
 from espalier.models.checkpoint.header import TensorSpec
@@ -58,7 +60,7 @@ class ShardWriter:
         self._shards = plan_shards(tensors, limit)
         self.specs = {spec.name: spec for shard in self._shards for spec in shard.tensors}
         self._shard_of = {spec.name: shard for shard in self._shards for spec in shard.tensors}
-        self._journal = output / JOURNAL
+        self._journal, self._finished = output / JOURNAL, output / RUN_FOLDER / JOURNAL
         self.written: set[str] = self._on_disk() if resume else set()
         with _said(output):
             self._begin()
@@ -86,7 +88,9 @@ class ShardWriter:
                     self._partial(shard).replace(self._output / shard.name)
 
     def finish(self) -> None:
-        """Write the index; remove the journal, and weights that are no part of this checkpoint.
+        """Write the index; remove weights that are no part of this checkpoint, and the journal.
+
+        In a run, the journal is kept with it: its checks may fail, or be killed.
 
         Raises:
             EnvironmentFailure: the disk is full or cannot be written.
@@ -99,7 +103,10 @@ class ShardWriter:
             for path in self._output.iterdir():
                 if WEIGHTS.fullmatch(path.name) and path.name not in names:
                     path.unlink()
-            self._journal.unlink(missing_ok=True)
+            if self._finished.parent.is_dir():
+                self._journal.replace(self._finished)
+            else:
+                self._journal.unlink()
 
     def _put(self, descriptor: int, shard: Shard, name: str, blocks: Blocks) -> None:
         first = place = shard.offsets[name]
@@ -125,6 +132,7 @@ class ShardWriter:
             os.write(descriptor, lines.encode())
             os.fdatasync(descriptor)
         temporary.replace(self._journal)
+        self._finished.unlink(missing_ok=True)
         begun: list[Path] = []
         try:
             for shard in self._shards:
@@ -146,8 +154,9 @@ class ShardWriter:
 
     def _on_disk(self) -> set[str]:
         """The tensors that the journal names, but for those of files that are not as planned."""
+        journal = self._journal if self._journal.exists() else self._finished
         try:
-            *lines, torn = self._journal.read_text().split("\n")
+            *lines, torn = journal.read_text().split("\n")
         except (OSError, ValueError):
             return set()
         del torn  # a line is whole once it ends
