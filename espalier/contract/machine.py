@@ -7,14 +7,13 @@ from collections.abc import Iterator
 
 from espalier.errors import EnvironmentFailure
 
-UNWRITABLE = (
-    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE,
-)  # fmt: skip
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (*FULL_DISK, errno.EROFS, errno.EFBIG, errno.EIO, errno.ESTALE)
 MEMORY = re.compile(
     r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc|alloc_failed"
     r"|resource_exhausted"
 )
-FULL = re.compile("|".join(re.escape(os.strerror(number)) for number in UNWRITABLE[:2]))
+FULL = re.compile("|".join(re.escape(os.strerror(number)) for number in FULL_DISK))
 """What libraries in other languages say that pass on no number."""
 
 
@@ -31,10 +30,10 @@ def failure_of_the_machine(
         if isinstance(cause, EnvironmentFailure):
             return cause
         if isinstance(cause, OSError) and cause.errno in UNWRITABLE:
-            return _unwritable(os.strerror(cause.errno))
+            return _unwritable(os.strerror(cause.errno), full=cause.errno in FULL_DISK)
         text = str(cause)
         if isinstance(cause, OSError | RuntimeError | ValueError) and (full := FULL.search(text)):
-            return _unwritable(full[0])
+            return _unwritable(full[0], full=True)
         if isinstance(cause, MemoryError) or (
             isinstance(cause, OSError | RuntimeError) and MEMORY.search(text.lower())
         ):
@@ -42,9 +41,10 @@ def failure_of_the_machine(
     return None
 
 
-def _unwritable(why: str) -> EnvironmentFailure:
+def _unwritable(why: str, *, full: bool) -> EnvironmentFailure:
+    remedy = "free the space" if full else "see to the disk"
     return EnvironmentFailure(
-        f"the store cannot be written: {why}; free the space or choose another store."
+        f"the store cannot be written: {why}; {remedy} or choose another store."
     )
 
 

@@ -16,8 +16,13 @@ from espalier.contract.paths import ROOT
         (
             "raise OSError(5, 'Input/output error', '/store/x.lock')",
             3,
-            "espalier: the store cannot be written: Input/output error; free the space or choose "
+            "espalier: the store cannot be written: Input/output error; see to the disk or choose "
             "another store.\n",
+        ),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
+            75,
+            "espalier: stopped by SIGTERM; run the same command to resume.\n",
         ),
         ("raise SystemExit(3)", 3, ""),
         ("raise typer.Exit(4)", 4, ""),
@@ -25,7 +30,9 @@ from espalier.contract.paths import ROOT
     ],
 )
 def test_how_a_command_ends(body: str, code: int, says: str) -> None:
-    program = "import sys, typer, espalier.host.cli as c; from espalier.errors import InputError\n"
+    program = (
+        "import sys, time, typer, espalier.host.cli as c; from espalier.errors import InputError\n"
+    )
     program += f"@c.app.command('ends')\ndef ends() -> None:\n    {body}\n"
     program += "sys.argv = ['espalier', 'ends']; c.main()"
     done = subprocess.run(

@@ -1,10 +1,14 @@
 """The commands behind the Makefile's targets."""
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
 from espalier.contract.machine import failure_of_the_machine
+from espalier.contract.saved import AGAIN
+from espalier.contract.signals import handled
 from espalier.errors import EspalierError, Interrupted
 from espalier.host.cli import build, convert, describe, drift, inspect, plan, run, tidy, tpu
 from espalier.host.services import with_environment
@@ -22,7 +26,8 @@ def main() -> None:
     """Run a command; a failure is one sentence and its exit code."""
     try:
         load_dotenv()
-        ended = app(with_environment(sys.argv[1:]), standalone_mode=False)
+        with handled((signal.SIGTERM,), _stopped):
+            ended = app(with_environment(sys.argv[1:]), standalone_mode=False)
     except EspalierError as error:
         if str(error):
             print(f"espalier: {error}", file=sys.stderr)  # noqa: T201
@@ -39,3 +44,9 @@ def main() -> None:
         print("espalier: interrupted.", file=sys.stderr)  # noqa: T201
         sys.exit(Interrupted.exit_code)
     sys.exit(ended or 0)
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    """What ends a command between its stages is an interruption like any other."""
+    signal.signal(number, signal.SIG_IGN)  # once is enough: let the clean-up finish
+    raise Interrupted(f"stopped by {signal.Signals(number).name}; {AGAIN}.")
