@@ -13,7 +13,7 @@ pyarrow = pytest.importorskip("pyarrow")
 from datasets import Dataset  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
-from espalier.contract.manifest import read_manifest  # noqa: E402
+from espalier.contract.manifest import MANIFEST, read_manifest  # noqa: E402
 from espalier.data.tokens.reader import TokenData  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
 from inputs.export import tables  # noqa: E402
@@ -137,7 +137,7 @@ def test_more_tokens_than_there_are_is_refused(tmp_path: Path, model: Path, line
     words = (f"SOURCE={lines}", f"TOKENIZER={model}", "DATA=d", "TOKENS=1M")
     done = espalier(tmp_path, "data", *words)
     refused(done, 2, "TOKENS=1000000 are more than the", "training tokens of the text")
-    assert not list(tmp_path.glob("data/*"))
+    assert not list(tmp_path.glob(f"data/*/{MANIFEST}"))
 
 
 def test_interrupted_and_resumed_is_as_whole(tmp_path: Path, model: Path) -> None:

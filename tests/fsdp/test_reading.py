@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint import metadata
 
 from espalier.contract.machine import failure_of_the_machine
 from espalier.errors import EnvironmentFailure
@@ -47,6 +48,31 @@ def load(place: Path, into: dict[str, Any]) -> dict[str, Any]:
 def saved(tmp_path: Path) -> Path:
     dcp.save(state(1), checkpoint_id=tmp_path / "state", no_dist=True)
     return tmp_path / "state"
+
+
+def test_a_member_that_is_stored_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Python 3.11.2 stores those of enumerations; of nothing else is anything fetched."""
+    with monkeypatch.context() as patched:
+        by_name = lambda member, protocol: (getattr, (type(member), member.name))  # noqa: E731
+        patched.setattr(metadata._MEM_FORMAT_ENCODING, "__reduce_ex__", by_name)
+        dcp.save(state(1), checkpoint_id=tmp_path, no_dist=True)
+    assert b"getattr" in (tmp_path / COMPLETE).read_bytes()
+    load(tmp_path, state(2))
+    (tmp_path / COMPLETE).write_bytes(pickle.dumps(Fetched(torch.Size, "__init__")))
+    with pytest.raises(EnvironmentFailure, match="it asks for __init__ of"):
+        StateReader(tmp_path)
+
+
+class Fetched:
+    """An attribute of anything, as a pickle may ask for it."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.owner, self.name)
 
 
 def test_what_was_saved_is_read(saved: Path) -> None:

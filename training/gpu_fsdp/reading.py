@@ -2,6 +2,7 @@
 a description of tensors.
 """
 
+import enum
 import io
 import pickle
 from pathlib import Path
@@ -34,9 +35,19 @@ class _Description(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
             return found
+        if (module, name) == ("builtins", "getattr"):  # as some versions of Python store members
+            return _member
         if name not in DESCRIBING.get(module, ()):
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return super().find_class(module, name)
+
+
+def _member(kind: Any, name: str) -> enum.Enum:
+    """In place of `getattr`: a member of an enumeration, and nothing else that anything has."""
+    if isinstance(kind, enum.EnumMeta) and name in kind.__members__:
+        member: enum.Enum = kind[name]
+        return member
+    raise pickle.UnpicklingError(f"it asks for {name} of {kind!r}")
 
 
 class StateReader(FileSystemReader):  # type: ignore[misc]  # its module has no types
