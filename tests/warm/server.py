@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ AT_USE = (
     "transformers.models.llama.modeling_llama",
 )
 """What the stages' modules import at use only."""
+SETTLING = 50
+"""Tenths of a second that threads of imported packages may take to start or end."""
 SET_SIGNAL = 10
 """fcntl's F_SETSIG."""
 
@@ -89,7 +92,11 @@ def main(path: Path) -> None:
     gc.collect()
     gc.freeze()
     warnings.filterwarnings("ignore", "This process .* multi-threaded", DeprecationWarning)
-    if lost := threads():
+    for _ in range(SETTLING):  # a new thread has its own name in a moment, or has ended
+        if not (lost := threads()):
+            break
+        time.sleep(0.1)
+    else:
         sys.exit(f"a fork would be without the threads {lost}")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path.with_suffix(".bound")))
