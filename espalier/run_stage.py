@@ -49,10 +49,12 @@ from espalier.models.cost import entries
 from espalier.models.given import check_models, notes_of, tokens_without_row
 from espalier.models.shapes import Shapes, read_config
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 def main() -> None:
     """Run the stage of the directory named on the command line and exit with its code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, _interrupt)
     settle()
     output = Path(sys.argv[1])
@@ -67,6 +69,8 @@ def main() -> None:
             raise
         fail(failure, output)
     finally:
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)  # there is nothing left to interrupt
         gc.freeze()  # looking through all that torch holds once more would take a second
 
 
