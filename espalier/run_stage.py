@@ -59,6 +59,13 @@ def main() -> None:
     settle()
     output = Path(sys.argv[1])
     try:
+        _run_or_fail(output)
+    except Interrupted as error:  # in the last moment of a stage, or as it was about to fail
+        fail(error, output)
+
+
+def _run_or_fail(output: Path) -> None:
+    try:
         run(output)
     except EspalierError as error:
         fail(error, output)
@@ -69,8 +76,7 @@ def main() -> None:
             raise
         fail(failure, output)
     finally:
-        for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)  # there is nothing left to interrupt
+        _ignore_stops()  # there is nothing left to interrupt
         gc.freeze()  # looking through all that torch holds once more would take a second
 
 
@@ -89,8 +95,13 @@ def fail(error: EspalierError, output: Path) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough: let the clean-up finish
+    _ignore_stops()  # once is enough: let the clean-up finish
     raise Interrupted(f"interrupted; {AGAIN}.")
+
+
+def _ignore_stops() -> None:
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def run(output: Path) -> None:

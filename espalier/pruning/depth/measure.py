@@ -122,7 +122,9 @@ def measure(
             rows = [samples[index] for index in chunk]
             done.append(_measure_chunk(decoder, rows, cuts, batch, steps.advance))
             write_text(context.scratch / STATE, to_json(done))
-            note(context.scratch, f"part {len(done) + 1} of {len(chunks)}")
+            more = len(done) < len(chunks)
+            place = f"part {len(done) + 1} of {len(chunks)}" if more else "the last part's end"
+            note(context.scratch, place)
     order = [index for chunk in chunks for index in chunk]
     merged = [_merged(order, [chunk[stream] for chunk in done]) for stream in range(len(cuts) + 1)]
     return merged[0], dict(zip(cuts, merged[1:], strict=True))
