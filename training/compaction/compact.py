@@ -18,12 +18,12 @@ from espalier.errors import InputError
 from espalier.models.adapter import EMBEDDING, HEAD, Architecture
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.checkpoint.writer import CheckpointWriter, Selected, spec_of
+from espalier.models.checkpoint.writer import Selected
 from espalier.models.compact import STOCK_CONFIG, load_compact
 from espalier.models.content import config_as_stored
 from espalier.models.loading import load_stock
 from espalier.models.narrow import COMPACT, Narrowed, narrow_config, narrowed
-from espalier.pruning.structured.restructure import Selection, units_of
+from espalier.pruning.structured.restructure import Selection, units_of, write_units
 from training.compaction.spec import CompactParameters
 
 MAX_DIFFERENCE = 1e-5
@@ -80,14 +80,7 @@ def write(source: Path, output: Path, layers: tuple[Narrowed, ...], context: Sta
         kv_heads={number: layer.kv_heads for number, layer in enumerate(layers)},
     )
     units = [_with_something(unit) for unit in units_of(architecture, reader, kept)]
-    parts = {name: part for unit in units for name, part in unit.items()}
-    ordered = [name for name in architecture.expected_shapes() if name in parts]
-    writer = CheckpointWriter(output, [spec_of(n, parts[n]) for n in ordered], resume=True)
-    with context.progress.steps("write", len(units)) as steps:
-        for unit in units:
-            writer.write(unit)
-            steps.advance()
-    writer.finish()
+    write_units(output, units, architecture.expected_shapes(), context.progress)
     copy_companions(source, output)
 
 

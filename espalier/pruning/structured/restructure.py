@@ -4,7 +4,7 @@ What is kept is copied as it is stored: nothing is rescaled. Indices are written
 so that the order of importance can be kept; the logits do not depend on it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,15 +67,33 @@ def restructure(
     parts = {name: part for unit in units for name, part in unit.items()}
     stock = Architecture(config).expected_shapes()
     _check_stock_shapes(config, stock, {name: part.shape for name, part in parts.items()})
-    specs = [spec_of(name, parts[name]) for name in stock if name in parts]
+    write_units(output, units, stock, progress)
+    copy_companions(parent, output)
+    write_text(output / CONFIG, to_json(config, indent=2) + "\n")
+
+
+def write_units(
+    output: Path, units: Sequence[Mapping[str, Selected]], order: Iterable[str], progress: Progress
+) -> None:
+    """Write parts of a parent's tensors, a unit at a time; what a killed run wrote is kept.
+
+    Args:
+        output: where to.
+        units: of `units_of`.
+        order: names in the order in which files are filled; those of no unit are passed over.
+        progress: one step a unit.
+
+    Raises:
+        EnvironmentFailure: the disk cannot be written.
+    """
+    parts = {name: part for unit in units for name, part in unit.items()}
+    specs = [spec_of(name, parts[name]) for name in order if name in parts]
     writer = CheckpointWriter(output, specs, resume=True)
     with progress.steps("write", len(units)) as steps:
         for unit in units:
             writer.write(unit)
             steps.advance()
     writer.finish()
-    copy_companions(parent, output)
-    write_text(output / CONFIG, to_json(config, indent=2) + "\n")
 
 
 def restructured_config(
