@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -109,16 +108,12 @@ def compared(
 
 def size_of(directory: Path) -> dict[str, int]:
     """Parameters stored, and multiplications with them for a token."""
-    sizes = dict(_sizes(CheckpointReader(directory)))
-    matrices = {name: size for name, (size, dims) in sizes.items() if dims > 1}
+    entries = CheckpointReader(directory).entries
+    sizes = {name: math.prod(entry.shape) for name, entry in entries.items()}
+    matrices = {name: size for name, size in sizes.items() if len(entries[name].shape) > 1}
     head = matrices.get(HEAD, matrices[EMBEDDING])
     layers = sum(size for name, size in matrices.items() if name not in (HEAD, EMBEDDING))
-    return {"parameters": sum(size for size, _ in sizes.values()), "macs": layers + head}
-
-
-def _sizes(reader: CheckpointReader) -> Iterator[tuple[str, tuple[int, int]]]:
-    for name, entry in reader.entries.items():
-        yield name, (math.prod(entry.shape), len(entry.shape))
+    return {"parameters": sum(sizes.values()), "macs": layers + head}
 
 
 def _with_something(unit: dict[str, Selected]) -> dict[str, Selected]:
