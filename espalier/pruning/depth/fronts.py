@@ -45,7 +45,7 @@ class Fronts(Generic[State]):
             likely: how likely each candidate is to go in it.
         """
         self.start = max(self.depths, default=0)
-        possible = [layer for layer in likely if layer >= self.start or layer in self.depths]
+        possible = sorted({*self.depths, *(layer for layer in likely if layer >= self.start)})
         self.depths = frozenset(chosen_depths(numbers, likely, possible, self._most))
 
     def removed(self, layer: int) -> None:
@@ -53,6 +53,10 @@ class Fronts(Generic[State]):
         self.depths = frozenset(depth for depth in self.depths if depth <= layer)
         for part in self._held:
             self._keep(part, self.depths)
+
+    def reached(self, part: int) -> int:
+        """The layer at which the walk of a part begins."""
+        return max(self._held.get(part, ()), default=0)
 
     def begin(self, part: int) -> Front[State] | None:
         """Where the walk of a part of the tokens begins; None: at the embedding, as none is held.

@@ -116,14 +116,15 @@ class Walks:
         numbers = [n for n in range(self._decoder.num_layers) if n not in removed]
         done = _load(self._scratch, removed)
         self._scratch.mkdir(parents=True, exist_ok=True)
-        count, each = len(self._parts), sum(number >= fronts.start for number in numbers)
+        count = len(self._parts)
+        turns = [sum(n >= fronts.reached(part) for n in numbers) for part in range(count)]
         with (
             torch.inference_mode(),
-            self._progress.steps(place or "score", count * each, len(done) * each) as steps,
+            self._progress.steps(place or "score", sum(turns), sum(turns[: len(done)])) as steps,
         ):
             for index in range(len(done), count):
-                walk = partial(self._walk, index, numbers, wanted, fronts, steps)
-                done.append(self._answers(index, walk(), wanted))
+                streams = self._walk(index, numbers, wanted, fronts, steps)
+                done.append(self._answers(index, streams, wanted))
                 state = {"removed": list(removed), "done": done}
                 write_text(self._scratch / STATE, to_json(state))
                 more = len(done) < count
@@ -142,7 +143,7 @@ class Walks:
         fronts: Fronts[list[Tensor]],
         steps: Steps,
     ) -> dict[Cut | None, list[Tensor]]:
-        """The last hidden states of a part, [B, T, H] of each batch."""
+        """The last hidden states of a part, of each stream and batch [B, T, H]."""
         embed = self._decoder.embed
         start = fronts.begin(index) or Front(
             0, {None: [embed(batch.inputs) for batch in self._parts[index].batches]}
@@ -166,7 +167,7 @@ class Walks:
         streams: dict[Cut | None, list[Tensor]],
         wanted: Sequence[Cut | None],
     ) -> list[list[Answer]]:
-        """Of each stream, each sample's answer."""
+        """Of each stream, each sample's answer; the streams are used up."""
         part, decoder = self._parts[index], self._decoder
 
         def scored(hidden: list[Tensor]) -> Tensor:
