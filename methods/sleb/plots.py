@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from espalier.figures import (
@@ -81,18 +82,17 @@ def _draw_losses(
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(float(f"{value:.3g}"))))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.outline.set_visible(False)
-    return list(
-        axes.plot(
-            removed,
-            range(len(removed)),
-            "o",
-            markersize=9 if len(removed) <= FEW_ROUNDS else 5,
-            markerfacecolor="none",
-            markeredgecolor=VERMILLION,
-            markeredgewidth=1.8,
-            label="removed",
-        )
+    rings = axes.plot(
+        removed,
+        range(len(removed)),
+        "o",
+        markersize=9 if len(removed) <= FEW_ROUNDS else 5,
+        markerfacecolor="none",
+        markeredgecolor=VERMILLION,
+        markeredgewidth=1.8,
+        label="removed",
     )
+    return [*rings, Patch(color=FAINT, label="gone, not tried, or no finite loss")]
 
 
 def _draw_taken(axes: Any, rounds: Sequence[Mapping[str, Any]], unpruned: float) -> None:

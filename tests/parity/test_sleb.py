@@ -23,23 +23,21 @@ BARRIERS = {"barriers-1-1": (1, 1), "barriers-0-0": (0, 0)}
 
 
 @pytest.fixture(scope="module")
-def reference(shared: Path) -> Path:
-    return shared / "reference" / "stories260k"
-
-
-@pytest.fixture(scope="module")
-def expected(reference: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((reference / "sleb.json").read_text())
+def expected(shared: Path) -> dict[str, Any]:
+    file = shared / "reference" / "stories260k" / "sleb.json"
+    found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
 @pytest.mark.parametrize("batch", [1, None])
 @pytest.mark.parametrize("job", BARRIERS)
 def test_order_and_losses(
-    tmp_path: Path, shared: Path, reference: Path, expected: dict[str, Any], job: str, batch: Any
+    tmp_path: Path, shared: Path, expected: dict[str, Any], job: str, batch: int | None
 ) -> None:
     model = shared / "models" / "stories260k"
-    ids = load_file(reference / "calibration.safetensors")["input_ids"].long()
+    ids = load_file(shared / "reference" / "stories260k" / "calibration.safetensors")[
+        "input_ids"
+    ].long()
     context = StageContext({"model": model}, tmp_path, tmp_path / "scratch", "cpu", Progress())
     early, latter = BARRIERS[job]
     removal = remove_one_by_one(
@@ -67,11 +65,12 @@ def test_what_the_reference_does_where_nothing_is_left_to_try() -> None:
 
 @pytest.mark.parametrize("job", BARRIERS)
 def test_perplexity_of_the_checkpoints(
-    tmp_path: Path, shared: Path, reference: Path, expected: dict[str, Any], job: str
+    tmp_path: Path, shared: Path, expected: dict[str, Any], job: str
 ) -> None:
     """As a user gets them; the smaller removals need no second search."""
     early, latter = BARRIERS[job]
     model = f"MODEL={shared / 'models' / 'stories260k'}"
+    reference = shared / "reference" / "stories260k"
     barriers = (f"EARLY_BARRIER={early}", f"LATTER_BARRIER={latter}")
     text = f"CALIBRATION={reference / 'calibration.safetensors'}"
     scored = espalier(tmp_path, "score-sleb", model, text, "LAYERS=2", "SAMPLES=32", *barriers)
