@@ -1,5 +1,7 @@
 """LLM-Pruner as a stage: heads and neurons, channels, or the last layers go."""
 
+from dataclasses import replace
+
 import torch
 
 from espalier.contract.manifest import pruning_of
@@ -43,7 +45,7 @@ def _prune_block(
     context: StageContext, parameters: LlmPrunerParameters, shapes: Shapes, scored: Scored | None
 ) -> Pruned:
     """Heads and neurons of layers FIRST to LAST; shares count from when the model was whole."""
-    model, origin = context.inputs["model"], _origin(context, shapes)
+    model, origin = context.inputs["model"], _origin(context, parameters, shapes)
     there, layers = true_units(model), pruned_layers(parameters, shapes.layers)
     importance = (
         _drawn(parameters, shapes)
@@ -87,7 +89,7 @@ def _prune_uniform(
         channels = largest(importance, range(shapes.hidden), left.hidden)
         kept = Selection(range(shapes.layers), hidden=channels)
         save(draw_channels(importance, left.hidden), context.output / "channels")
-    target = Shapes(**{**vars(shapes), "hidden": left.hidden, "layers": left.layers})
+    target = replace(shapes, hidden=left.hidden, layers=left.layers)
     restructure(model, context.output, kept, target, context.progress)
     return uniform(shapes, target, kept)
 
@@ -96,12 +98,16 @@ def _form(parameters: LlmPrunerParameters) -> str:
     return parameters.taylor if parameters.importance == "taylor" else parameters.importance
 
 
-def _origin(context: StageContext, shapes: Shapes) -> Shapes:
-    """The sizes of the model before any of its layers was padded."""
+def _origin(context: StageContext, parameters: LlmPrunerParameters, shapes: Shapes) -> Shapes:
+    """The sizes of which shares are taken: before the first step, or before layers were padded."""
+    group = shapes.heads // shapes.kv_heads
+    if parameters.whole_heads and parameters.whole_neurons:
+        return replace(
+            shapes, kv_heads=parameters.whole_heads, heads=group * parameters.whole_heads,
+            intermediate=parameters.whole_neurons,
+        )  # fmt: skip
     account = pruning_of(context.inputs["model"])
-    if not isinstance(account, Padded):
-        return shapes
-    return Shapes(**{**vars(shapes), **dict(account.before)})
+    return replace(shapes, **dict(account.before)) if isinstance(account, Padded) else shapes
 
 
 def _drawn(parameters: LlmPrunerParameters, shapes: Shapes) -> list[LayerImportance]:
