@@ -142,10 +142,15 @@ def fresh_weights(model: LanguageModel, seed: int) -> None:
             if parameter.ndim == 1:
                 local(parameter).fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
-            key = hashlib.sha256(f"{seed} {name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
-            whole = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
+            whole = torch.empty(parameter.shape)
+            whole.normal_(0.0, deviation, generator=generator_of(seed, name))
             local(parameter).copy_(whole[start:stop])
+
+
+def generator_of(seed: int, *names: object, device: str = "cpu") -> torch.Generator:
+    """Random numbers of its own for whatever is called so."""
+    key = hashlib.sha256(" ".join(map(str, (seed, *names))).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(key[:7], "big"))
 
 
 def entries_beside(model: LanguageModel, paddings: Iterable[Padding]) -> dict[str, Tensor]:
