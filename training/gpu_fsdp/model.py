@@ -113,14 +113,14 @@ def allocate(model: LanguageModel, device: str) -> None:
         model.stock.model.rotary_emb = type(rotary)(config=model.stock.config)
 
 
-def load_weights(model: LanguageModel, checkpoint: Path) -> None:
-    """Read this rank's rows of every parameter.
+def load_weights(weights: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
+    """Read this rank's rows of parameters, by the names that the checkpoint gives them.
 
     Raises:
         InputError: a tensor is missing, or holds NaN or infinite weights.
     """
     reader = CheckpointReader(checkpoint)
-    for name, parameter in model.named_weights().items():
+    for name, parameter in weights.items():
         start, stop = rows_of(parameter)
         if start < stop:
             block = read_entry(reader.entries[name], start, stop)

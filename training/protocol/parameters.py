@@ -12,6 +12,9 @@ from training.protocol.schedule import Shape, learning_rate
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Tracker = Annotated[
+    Literal["none", "tensorboard", "wandb"], Field(description="beside metrics.jsonl")
+]
 LONGEST = 8192
 """Tokens a sequence where SEQLEN is not given and the model has more positions."""
 
@@ -61,6 +64,11 @@ class StepParameters(Parameters):
     save_every: Annotated[
         Positive | None, Optional, Field(description="steps between checkpoints; default a tenth")
     ] = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the run starts from new weights."""
+        return False
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -136,6 +144,20 @@ class StepParameters(Parameters):
         return self.micro_batch
 
 
+class TaughtParameters(Parameters):
+    """What a teacher's part in the objective is."""
+
+    ce_weight: Annotated[
+        Weight | None, Optional, Field(description="of cross-entropy; default 1, 0 with TEACHER")
+    ] = None
+    kl_weight: Annotated[Weight, Field(description="of KL(teacher || student), with TEACHER")] = 1.0
+    temperature: Annotated[float, Field(gt=0, description="of both in KL")] = 1.0
+
+    def cross_entropy_weight(self, distilled: bool) -> float:
+        """CE_WEIGHT, or what its absence means."""
+        return float(not distilled) if self.ce_weight is None else self.ce_weight
+
+
 class ProtocolParameters(StepParameters):
     """The protocol of a run that trains all weights; a trainer adds what it alone can do."""
 
@@ -155,10 +177,13 @@ class ProtocolParameters(StepParameters):
     ] = 1_000_000
     verify: Annotated[bool, Field(description="hash the data before training")] = True
 
+    @property
+    def fresh(self) -> bool:
+        return self.init == "random"
+
     def label(self) -> str:
         """`scratch-52.4B`, `1ep`."""
-        length = super().label()
-        return f"scratch-{length}" if self.init == "random" else length
+        return f"scratch-{super().label()}" if self.fresh else super().label()
 
 
 def largest_divisor(number: int, most: int) -> int:
