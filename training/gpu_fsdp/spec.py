@@ -22,7 +22,7 @@ STATE_BYTES = 16
 PROCESS_BYTES, CPU_FLOPS = 600 << 20, 60e9
 
 
-class TrainingParameters(ProtocolParameters, TaughtParameters):
+class TrainingParameters(TaughtParameters, ProtocolParameters):
     """What is trained, how long, and with which loss; and, last, how it is run."""
 
     EXECUTION: ClassVar[frozenset[str]] = ProtocolParameters.EXECUTION | frozenset(

@@ -9,7 +9,13 @@ from typing import TypeVar
 import numpy as np
 
 from espalier.data.formats import SPOKEN, TEXT, files_of, format_of
-from espalier.data.text_files import documents_of, rows_of
+from espalier.data.instructions import (
+    Instruction,
+    columns_of,
+    has_instructions,
+    instructions_of,
+)
+from espalier.data.text_files import documents_of
 from espalier.data.tokenizing import Tokenizing
 from espalier.data.tokens import INDEX
 from espalier.data.tokens.reader import TokenData
@@ -18,7 +24,6 @@ from espalier.models.shapes import Shapes
 from training.gpu_fsdp.batches import Windows
 from training.gpu_fsdp.job import check_data
 from training.recover.examples import Data, Examples, Ids
-from training.recover.instructions import Exchange, exchanges_of, has_exchanges
 from training.recover.spec import HELD_OUT, INSTRUCTION, WINDOW, RecoverParameters
 
 BLOCK = 1024
@@ -48,8 +53,8 @@ def read_data(place: Path, model: Path, shapes: Shapes, parameters: RecoverParam
         order = np.arange(len(found))
         return _divided(found, own, kind="text", order=order, seqlen=seqlen, valid=parameters.valid)
     seqlen = _seqlen(parameters, shapes, INSTRUCTION)
-    found, cut, left_out = _exchanges(training, tokenizing, seqlen, parameters.prompt_loss)
-    own, _, _ = _exchanges(validation, tokenizing, seqlen, parameters.prompt_loss)
+    found, cut, left_out = _instructions(training, tokenizing, seqlen, parameters.prompt_loss)
+    own, _, _ = _instructions(validation, tokenizing, seqlen, parameters.prompt_loss)
     if not len(found):
         raise InputError(
             f"the prompts of all {left_out:,} rows of {place} have SEQLEN={seqlen} tokens or more, "
@@ -126,15 +131,15 @@ def _holds_text(file: Path) -> bool:
         )
     if form.startswith(TEXT):
         return True
-    row = next(rows_of(file), None)
-    if row is None:
+    columns = columns_of(file)
+    if not columns:
         raise InputError(f"{file} holds no rows; give others.")
-    if not has_exchanges(row) and "text" not in row:
+    if not has_instructions(columns) and "text" not in columns:
         raise InputError(
-            f"{file} holds neither instructions nor texts (its rows have {', '.join(row)}); give "
-            "rows of instruction, input and output, or of text."
+            f"{file} holds neither instructions nor texts (its rows have {', '.join(columns)}); "
+            "give rows of instruction, input and output, or of text."
         )
-    return not has_exchanges(row)
+    return not has_instructions(columns)
 
 
 def _seqlen(parameters: RecoverParameters, shapes: Shapes, usual: int) -> int:
@@ -158,16 +163,16 @@ def _windows(files: list[Path], tokenizing: Tokenizing, seqlen: int) -> Examples
     return Examples(ids, np.zeros(count, np.int64))
 
 
-def _exchanges(
+def _instructions(
     files: list[Path], tokenizing: Tokenizing, seqlen: int, prompt_loss: bool
 ) -> tuple[Examples, int, int]:
-    """Instructions with their responses; how many were cut, and how many left out."""
+    """Instructions with their outputs; how many were cut, and how many left out."""
     kept: list[Ids] = []
     given: list[int] = []
     cut = left_out = 0
     frame = tokenizing.frame
     before = 0 if frame.bos is None else 1
-    for block in _blocks(chain.from_iterable(map(exchanges_of, files))):
+    for block in _blocks(chain.from_iterable(map(instructions_of, files))):
         for ids, prompt in tokenizing.after(*_texts(block)):
             whole = frame.around(ids).astype(np.int32)
             first = 0 if prompt_loss else before + prompt
@@ -180,9 +185,9 @@ def _exchanges(
     return Examples(kept, np.asarray(given, np.int64)), cut, left_out
 
 
-def _texts(block: list[Exchange]) -> tuple[list[str], list[int]]:
-    """Each exchange as one text, and where its response begins."""
-    return [one.prompt + one.response for one in block], [len(one.prompt) for one in block]
+def _texts(block: list[Instruction]) -> tuple[list[str], list[int]]:
+    """Each instruction with its output as one text, and where the output begins."""
+    return [one.prompt + one.output for one in block], [len(one.prompt) for one in block]
 
 
 def _blocks(items: Iterable[Item]) -> Iterator[list[Item]]:

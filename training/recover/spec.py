@@ -1,7 +1,7 @@
 """The stage `recover` and its parameters."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -26,7 +26,7 @@ HELD_OUT = 10
 """At most one sequence in so many is held out."""
 
 
-class RecoverParameters(StepParameters, TaughtParameters):
+class RecoverParameters(TaughtParameters, StepParameters):
     """Which adapters are trained, how long and with which loss; and, last, how it is run."""
 
     EXECUTION: ClassVar[frozenset[str]] = StepParameters.EXECUTION | {"tracker"}
@@ -53,6 +53,10 @@ class RecoverParameters(StepParameters, TaughtParameters):
     lr: Annotated[float, Field(gt=0, description="peak learning rate")] = 1e-4
     weight_decay: Annotated[float, Field(ge=0, description="decoupled")] = 0.0
     beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's")] = 0.999
+    precision: Annotated[
+        Literal["bf16", "float32"] | None, Optional,
+        Field(description="of the frozen weights and products; default: as the model is stored"),
+    ] = None  # fmt: skip
     tracker: Tracker = "tensorboard"
 
     @property
