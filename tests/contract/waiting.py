@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.manifest import METRICS
 from espalier.models.checkpoint.shards import JOURNAL
 
 
@@ -35,6 +36,18 @@ def wait_for_layer(store: Path, layer: int, process: subprocess.Popen[Any]) -> N
         return layer in layers_written(store)
 
     wait_until(written, 120)
+
+
+def strike_after(process: subprocess.Popen[str], store: Path, steps: int, number: int) -> None:
+    """Send a signal to the training of `run` once so many steps are done."""
+
+    def made() -> bool:
+        found = list(store.glob(f"checkpoints/run.partial-*/{METRICS}"))
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        return bool(found) and len(found[0].read_text().splitlines()) >= steps
+
+    wait_until(made, 120)
+    process.send_signal(number)
 
 
 def layers_written(store: Path) -> set[int]:

@@ -13,7 +13,7 @@ import torch
 
 from espalier.contract.manifest import read_manifest
 from tests.contract.command import command, espalier, quiet_environment, refused
-from tests.contract.waiting import wait_until
+from tests.contract.waiting import strike_after, wait_until
 from tests.unit.tiny_checkpoints import load_all
 
 pytestmark = [pytest.mark.fsdp, pytest.mark.slow]
@@ -63,18 +63,6 @@ def test_two_ranks_give_the_losses_of_one(
     assert manifest.recipe.fingerprint == read_manifest(store / "checkpoints" / "alone").fingerprint
 
 
-def interrupted(process: subprocess.Popen[str], store: Path, after: int, number: int) -> None:
-    """Send a signal once `after` steps are done."""
-
-    def made() -> bool:
-        found = list(store.glob("checkpoints/run.partial-*/metrics.jsonl"))
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        return bool(found) and len(found[0].read_text().splitlines()) >= after
-
-    wait_until(made, 120)
-    process.send_signal(number)
-
-
 def test_a_stopped_run_goes_on_with_another_number_of_ranks(
     tmp_path: Path, parent: Path, data: Path, alone: list[dict[str, Any]]
 ) -> None:
@@ -86,7 +74,7 @@ def test_a_stopped_run_goes_on_with_another_number_of_ranks(
             stderr=subprocess.PIPE,
             text=True,
         )
-        interrupted(process, tmp_path, after, signal.SIGTERM)
+        strike_after(process, tmp_path, after, signal.SIGTERM)
         _, told = process.communicate(timeout=120)
         assert process.returncode == 75, told
         last = told.splitlines()[-1]
@@ -113,7 +101,7 @@ def test_a_killed_run_continues(
         text=True,
         start_new_session=True,
     )
-    interrupted(process, tmp_path, 8, signal.SIGKILL)
+    strike_after(process, tmp_path, 8, signal.SIGKILL)
     process.wait()
     wait_until(lambda: not workers_of(tmp_path), 60)
     found = trained(tmp_path, parent, data, "run", f"GPUS={ranks}", "SAVE_EVERY=3")
