@@ -42,7 +42,7 @@ class Instruction(NamedTuple):
         Raises:
             InputError: it has no instruction, or no output.
         """
-        found = {name: row.get(name) for name in cls._fields}
+        found: dict[str, Any] = {name: row.get(name) for name in cls._fields}
         found["input"] = found["input"] or ""
         for name, value in found.items():
             if not isinstance(value, str):

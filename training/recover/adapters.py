@@ -28,7 +28,7 @@ BASE = ".base_layer."
 """What peft puts into the names of the weights beside it."""
 
 
-class MaskedProduct(torch.autograd.Function):
+class MaskedProduct(torch.autograd.Function):  # type: ignore[misc]
     """x Wᵀ with W = mask ∘ (scale · B A), to which the weights are added where they are whole.
 
     The mask is wherever the frozen weights differ from zero. No matrix is kept for the gradients:
@@ -103,7 +103,7 @@ def add_adapters(
     model.requires_grad_(False)
     config = LoraConfig(
         r=parameters.r,
-        lora_alpha=parameters.alpha,
+        lora_alpha=parameters.alpha,  # type: ignore[arg-type]  # which it only divides
         lora_dropout=parameters.dropout,
         target_modules=matrices,
     )

@@ -178,4 +178,5 @@ def _frozen(directory: Path, config: Any, precision: str, device: str) -> Langua
     model = empty_model(config).to(DTYPES[precision])
     allocate(model, device)
     load_weights(model.named_weights(), directory)
-    return model.requires_grad_(False)
+    model.requires_grad_(False)
+    return model
