@@ -77,6 +77,14 @@ def test_a_dense_model(tmp_path: Path, parent: Path, words: Path) -> None:
     assert run.losses[-1] < run.losses[0] - 0.1
 
 
+@pytest.mark.parametrize("family", ["Llama", "Qwen2", "Qwen3"])
+def test_a_tied_head_biases_and_head_norms(tmp_path: Path, words: Path, family: str) -> None:
+    model = tiny_llama(tmp_path / "tied", family=family, tie_word_embeddings=True)
+    run = recover(tmp_path / "run", model, words, tokens=10 * 64)
+    check_merged(run, model)
+    assert run.weights.keys() == load_all(model).keys()
+
+
 def test_a_mask_is_kept(tmp_path: Path, pruned: Path, words: Path) -> None:
     run = recover(tmp_path / "run", pruned, words, tokens=20 * 64)
     check_merged(run, pruned)

@@ -177,6 +177,7 @@ def _frozen(directory: Path, config: Any, precision: str, device: str) -> Langua
     """A checkpoint's model on the device, in the dtype of its products."""
     model = empty_model(config).to(DTYPES[precision])
     allocate(model, device)
+    model.stock.tie_weights()  # each module has got memory of its own
     load_weights(model.named_weights(), directory)
     model.requires_grad_(False)
     return model
