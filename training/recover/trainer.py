@@ -175,7 +175,7 @@ class RecoverTrainer(Loop[Sequences]):
 
 def _frozen(directory: Path, config: Any, precision: str, device: str) -> LanguageModel:
     """A checkpoint's model on the device, in the dtype of its products."""
-    model = empty_model(config).to(DTYPES[precision])
+    model: LanguageModel = empty_model(config).to(DTYPES[precision])
     allocate(model, device)
     model.stock.tie_weights()  # each module has got memory of its own
     load_weights(model.named_weights(), directory)
