@@ -154,7 +154,7 @@ def test_prompts_that_leave_nothing_of_a_response(model: Path, tmp_path: Path) -
     (tmp_path / "long.json").write_text(json.dumps(rows))
     job = job_of(model, tmp_path / "long.json", seqlen=220)
     assert "6 rows are left out: their prompts have SEQLEN=220 tokens or more." in job.notices
-    assert job.examples.record["rows_left_out"] == 6
+    assert job.examples.record["left_out"] == 6
 
 
 def test_what_is_not_computed(model: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no object": (["a"], {}, "is no row of named values"),
     "neither": ([{"question": "a", "answer": "b"}], {}, "neither instructions nor texts .its rows"),
     "all too long": (
-        [{"instruction": "a" * 300, "output": "b"}], {}, "the prompts of all 1 rows .* SEQLEN=256",
+        [{"instruction": "a" * 300, "output": "b"}], {}, "prompts of all 1 rows of .* SEQLEN=256",
     ),
     "few rows": (
         [{"instruction": "a", "output": "b"}] * 3, {"batch": 9, "epochs": 1},

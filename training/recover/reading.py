@@ -40,39 +40,64 @@ def read_data(place: Path, model: Path, shapes: Shapes, parameters: RecoverParam
     if (place / INDEX).is_file():
         return _packed(place, model, shapes, parameters)
     training, validation = _files(place)
-    tokenizing = Tokenizing.of(model)
-    if _holds_text(training[0]):
-        seqlen = _seqlen(parameters, shapes, WINDOW)
-        found, own = (_windows(files, tokenizing, seqlen) for files in (training, validation))
-        if not len(found.ids):
-            raise InputError(
-                f"{place} has too few tokens for a sequence of SEQLEN={seqlen}; give a smaller "
-                "SEQLEN, or more data."
-            )
-        # Neighbours are of one document: what is held out stands together, at the end.
-        order = np.arange(len(found))
-        return _divided(found, own, kind="text", order=order, seqlen=seqlen, valid=parameters.valid)
-    seqlen = _seqlen(parameters, shapes, INSTRUCTION)
-    found, cut, left_out = _instructions(training, tokenizing, seqlen, parameters.prompt_loss)
-    own, _, _ = _instructions(validation, tokenizing, seqlen, parameters.prompt_loss)
+    read = _text if _holds_text(training[0]) else _instructions
+    return read(training, validation, Tokenizing.of(model), shapes, parameters)
+
+
+def _text(
+    training: list[Path],
+    validation: list[Path],
+    tokenizing: Tokenizing,
+    shapes: Shapes,
+    parameters: RecoverParameters,
+) -> Data:
+    """Windows of a text; what is held out of it is its end, since neighbours are of one document.
+
+    Raises:
+        InputError: it has not even one window.
+    """
+    seqlen = _seqlen(parameters, shapes, WINDOW)
+    found, own = (_windows(files, tokenizing, seqlen) for files in (training, validation))
     if not len(found):
         raise InputError(
-            f"the prompts of all {left_out:,} rows of {place} have SEQLEN={seqlen} tokens or more, "
-            "so that nothing is left of any response; give a larger SEQLEN."
+            f"{training[0]} has too few tokens for a sequence of SEQLEN={seqlen}; give a smaller "
+            "SEQLEN, or more data."
+        )
+    order = np.arange(len(found))
+    return _divided(found, own, kind="text", order=order, seqlen=seqlen, valid=parameters.valid)
+
+
+def _instructions(
+    training: list[Path],
+    validation: list[Path],
+    tokenizing: Tokenizing,
+    shapes: Shapes,
+    parameters: RecoverParameters,
+) -> Data:
+    """Prompts with their outputs; those that are held out are drawn by SEED.
+
+    Raises:
+        InputError: nothing is left of any output.
+    """
+    seqlen, prompt_loss = _seqlen(parameters, shapes, INSTRUCTION), parameters.prompt_loss
+    found, cut, left_out = _examples(training, tokenizing, seqlen, prompt_loss)
+    own, _, _ = _examples(validation, tokenizing, seqlen, prompt_loss)
+    if not len(found):
+        raise InputError(
+            f"the prompts of all {left_out:,} rows of {training[0].name} have SEQLEN={seqlen} "
+            "tokens or more, so that nothing is left of any output; give a larger SEQLEN."
         )
     order = np.random.default_rng(parameters.seed).permutation(len(found))
     data = _divided(
         found, own, kind="instructions", order=order, seqlen=seqlen, valid=parameters.valid
     )
-    notices = data.notices
-    if left_out:
-        notices += (
-            f"{left_out:,} rows are left out: their prompts have SEQLEN={seqlen} tokens or more.",
-        )
-    if cut:
-        notices += (f"{cut:,} responses are cut, with what is before them, at {seqlen} tokens.",)
-    record = {**data.record, "rows_left_out": left_out, "responses_cut": cut}
-    return replace(data, notices=notices, record=record)
+    said = {
+        f"{left_out:,} rows are left out: their prompts have SEQLEN={seqlen} tokens or more.":
+            left_out,
+        f"{cut:,} rows are cut at SEQLEN={seqlen} tokens, within their outputs.": cut,
+    }  # fmt: skip
+    notices = (*data.notices, *(line for line, count in said.items() if count))
+    return replace(data, notices=notices, record={**data.record, "left_out": left_out, "cut": cut})
 
 
 def _packed(place: Path, model: Path, shapes: Shapes, parameters: RecoverParameters) -> Data:
@@ -163,7 +188,7 @@ def _windows(files: list[Path], tokenizing: Tokenizing, seqlen: int) -> Examples
     return Examples(ids, np.zeros(count, np.int64))
 
 
-def _instructions(
+def _examples(
     files: list[Path], tokenizing: Tokenizing, seqlen: int, prompt_loss: bool
 ) -> tuple[Examples, int, int]:
     """Instructions with their outputs; how many were cut, and how many left out."""
@@ -173,7 +198,7 @@ def _instructions(
     frame = tokenizing.frame
     before = 0 if frame.bos is None else 1
     for block in _blocks(chain.from_iterable(map(instructions_of, files))):
-        for ids, prompt in tokenizing.after(*_texts(block)):
+        for ids, prompt in tokenizing.after(*_pieces(block)):
             whole = frame.around(ids).astype(np.int32)
             first = 0 if prompt_loss else before + prompt
             if min(len(whole), seqlen) <= max(first, 1):
@@ -185,7 +210,7 @@ def _instructions(
     return Examples(kept, np.asarray(given, np.int64)), cut, left_out
 
 
-def _texts(block: list[Instruction]) -> tuple[list[str], list[int]]:
+def _pieces(block: list[Instruction]) -> tuple[list[str], list[int]]:
     """Each instruction with its output as one text, and where the output begins."""
     return [one.prompt + one.output for one in block], [len(one.prompt) for one in block]
 
