@@ -35,6 +35,8 @@ COMMANDS = {
     "eval-legacy": ("eval", "CKPT={}", "LEGACY=1", "SUITE=tasks", "TASK_DATA={store}"),
     "train-gpu": ("train-gpu", "CKPT={}", "DATA={store}/walks"),
     "train-gpu as TEACHER": ("train-gpu", "CKPT={store}/stock", "TEACHER={}", "DATA={store}/walks"),
+    "recover": ("recover", "CKPT={}", "DATA={store}/text.txt"),
+    "recover as TEACHER": ("recover", "CKPT={store}/stock", "TEACHER={}", "DATA={store}/text.txt"),
     "train-tpu": ("train-tpu", "CKPT={}", "DATA={store}/walks"),
     "to-maxtext": ("to-maxtext", "CKPT={}"),
     "plan-gpu": ("plan-gpu", "CKPT={}"),
