@@ -1,0 +1,51 @@
+"""What structured methods take out of a layer: groups of heads, and neurons.
+
+A group is a key-value head with the query heads that read it: they leave together, so that every
+query head that stays finds its keys and values.
+
+Shapes: Q = heads x head_dim inputs of o_proj, K key-value heads, G query heads of each.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from espalier.models.shapes import Shapes
+
+ATTENTION, MLP = "self_attn.o_proj", "mlp.down_proj"
+"""The matrices whose inputs are what heads and neurons give: a column of theirs is a feature."""
+
+
+@dataclass(frozen=True)
+class LayerUnits:
+    """Units of one layer, as ascending indices into the parent's.
+
+    Attributes:
+        kv_heads: groups, by their key-value head.
+        neurons: of the FFN.
+    """
+
+    kv_heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+
+def by_group(features: Tensor, shapes: Shapes) -> Tensor:
+    """Something of o_proj's inputs [..., Q] by what they belong to: [..., K, G, head_dim]."""
+    queries = shapes.heads // shapes.kv_heads
+    return features.unflatten(-1, (shapes.kv_heads, queries, shapes.head_dim))
+
+
+def queries_of(kv_heads: tuple[int, ...], shapes: Shapes) -> tuple[int, ...]:
+    """The query heads that read these key-value heads, ascending."""
+    size = shapes.heads // shapes.kv_heads
+    return tuple(head * size + query for head in kv_heads for query in range(size))
+
+
+def all_but_lowest(scores: Tensor, count: int) -> tuple[int, ...]:
+    """The indices, ascending, without the `count` lowest of `scores` [N]; of equals the first go.
+
+    Where no two are equal this is what lies at or above the value at place `count` of the ascending
+    scores, and above the one before it.
+    """
+    order = scores.sort(stable=True).indices
+    return tuple(sorted(order[count:].tolist()))
