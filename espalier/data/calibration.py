@@ -52,7 +52,7 @@ class Calibration:
         return cls(ids, {**record, **counted, "sha256": sha256_of_ids(ids)})
 
 
-def load_calibration(  # noqa: PLR0917 - which tokens, and of what
+def load_calibration(
     source: Path,
     model: Path,
     samples: int,

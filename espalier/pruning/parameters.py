@@ -8,7 +8,6 @@ from espalier.contract.parameters import Optional, Parameters, Seed
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
 
-
 Reference = Annotated[
     bool, Field(description="repeat the quirks of the reference implementation, for parity")
 ]
@@ -71,6 +70,27 @@ class CalibratedPruning(SparsityParameters, CalibrationParameters):
         Optional,
         Field(description="samples a pass; default 2048 tokens' worth; speed and rounding"),
     ] = None
+
+
+class ShortWindowParameters(CalibrationParameters):
+    """Drawn windows of 128 tokens, with which the published structured prunings are calibrated."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch"})
+
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Optional,
+        Field(description="tokens a sequence; default 128, or the width of a .safetensors"),
+    ] = None
+    batch: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Optional,
+        Field(description="samples a pass; default 2048 tokens' worth; speed and rounding"),
+    ] = None
+
+
+SHORT_WINDOW = 128
+"""Tokens of theirs."""
 
 
 class WindowParameters(Parameters):

@@ -18,8 +18,14 @@ from espalier.errors import InputError
 from espalier.models.finite import overflow
 from espalier.models.shapes import Shapes
 from espalier.models.zeros import row_blocks
-from espalier.pruning.structured.units import LayerUnits, all_but_lowest, by_group
-from methods.flap.counts import Costs, Counts, manual_counts, uniform_counts
+from espalier.pruning.structured.target import same_share
+from espalier.pruning.structured.units import (
+    LayerUnits,
+    all_but_lowest,
+    by_group,
+    column_sizes,
+)
+from methods.flap.counts import Costs, Counts, manual_counts
 from methods.flap.spec import Fluctuation, Metric, Structure
 from methods.flap.statistics import SQUARES
 
@@ -27,15 +33,10 @@ WEIGHT_SQUARES, WEIGHT_SIZES = "weight_squares", "weight_sizes"
 
 
 def column_facts(weight: Tensor) -> dict[str, Tensor]:
-    """Of each column of `weight` [R, C]: sum_i W_ij^2 and mean_i |W_ij|, float32 [C] on the host."""
-    squares, sizes = (
-        torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device) for _ in range(2)
-    )
-    for rows in row_blocks(weight):
-        wide = rows.double()
-        squares += wide.square().sum(dim=0)
-        sizes += wide.abs().sum(dim=0)
-    facts = {WEIGHT_SQUARES: squares, WEIGHT_SIZES: sizes / weight.shape[0]}
+    """Of each column of `weight` [R, C] sum_i W_ij^2 and mean_i |W_ij|: float32 [C] on the host."""
+    nothing = weight.new_zeros(weight.shape[1], dtype=torch.float64)
+    squares = sum((rows.double().square().sum(dim=0) for rows in row_blocks(weight)), nothing)
+    facts = {WEIGHT_SQUARES: squares, WEIGHT_SIZES: column_sizes(weight)}
     return {name: values.float().cpu() for name, values in facts.items()}
 
 
@@ -128,7 +129,7 @@ def _selected(scores: Scores, shapes: Shapes, choice: Choice) -> list[LayerUnits
         head_weight = Costs.of(shapes, reference=reference).head_weight
         return adaptive(scores, sparsity, head_weight)
     if structure == "ul-um":
-        return _of_each(scores, uniform_counts(shapes, sparsity))
+        return _of_each(scores, Counts(*same_share(shapes, sparsity)))
     assert choice.remove_heads is not None  # noqa: S101
     by_layer = structure == "ul-mm"
     counts = manual_counts(

@@ -54,22 +54,6 @@ class Counts:
     neurons: int
 
 
-def uniform_counts(shapes: Shapes, sparsity: float) -> Counts:
-    """UL-UM: the same share of every layer's heads and of its neurons.
-
-    Raises:
-        InputError: the share is less than one of either.
-    """
-    counts = Counts(int(sparsity * shapes.kv_heads), int(sparsity * shapes.intermediate))
-    if not (counts.kv_heads or counts.neurons):
-        raise InputError(
-            f"SPARSITY={sparsity:g} of {shapes.kv_heads} key-value heads and of "
-            f"{shapes.intermediate} neurons is less than one of either: nothing would be removed; "
-            "give more."
-        )
-    return counts
-
-
 def manual_counts(
     shapes: Shapes, sparsity: float, remove_heads: int, *, by_layer: bool, reference: bool
 ) -> Counts:

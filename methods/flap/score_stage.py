@@ -9,11 +9,12 @@ from espalier.figures import save
 from espalier.models.decoder import Decoder
 from espalier.pruning.layers.taps import inputs_of
 from espalier.pruning.layers.walk import LayerStep, walk
+from espalier.pruning.parameters import SHORT_WINDOW
 from espalier.pruning.scores import about_data, model_name, write_scores
 from methods.flap.algorithm import column_facts
 from methods.flap.plots import draw_features
 from methods.flap.scored import FILE, KIND, SITES, join_layers, write_layer
-from methods.flap.spec import SEQLEN, FlapScoreParameters
+from methods.flap.spec import FlapScoreParameters
 from methods.flap.statistics import InputStatistics
 
 
@@ -30,7 +31,7 @@ def run(context: StageContext, parameters: FlapScoreParameters) -> Outcome:
         parameters.samples,
         parameters.seqlen,
         parameters.seed,
-        window=SEQLEN,
+        window=SHORT_WINDOW,
     )
     decoder = Decoder(model, context.device)
     measured = _Measuring(context.scratch, context.device)

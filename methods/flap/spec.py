@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,34 +11,21 @@ from espalier.contract.stage import Derived, Estimate, Stage, Unrolled
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
-from espalier.pruning.parameters import CalibrationParameters, Reference
-from methods.flap.counts import manual_counts, uniform_counts
+from espalier.pruning.parameters import SHORT_WINDOW, Reference, ShortWindowParameters
+from espalier.pruning.structured.target import same_share
+from methods.flap.counts import manual_counts
 
 Metric = Literal["wifv", "ifv", "wifn"]
 Structure = Literal["al-am", "ul-um", "ul-mm", "al-mm"]
 Fluctuation = Literal["running", "exact"]
-SEQLEN = 128
-"""Tokens of a window: the published calibration's."""
 WITH_BIASES = "llama"
 """The family whose config.json can add biases to o_proj and down_proj."""
 
 
-class FlapScoreParameters(CalibrationParameters):
+class FlapScoreParameters(ShortWindowParameters):
     """The tokens that fluctuations are measured on."""
 
-    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch"})
-
     samples: Annotated[int, Field(ge=2, description="calibration sequences")] = 1024
-    seqlen: Annotated[
-        Annotated[int, Field(ge=2)] | None,
-        Optional,
-        Field(description="tokens a sequence; default 128, or the width of a .safetensors"),
-    ] = None
-    batch: Annotated[
-        Annotated[int, Field(ge=1)] | None,
-        Optional,
-        Field(description="samples a pass; default 2048 tokens' worth; speed and rounding"),
-    ] = None
 
     def label(self) -> str:
         """`1024`, `128x256`; the seed where it is not the first."""
@@ -117,7 +104,7 @@ def check(parameters: FlapParameters, config: Mapping[str, Any]) -> None:
         )
     shapes, sparsity = Shapes.of(config), parameters.sparsity
     if parameters.structure == "ul-um":
-        uniform_counts(shapes, sparsity)
+        same_share(shapes, sparsity)
     elif parameters.remove_heads is not None:
         by_layer = parameters.structure == "ul-mm"
         manual_counts(
@@ -150,7 +137,9 @@ def unroll(parameters: FlapParameters, config: Mapping[str, Any]) -> Unrolled:
 def estimate_scores(parameters: FlapScoreParameters, config: Mapping[str, Any]) -> Estimate:
     """One forward pass; six figures of every layer's features, twice when they are written."""
     shapes = Shapes.of(config)
-    tokens = Tokens.of(parameters.samples, parameters.seqlen or SEQLEN, parameters.batch, shapes)
+    tokens = Tokens.of(
+        parameters.samples, parameters.seqlen or SHORT_WINDOW, parameters.batch, shapes
+    )
     forward = estimate_forward(config, tokens)
     features = shapes.heads * shapes.head_dim + shapes.intermediate
     figures = 6 * 4 * shapes.layers * features

@@ -27,8 +27,8 @@ class InputStatistics:
     quite that: both factors of the square have the mean that the sample has already moved. The two
     meet as samples become many.
 
-    A sample is summed up in float32 and the running figures are float64. Samples are taken in one by
-    one, so that the size of a batch changes nothing.
+    A sample is summed up in float32 and the running figures are float64. Samples are taken in one
+    by one, so that the size of a batch changes nothing.
     """
 
     def __init__(self, features: int, device: str) -> None:

@@ -60,7 +60,7 @@ def draw_widths(
 
 
 @house_style()
-def draw_unit_scores(  # noqa: PLR0917 - what is drawn, and how
+def draw_unit_scores(
     scores: Mapping[str, Any],
     heads: ArrayLike,
     neurons: ArrayLike,

@@ -8,9 +8,11 @@ Shapes: Q = heads x head_dim inputs of o_proj, K key-value heads, G query heads 
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from espalier.models.shapes import Shapes
+from espalier.models.zeros import row_blocks
 
 ATTENTION, MLP = "self_attn.o_proj", "mlp.down_proj"
 """The matrices whose inputs are what heads and neurons give: a column of theirs is a feature."""
@@ -39,6 +41,14 @@ def queries_of(kv_heads: tuple[int, ...], shapes: Shapes) -> tuple[int, ...]:
     """The query heads that read these key-value heads, ascending."""
     size = shapes.heads // shapes.kv_heads
     return tuple(head * size + query for head in kv_heads for query in range(size))
+
+
+def column_sizes(weight: Tensor) -> Tensor:
+    """mean_i |W_ij| of each column of `weight` [R, C]: float64 [C]."""
+    nothing = weight.new_zeros(weight.shape[1], dtype=torch.float64)
+    return sum((rows.double().abs().sum(dim=0) for rows in row_blocks(weight)), nothing) / len(
+        weight
+    )
 
 
 def all_but_lowest(scores: Tensor, count: int) -> tuple[int, ...]:
