@@ -5,7 +5,7 @@ weights that read it (sec. 4.1); scores are made comparable and units are chosen
 lost by their absence is on average the mean of the feature, which becomes a bias (sec. 4.3).
 
 Shapes: L layers, C features of a site: Q = heads x head_dim of o_proj, F of down_proj; K key-value
-heads. Everything is float64, unless said otherwise.
+heads. Scores are float64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,10 @@ from espalier.errors import InputError
 from espalier.models.finite import overflow
 from espalier.models.shapes import Shapes
 from espalier.models.zeros import row_blocks
+from espalier.pruning.structured.padded import LayerUnits
 from espalier.pruning.structured.target import same_share
-from espalier.pruning.structured.units import (
-    LayerUnits,
-    all_but_lowest,
-    by_group,
-    column_sizes,
-)
-from methods.flap.counts import Costs, Counts, manual_counts
+from espalier.pruning.structured.units import all_but_lowest, by_group, column_sizes
+from methods.flap.counts import Costs, Counts, manual_by_layer, manual_of_all
 from methods.flap.spec import Fluctuation, Metric, Structure
 from methods.flap.statistics import SQUARES
 
@@ -42,15 +38,15 @@ def column_facts(weight: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of all layers' features.
+    """Scores of features or of units, layer by layer; layers of a padded parent differ in width.
 
     Attributes:
-        attention: [L, Q].
-        mlp: [L, F].
+        attention: of o_proj's features, [Q], or of key-value heads, [K].
+        mlp: of neurons, [F].
     """
 
-    attention: Tensor
-    mlp: Tensor
+    attention: list[Tensor]
+    mlp: list[Tensor]
 
 
 def metric_of(
@@ -72,27 +68,30 @@ def metric_of(
 
 
 def unit_scores(features: Scores, structure: Structure, shapes: Shapes) -> Scores:
-    """Scores of units, comparable as far as the structure compares them: [L, K] and [L, F].
+    """Scores of units, comparable as far as the structure compares them.
 
     o_proj's are squared. `ul` sums up a head; `al` takes z-scores within a layer and averages them
     over a head. A group is the mean of its query heads.
+
+    Raises:
+        InputError: one is no number.
     """
-    attention, mlp = features.attention.square(), features.mlp
+    attention, mlp = [values.square() for values in features.attention], features.mlp
     if structure.startswith("ul"):
-        heads = by_group(attention, shapes).sum(dim=-1).mean(dim=-1)
+        heads = [by_group(values, shapes).sum(dim=-1).mean(dim=-1) for values in attention]
     else:
-        heads = by_group(standardized(attention), shapes).mean(dim=-1).mean(dim=-1)
-        mlp = standardized(mlp)
-    if not bool(torch.isfinite(heads).all() and torch.isfinite(mlp).all()):
+        heads = [by_group(standardized(v), shapes).mean(dim=-1).mean(dim=-1) for v in attention]
+        mlp = [standardized(values) for values in mlp]
+    if not all(bool(torch.isfinite(values).all()) for values in (*heads, *mlp)):
         raise InputError(overflow("scores", torch.float64))
     return Scores(heads, mlp)
 
 
 def standardized(values: Tensor) -> Tensor:
-    """(x - mean) / std over the last dimension, std with N - 1; zeros where all are equal."""
-    centred = values - values.mean(dim=-1, keepdim=True)
-    deviation = centred.square().sum(dim=-1, keepdim=True) / max(values.shape[-1] - 1, 1)
-    return torch.where(deviation > 0, centred / deviation.sqrt(), 0.0)
+    """(x - mean) / std of `values` [C], std with C - 1; zeros where all are equal."""
+    centred = values - values.mean()
+    deviation = (centred.square().sum() / max(len(values) - 1, 1)).sqrt()
+    return centred / deviation if deviation > 0 else torch.zeros_like(values)
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Choice:
 
 
 def select(scores: Scores, shapes: Shapes, choice: Choice) -> list[LayerUnits]:
-    """The units that stay, layer by layer, by scores of `unit_scores`.
+    """The units that stay, layer by layer, by scores of `unit_scores`, as places among those.
 
     Raises:
         InputError: so many cannot be removed, or no layer would have a head or a neuron.
@@ -124,18 +123,19 @@ def select(scores: Scores, shapes: Shapes, choice: Choice) -> list[LayerUnits]:
 
 
 def _selected(scores: Scores, shapes: Shapes, choice: Choice) -> list[LayerUnits]:
-    structure, sparsity, reference = choice.structure, choice.sparsity, choice.reference
-    if structure == "al-am":
-        head_weight = Costs.of(shapes, reference=reference).head_weight
-        return adaptive(scores, sparsity, head_weight)
-    if structure == "ul-um":
-        return _of_each(scores, Counts(*same_share(shapes, sparsity)))
+    costs, sparsity = Costs.of(shapes, reference=choice.reference), choice.sparsity
+    there = [Counts(len(h), len(n)) for h, n in zip(scores.attention, scores.mlp, strict=True)]
+    if choice.structure == "al-am":
+        return adaptive(scores, sparsity, costs.head_weight)
+    if choice.structure == "ul-um":
+        shares = (same_share(layer.kv_heads, layer.neurons, sparsity) for layer in there)
+        return _of_each(scores, [Counts(*share) for share in shares])
     assert choice.remove_heads is not None  # noqa: S101
-    by_layer = structure == "ul-mm"
-    counts = manual_counts(
-        shapes, sparsity, choice.remove_heads, by_layer=by_layer, reference=reference
-    )
-    return _of_each(scores, counts) if by_layer else _of_all(scores, counts)
+    if choice.structure == "ul-mm":
+        return _of_each(scores, manual_by_layer(there, costs, sparsity, choice.remove_heads))
+    counts = manual_of_all(there, costs, sparsity, choice.remove_heads)
+    heads = _of_all(scores.attention, counts.kv_heads)
+    return _by_layer(heads, _of_all(scores.mlp, counts.neurons))
 
 
 def adaptive(scores: Scores, sparsity: float, head_weight: float) -> list[LayerUnits]:
@@ -145,42 +145,38 @@ def adaptive(scores: Scores, sparsity: float, head_weight: float) -> list[LayerU
     1 - sparsity of the whole; the unit at the cut goes too (the published code keeps what is
     strictly above its score). Of equals heads come before neurons, and lower layers first.
     """
-    (layers, groups), neurons = scores.attention.shape, scores.mlp.shape[1]
-    listed = torch.cat([scores.attention.flatten(), scores.mlp.flatten()])
+    heads, neurons = torch.cat(scores.attention), torch.cat(scores.mlp)
+    listed = torch.cat([heads, neurons])
     weight = torch.ones_like(listed)
-    weight[: layers * groups] = head_weight
+    weight[: len(heads)] = head_weight
     order = listed.sort(descending=True, stable=True).indices
-    summed = weight[order].cumsum(dim=0)
-    target = weight.sum() * (1 - sparsity)
-    # argmin would give any of equals.
-    distance = (summed - target).abs()
-    count = int((distance == distance.min()).nonzero()[0])
+    distance = (weight[order].cumsum(dim=0) - weight.sum() * (1 - sparsity)).abs()
+    count = int((distance == distance.min()).nonzero()[0])  # the first: argmin gives any of equals
     kept = torch.zeros(len(listed), dtype=torch.bool)
     kept[order[:count]] = True
-    heads = kept[: layers * groups].view(layers, groups)
-    return _by_layer(heads, kept[layers * groups :].view(layers, neurons))
+    of_heads, of_neurons = kept.split([len(heads), len(neurons)])
+    widths = [[len(layer) for layer in site] for site in (scores.attention, scores.mlp)]
+    return _by_layer(of_heads.split(widths[0]), of_neurons.split(widths[1]))
 
 
-def _of_each(scores: Scores, counts: Counts) -> list[LayerUnits]:
-    """Of every layer all but its lowest."""
+def _of_each(scores: Scores, counts: Sequence[Counts]) -> list[LayerUnits]:
+    """Of every layer all but so many of its lowest."""
     return [
-        LayerUnits(all_but_lowest(heads, counts.kv_heads), all_but_lowest(mlp, counts.neurons))
-        for heads, mlp in zip(scores.attention, scores.mlp, strict=True)
+        LayerUnits(all_but_lowest(heads, gone.kv_heads), all_but_lowest(mlp, gone.neurons))
+        for heads, mlp, gone in zip(scores.attention, scores.mlp, counts, strict=True)
     ]
 
 
-def _of_all(scores: Scores, counts: Counts) -> list[LayerUnits]:
-    """Of all layers together all but the lowest."""
-    masks = []
-    for values, count in ((scores.attention, counts.kv_heads), (scores.mlp, counts.neurons)):
-        kept = torch.zeros(values.numel(), dtype=torch.bool)
-        kept[list(all_but_lowest(values.flatten(), count))] = True
-        masks.append(kept.view(values.shape))
-    return _by_layer(*masks)
+def _of_all(layers: list[Tensor], count: int) -> tuple[Tensor, ...]:
+    """All but the lowest of all layers together, as masks bool, layer by layer."""
+    listed = torch.cat(layers)
+    kept = torch.zeros(len(listed), dtype=torch.bool)
+    kept[list(all_but_lowest(listed, count))] = True
+    return kept.split([len(layer) for layer in layers])
 
 
-def _by_layer(heads: Tensor, neurons: Tensor) -> list[LayerUnits]:
-    """From masks bool [L, K] and [L, F]."""
+def _by_layer(heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> list[LayerUnits]:
+    """From masks bool, layer by layer."""
 
     def indices(mask: Tensor) -> tuple[int, ...]:
         return tuple(mask.nonzero()[:, 0].tolist())

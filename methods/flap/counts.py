@@ -1,8 +1,9 @@
 """How many units FLAP's structures take, and what a head counts beside a neuron. Needs no torch.
 
-Shapes: L layers, K key-value heads and F neurons of each, G query heads of a key-value head.
+Shapes: L layers; K key-value heads and F neurons of a layer, which padded parents have of their own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from espalier.errors import InputError
@@ -13,20 +14,28 @@ REFERENCE_HEAD = 170
 
 
 @dataclass(frozen=True)
+class Counts:
+    """So many heads, by their key-value head, and neurons: that there are, or that go."""
+
+    kv_heads: int
+    neurons: int
+
+
+@dataclass(frozen=True)
 class Costs:
-    """Weights of a layer and of its units, and what a group of heads counts in neurons.
+    """Weights of units, and what a group of heads counts in neurons.
 
     Attributes:
-        layer: all of a layer.
         group: a key-value head and the query heads that read it.
         neuron: its row of gate_proj and of up_proj, and its column of down_proj.
         head_weight: of a group, where heads and neurons are taken from one list.
+        attention: of all a layer's heads; None: its groups' weights.
     """
 
-    layer: int
     group: int
     neuron: int
     head_weight: float
+    attention: int | None = None
 
     @classmethod
     def of(cls, shapes: Shapes, *, reference: bool) -> "Costs":
@@ -35,72 +44,91 @@ class Costs:
         It takes q, k, v and o for square and a head for a fourth of each's rows, whatever the
         key-value heads are.
         """
-        hidden, neurons = shapes.hidden, shapes.intermediate
+        hidden, neuron = shapes.hidden, 3 * shapes.hidden
         if reference:
-            square = 4 * hidden**2
-            head = 4 * hidden * shapes.head_dim
-            return cls(3 * neurons * hidden + square, head, 3 * hidden, REFERENCE_HEAD)
+            return cls(4 * hidden * shapes.head_dim, neuron, REFERENCE_HEAD, 4 * hidden**2)
         queries = shapes.heads // shapes.kv_heads
         group = (2 * queries + 2) * shapes.head_dim * hidden
-        neuron = 3 * hidden
-        return cls(shapes.layer_parameters, group, neuron, group / neuron)
+        return cls(group, neuron, group / neuron)
+
+    def layer(self, there: Counts) -> int:
+        """Weights of a layer of these widths."""
+        attention = there.kv_heads * self.group if self.attention is None else self.attention
+        return attention + there.neurons * self.neuron
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Units to take: of every layer (`ul`), or of all layers together (`al`)."""
-
-    kv_heads: int
-    neurons: int
+def same_widths(shapes: Shapes) -> list[Counts]:
+    """The widths of a model whose layers are all as config.json says."""
+    return [Counts(shapes.kv_heads, shapes.intermediate)] * shapes.layers
 
 
-def manual_counts(
-    shapes: Shapes, sparsity: float, remove_heads: int, *, by_layer: bool, reference: bool
-) -> Counts:
-    """UL-MM and AL-MM: so many heads as are given, and as many neurons as then make the sparsity.
+def manual_by_layer(
+    there: Sequence[Counts], costs: Costs, sparsity: float, remove_heads: int
+) -> list[Counts]:
+    """UL-MM: remove_heads // L of each layer's heads, and neurons that then make the sparsity.
 
     Args:
-        shapes: the parent's.
-        sparsity: of the weights of all layers.
-        remove_heads: groups to remove in all layers together.
-        by_layer: UL-MM, which takes remove_heads // L of each layer; the counts are a layer's.
-        reference: with its `Costs`, and -1 for all but one.
+        there: the widths of each layer.
+        costs: the model's.
+        sparsity: of the weights.
+        remove_heads: in all layers together; -1: all but one of each.
 
     Raises:
         InputError: so many cannot be removed, or the neurons would be fewer than none or all.
     """
-    costs = Costs.of(shapes, reference=reference)
-    layers = 1 if by_layer else shapes.layers
-    most, asked = layers * shapes.kv_heads, remove_heads
-    if by_layer:
-        asked //= shapes.layers
-    _check_heads(shapes, remove_heads, reference=reference)
-    neurons = int((layers * sparsity * costs.layer - asked * costs.group) / costs.neuron)
-    if neurons < 0:
-        fewer = int(sparsity * shapes.layers * costs.layer / costs.group)
-        raise InputError(
-            f"REMOVE_HEADS={remove_heads} removes more than SPARSITY={sparsity:g} of the weights; "
-            f"give REMOVE_HEADS={fewer} or fewer, or a larger SPARSITY."
-        )
-    if neurons >= layers * shapes.intermediate:
-        raise InputError(
-            f"SPARSITY={sparsity:g} with REMOVE_HEADS={remove_heads} leaves no neuron; give more "
-            "heads to remove, or a smaller SPARSITY."
-        )
-    if not (asked or neurons):
-        raise InputError(
-            f"nothing would be removed by SPARSITY={sparsity:g} with REMOVE_HEADS={remove_heads}; "
-            "give more."
-        )
-    return Counts(most + asked if asked < 0 else asked, neurons)
+    heads = remove_heads // len(there)
+    found = []
+    for layer in there:
+        neurons = _neurons([layer], costs, sparsity, heads)
+        _check(Counts(heads, neurons), layer, sparsity, remove_heads)
+        found.append(Counts(heads + layer.kv_heads if heads < 0 else heads, neurons))
+    return _something(found, sparsity, remove_heads)
 
 
-def _check_heads(shapes: Shapes, remove_heads: int, *, reference: bool) -> None:
-    most = shapes.layers * shapes.kv_heads - 1
-    if remove_heads == -1 and reference:
-        return
-    if not 0 <= remove_heads <= most:
+def manual_of_all(
+    there: Sequence[Counts], costs: Costs, sparsity: float, remove_heads: int
+) -> Counts:
+    """AL-MM: as `manual_by_layer`, of all layers together; -1 leaves one head in the whole model.
+
+    Raises:
+        InputError: as there.
+    """
+    whole = Counts(sum(each.kv_heads for each in there), sum(each.neurons for each in there))
+    neurons = _neurons(there, costs, sparsity, remove_heads)
+    _check(Counts(remove_heads, neurons), whole, sparsity, remove_heads)
+    heads = remove_heads + whole.kv_heads if remove_heads < 0 else remove_heads
+    return _something([Counts(heads, neurons)], sparsity, remove_heads)[0]
+
+
+def _neurons(there: Sequence[Counts], costs: Costs, sparsity: float, heads: int) -> int:
+    """What is left to remove, in neurons, once `heads` are removed of these layers."""
+    mean = sum(map(costs.layer, there)) / len(there)
+    return int((len(there) * sparsity * mean - costs.group * heads) / costs.neuron)
+
+
+def _check(gone: Counts, there: Counts, sparsity: float, remove_heads: int) -> None:
+    given = f"REMOVE_HEADS={remove_heads}"
+    if gone.kv_heads >= there.kv_heads:
         raise InputError(
-            f"REMOVE_HEADS={remove_heads} cannot be removed of {shapes.layers} layers with "
-            f"{shapes.kv_heads} key-value heads each; give 0 to {most}."
+            f"{given} leaves no head, where there are {there.kv_heads} key-value heads to take "
+            f"{gone.kv_heads} from; give fewer."
         )
+    if gone.neurons < 0:
+        raise InputError(
+            f"{given} removes more than SPARSITY={sparsity:g} of the weights; give fewer, or a "
+            "larger SPARSITY."
+        )
+    if gone.neurons >= there.neurons:
+        raise InputError(
+            f"SPARSITY={sparsity:g} with {given} leaves no neuron; give more heads to remove, or a "
+            "smaller SPARSITY."
+        )
+
+
+def _something(found: list[Counts], sparsity: float, remove_heads: int) -> list[Counts]:
+    if any(each.kv_heads or each.neurons for each in found):
+        return found
+    raise InputError(
+        f"nothing would be removed by SPARSITY={sparsity:g} with REMOVE_HEADS={remove_heads}; give "
+        "more of either."
+    )

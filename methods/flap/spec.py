@@ -13,7 +13,7 @@ from espalier.models.shapes import Shapes
 from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
 from espalier.pruning.parameters import SHORT_WINDOW, Reference, ShortWindowParameters
 from espalier.pruning.structured.target import same_share
-from methods.flap.counts import manual_counts
+from methods.flap.counts import Costs, manual_by_layer, manual_of_all, same_widths
 
 Metric = Literal["wifv", "ifv", "wifn"]
 Structure = Literal["al-am", "ul-um", "ul-mm", "al-mm"]
@@ -82,6 +82,10 @@ class FlapParameters(Parameters):
                 f"STRUCTURE={self.structure} needs REMOVE_HEADS, the key-value heads that are to "
                 "go in all layers together; give it, or STRUCTURE=al-am."
             )
+        if manual and self.remove_heads is not None and self.remove_heads < -int(self.reference):
+            raise InputError(
+                f"REMOVE_HEADS={self.remove_heads} is no number of heads; give 0 or more."
+            )
         if not manual and self.remove_heads is not None:
             raise InputError(
                 f"STRUCTURE={self.structure} finds by itself how many heads go; leave out "
@@ -103,17 +107,13 @@ def check(parameters: FlapParameters, config: Mapping[str, Any]) -> None:
             "mean of what is removed; give BIAS=0."
         )
     shapes, sparsity = Shapes.of(config), parameters.sparsity
+    costs = Costs.of(shapes, reference=parameters.reference)
     if parameters.structure == "ul-um":
-        same_share(shapes, sparsity)
+        same_share(shapes.kv_heads, shapes.intermediate, sparsity)
     elif parameters.remove_heads is not None:
         by_layer = parameters.structure == "ul-mm"
-        manual_counts(
-            shapes,
-            sparsity,
-            parameters.remove_heads,
-            by_layer=by_layer,
-            reference=parameters.reference,
-        )
+        manual = manual_by_layer if by_layer else manual_of_all
+        manual(same_widths(shapes), costs, sparsity, parameters.remove_heads)
 
 
 def with_biases(config: Mapping[str, Any]) -> dict[str, Any]:

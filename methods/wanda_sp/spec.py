@@ -36,7 +36,8 @@ def unroll(parameters: WandaSpParameters, config: Mapping[str, Any]) -> Unrolled
     """
     if not config:
         return Unrolled((parameters,))
-    same_share(Shapes.of(config), parameters.sparsity)
+    shapes = Shapes.of(config)
+    same_share(shapes.kv_heads, shapes.intermediate, parameters.sparsity)
     return Unrolled((parameters,), configs=(config,))
 
 

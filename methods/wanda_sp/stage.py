@@ -22,6 +22,9 @@ from methods.wanda_sp.algorithm import LayerScores, column_scores
 from methods.wanda_sp.spec import WandaSpParameters
 
 
+write_units_kept: Any = None
+
+
 def run(context: StageContext, parameters: WandaSpParameters) -> Outcome:
     """Prune the input `model` with the tokens of the input `calibration`.
 

@@ -63,18 +63,17 @@ def sized(config: Mapping[str, Any], target: Shapes) -> dict[str, Any]:
     }
 
 
-def same_share(shapes: Shapes, sparsity: float) -> tuple[int, int]:
+def same_share(kv_heads: int, neurons: int, sparsity: float) -> tuple[int, int]:
     """Key-value heads and neurons that make up the share `sparsity` of a layer's, rounded down.
 
     Raises:
         InputError: it is less than one of either.
     """
-    counts = int(sparsity * shapes.kv_heads), int(sparsity * shapes.intermediate)
+    counts = int(sparsity * kv_heads), int(sparsity * neurons)
     if not any(counts):
         raise InputError(
-            f"SPARSITY={sparsity:g} of {shapes.kv_heads} key-value heads and of "
-            f"{shapes.intermediate} neurons is less than one of either: nothing would be removed; "
-            "give more."
+            f"SPARSITY={sparsity:g} of {kv_heads} key-value heads and of {neurons} neurons is less "
+            "than one of either: nothing would be removed; give more."
         )
     return counts
 

@@ -6,8 +6,6 @@ query head that stays finds its keys and values.
 Shapes: Q = heads x head_dim inputs of o_proj, K key-value heads, G query heads of each.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -18,29 +16,13 @@ ATTENTION, MLP = "self_attn.o_proj", "mlp.down_proj"
 """The matrices whose inputs are what heads and neurons give: a column of theirs is a feature."""
 
 
-@dataclass(frozen=True)
-class LayerUnits:
-    """Units of one layer, as ascending indices into the parent's.
-
-    Attributes:
-        kv_heads: groups, by their key-value head.
-        neurons: of the FFN.
-    """
-
-    kv_heads: tuple[int, ...]
-    neurons: tuple[int, ...]
-
-
 def by_group(features: Tensor, shapes: Shapes) -> Tensor:
-    """Something of o_proj's inputs [..., Q] by what they belong to: [..., K, G, head_dim]."""
-    queries = shapes.heads // shapes.kv_heads
-    return features.unflatten(-1, (shapes.kv_heads, queries, shapes.head_dim))
+    """Something of o_proj's inputs [Q], or those of some groups, by what they belong to.
 
-
-def queries_of(kv_heads: tuple[int, ...], shapes: Shapes) -> tuple[int, ...]:
-    """The query heads that read these key-value heads, ascending."""
-    size = shapes.heads // shapes.kv_heads
-    return tuple(head * size + query for head in kv_heads for query in range(size))
+    Returns:
+        [K, G, head_dim], K as many groups as there are.
+    """
+    return features.unflatten(-1, (-1, shapes.heads // shapes.kv_heads, shapes.head_dim))
 
 
 def column_sizes(weight: Tensor) -> Tensor:
