@@ -20,7 +20,7 @@ from espalier.models.adapter import Architecture
 from espalier.models.axes import LAYER_AXES, OUTER_AXES, Axis
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.checkpoint.writer import CheckpointWriter, Selected, spec_of
+from espalier.models.checkpoint.writer import CheckpointWriter, Content, Selected, spec_of
 from espalier.models.content import config_as_stored
 from espalier.models.shapes import Shapes
 from espalier.pruning.structured.target import sized
@@ -73,13 +73,13 @@ def restructure(
 
 
 def write_units(
-    output: Path, units: Sequence[Mapping[str, Selected]], order: Iterable[str], progress: Progress
+    output: Path, units: Sequence[Mapping[str, Content]], order: Iterable[str], progress: Progress
 ) -> None:
     """Write parts of a parent's tensors, a unit at a time; what a killed run wrote is kept.
 
     Args:
         output: where to.
-        units: of `units_of`.
+        units: of `units_of`, and what is added to them.
         order: names in the order in which files are filled; those of no unit are passed over.
         progress: one step a unit.
 
