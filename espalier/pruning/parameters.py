@@ -13,11 +13,6 @@ Reference = Annotated[
 ]
 
 
-Reference = Annotated[
-    bool, Field(description="repeat the quirks of the reference implementation, for parity")
-]
-
-
 class CalibrationParameters(Parameters):
     """Which tokens a method sees. `samples` and `seqlen` of a ready .safetensors are its own."""
 

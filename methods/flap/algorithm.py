@@ -184,14 +184,14 @@ def _by_layer(heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> list[LayerU
     return [LayerUnits(indices(h), indices(n)) for h, n in zip(heads, neurons, strict=True)]
 
 
-def compensation(weight: Tensor, mean: Tensor, kept: Sequence[int]) -> Tensor:
+def compensation(weight: Tensor, mean: Tensor, kept: Tensor) -> Tensor:
     """What the removed features gave on average, (m * not kept) W^T (eq. 6): float32 [R].
 
     Args:
         weight: [R, C], uncut.
         mean: of the features, float32 [C].
-        kept: features that stay.
+        kept: features that stay, int64.
     """
     lost = mean.clone()
-    lost[list(kept)] = 0
+    lost[kept] = 0
     return torch.cat([rows.float() @ lost for rows in row_blocks(weight)])

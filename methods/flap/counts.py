@@ -1,6 +1,6 @@
 """How many units FLAP's structures take, and what a head counts beside a neuron. Needs no torch.
 
-Shapes: L layers; K key-value heads and F neurons of a layer, which padded parents have of their own.
+Shapes: L layers; K key-value heads and F neurons of a layer. Layers of a padded parent differ.
 """
 
 from collections.abc import Sequence

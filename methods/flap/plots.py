@@ -17,7 +17,7 @@ def draw_features(scores: Mapping[str, Any], figures: Figures) -> Figure:
     figure = new_figure(height=3.8)
     panels = figure.subplots(ncols=2)
     for axes, (site, part) in zip(panels, SITES.items(), strict=True):
-        draw_spread(axes, metric_of(figures[site], "wifv").numpy(), logarithmic=True)
+        draw_spread(axes, list(metric_of(figures[site], "wifv").numpy()), logarithmic=True)
         show_layers(axes, scores["layers"], "layer")
         axes.set_title(f"inputs of {part.rpartition('.')[2]}", fontsize="medium", loc="center")
     panels[0].set_ylabel(f"fluctuation {TIMES} squared weights")

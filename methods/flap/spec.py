@@ -18,8 +18,8 @@ from methods.flap.counts import Costs, manual_by_layer, manual_of_all, same_widt
 Metric = Literal["wifv", "ifv", "wifn"]
 Structure = Literal["al-am", "ul-um", "ul-mm", "al-mm"]
 Fluctuation = Literal["running", "exact"]
-WITH_BIASES = "llama"
-"""The family whose config.json can add biases to o_proj and down_proj."""
+WITH_BIASES, BIASES = "llama", {"attention_bias": True, "mlp_bias": True}
+"""The family whose config.json can add biases to o_proj and down_proj, and how it does."""
 
 
 class FlapScoreParameters(ShortWindowParameters):
@@ -116,11 +116,6 @@ def check(parameters: FlapParameters, config: Mapping[str, Any]) -> None:
         manual(same_widths(shapes), costs, sparsity, parameters.remove_heads)
 
 
-def with_biases(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json whose layers have biases."""
-    return {**config, "attention_bias": True, "mlp_bias": True}
-
-
 def unroll(parameters: FlapParameters, config: Mapping[str, Any]) -> Unrolled:
     """The one pruning, checked before anything is measured; no layer is wider than its parent's.
 
@@ -130,7 +125,7 @@ def unroll(parameters: FlapParameters, config: Mapping[str, Any]) -> Unrolled:
     if not config:
         return Unrolled((parameters,))
     check(parameters, config)
-    left = with_biases(config) if parameters.bias else dict(config)
+    left = {**config, **(BIASES if parameters.bias else {})}
     return Unrolled((parameters,), configs=(left,))
 
 

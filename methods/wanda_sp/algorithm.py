@@ -21,7 +21,7 @@ from espalier.pruning.structured.units import all_but_lowest, by_group, column_s
 
 @dataclass(frozen=True)
 class LayerScores:
-    """Scores of a layer's units, on the host.
+    """Scores of a layer's units.
 
     Attributes:
         heads: [K].
@@ -38,11 +38,10 @@ class LayerScores:
         Raises:
             InputError: one is no number.
         """
-        heads = by_group(attention, shapes).sum(dim=-1).mean(dim=-1).cpu()
-        neurons = mlp.cpu()
-        if not bool(torch.isfinite(heads).all() and torch.isfinite(neurons).all()):
+        heads = by_group(attention, shapes).sum(dim=-1).mean(dim=-1)
+        if not bool(torch.isfinite(heads).all() and torch.isfinite(mlp).all()):
             raise InputError(overflow("squares of activations", torch.float32))
-        return cls(heads, neurons)
+        return cls(heads, mlp)
 
     def without(self, heads: int, neurons: int) -> LayerUnits:
         """All but so many of the lowest; of equals the first go."""

@@ -17,12 +17,12 @@ from espalier.contract.progress import Progress
 from espalier.contract.pruned import Padded, Uniform
 from espalier.contract.stage import StageContext
 from espalier.models.gates import check_checkpoint
-from espalier.models.shapes import Shapes, read_config
+from espalier.models.shapes import Shapes
 from methods.flap import score_stage
 from methods.flap import stage as flap_stage
 from methods.flap.algorithm import Scores, adaptive, metric_of, unit_scores
 from methods.flap.scored import SITES, read_figures
-from methods.flap.spec import Fluctuation, FlapParameters, FlapScoreParameters
+from methods.flap.spec import FlapParameters, FlapScoreParameters, Fluctuation
 from methods.wanda_sp import stage as wanda_sp_stage
 from methods.wanda_sp.spec import WandaSpParameters
 
@@ -30,6 +30,10 @@ pytestmark = [pytest.mark.shared, pytest.mark.minitron]
 
 METRICS, STRUCTURES = ("WIFV", "IFV", "WIFN"), ("AL-AM", "UL-UM", "UL-MM", "AL-MM")
 RATIOS = ("0.2", "0.5")
+SHAPES = Shapes(
+    hidden=64, intermediate=172, layers=5, heads=8, kv_heads=4, head_dim=8,
+    vocabulary=512, positions=512, tied=True, item_bytes=4,
+)  # fmt: skip
 JOBS = [f"flap-{m}-{s}-{r}" for m in METRICS for s in STRUCTURES for r in RATIOS]
 MENDED = [
     f"flap-WIFV-AL-AM-{ratio}/{kind}"
@@ -72,9 +76,13 @@ def context(output: Path, **inputs: Path) -> StageContext:
 
 
 @pytest.fixture(scope="module")
-def scores(model: Path, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def given(model: Path, reference: Path) -> dict[str, Path]:
+    return {"model": model, "calibration": reference / "calibration.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def scores(given: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("flap") / "scores"
-    given = {"model": model, "calibration": reference / "calibration.safetensors"}
     done = score_stage.run(context(output, **given), FlapScoreParameters())
     assert done.data is not None
     assert (done.data["samples"], done.data["seqlen"]) == (32, 256)
@@ -105,18 +113,25 @@ def check_kept(pruning: Padded | Uniform, expected: dict[str, Any]) -> None:
         assert [list(layer) for layer in found or whole] == expected[name], name
 
 
-def perplexity(checkpoint: Path, ids: torch.Tensor) -> float:
-    model = AutoModelForCausalLM.from_pretrained(checkpoint).eval()
-    with torch.inference_mode():
+def perplexity(model: Any, ids: torch.Tensor) -> float:
+    """Of a stock model."""
+    with torch.no_grad():
         losses = [model(part, labels=part).loss for part in ids.split(16)]
     return float(torch.stack(losses).mean().exp())
+
+
+def loaded(checkpoint: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(checkpoint).eval()
 
 
 Prune = Callable[[FlapParameters], tuple[Path, Padded | Uniform]]
 
 
 @pytest.fixture
-def prune(model: Path, scores: Path, tmp_path: Path) -> Prune:
+def prune(model: Path, scores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prune:
+    for name in ("save", "draw_widths", "draw_unit_scores"):  # pictures would cost most here
+        monkeypatch.setattr(flap_stage, name, lambda *_, **__: None)
+
     def pruned(parameters: FlapParameters) -> tuple[Path, Padded | Uniform]:
         output = tmp_path / parameters.label()
         done = flap_stage.run(context(output, model=model, scores=scores), parameters)
@@ -132,8 +147,8 @@ def valid(reference: Path) -> torch.Tensor:
     return load_file(reference / "valid.safetensors")["input_ids"].long()
 
 
-def test_statistics(model: Path, scores: Path, reference: Path) -> None:
-    figures = read_figures(scores, Shapes.of(read_config(model)))
+def test_statistics(scores: Path, reference: Path) -> None:
+    figures = read_figures(scores, SHAPES)
     theirs = load_file(reference / "flap.safetensors")
     for site in SITES:
         of_site = figures[site]
@@ -159,25 +174,36 @@ def test_a_job_of_the_references(
         ours = [weights[f"model.layers.{n}.{place}.{part}.bias"] for n in range(5)]
         biases = theirs[f"{job}.{part}.bias"]
         torch.testing.assert_close(torch.stack(ours), biases, rtol=0, atol=1e-5)
-    assert perplexity(checkpoint, valid) == pytest.approx(expected[job]["ppl_with_bias"], rel=1e-3)
-    plain, without = prune(parameters_of(job, expected[job], reference=True, bias=False))
-    assert without == pruning
-    found = perplexity(plain, valid)
+    model = loaded(checkpoint)
+    assert perplexity(model, valid) == pytest.approx(expected[job]["ppl_with_bias"], rel=1e-3)
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.bias.data.zero_()
+        layer.mlp.down_proj.bias.data.zero_()
+    found = perplexity(model, valid)
+    assert found == pytest.approx(expected[job]["ppl_without_bias"], rel=1e-3)
+
+
+@pytest.mark.parametrize("job", ["flap-WIFV-AL-AM-0.2", "flap-WIFV-AL-MM-0.5"])
+def test_a_job_without_biases(
+    prune: Prune, expected: dict[str, Any], valid: torch.Tensor, job: str
+) -> None:
+    """As a user asks for it: by BIAS=0."""
+    checkpoint, pruning = prune(parameters_of(job, expected[job], reference=True, bias=False))
+    check_kept(pruning, expected[job])
+    found = perplexity(loaded(checkpoint), valid)
     assert found == pytest.approx(expected[job]["ppl_without_bias"], rel=1e-3)
 
 
 @pytest.mark.parametrize("job", MENDED)
 def test_a_mended_job(
-    prune: Prune, model: Path, scores: Path, expected: dict[str, Any], job: str,
-    valid: torch.Tensor,
-) -> None:  # fmt: skip
+    prune: Prune, scores: Path, expected: dict[str, Any], valid: torch.Tensor, job: str
+) -> None:
     ratio, kind = float(job.partition("/")[0].rpartition("-")[2]), job.partition("/")[2]
-    shapes = Shapes.of(read_config(model))
-    figures = read_figures(scores, shapes)
+    figures = read_figures(scores, SHAPES)
     fluctuation: Fluctuation = "exact" if kind.startswith("exact") else "running"
     weight = float(kind.partition("weight-")[2] or 170)
-    features = Scores(*(metric_of(figures[site], "wifv", fluctuation) for site in SITES))
-    kept = adaptive(unit_scores(features, "al-am", shapes), ratio, weight)
+    features = Scores(*(list(metric_of(figures[s], "wifv", fluctuation)) for s in SITES))
+    kept = adaptive(unit_scores(features, "al-am", SHAPES), ratio, weight)
     assert [list(layer.kv_heads) for layer in kept] == expected[job]["kept_kv_heads"]
     assert [list(layer.neurons) for layer in kept] == expected[job]["kept_ffn"]
     if kind in PUBLISHED:
@@ -186,20 +212,24 @@ def test_a_mended_job(
                 FlapParameters(sparsity=ratio, bias=bias, **PUBLISHED[kind])
             )
             check_kept(pruning, expected[job])
-            assert perplexity(checkpoint, valid) == pytest.approx(expected[job][key], rel=1e-3)
+            assert perplexity(loaded(checkpoint), valid) == pytest.approx(
+                expected[job][key], rel=1e-3
+            )
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_wanda_sp(
-    model: Path, reference: Path, tmp_path: Path, expected: dict[str, Any], ratio: str,
+    given: dict[str, Path],
+    tmp_path: Path,
+    expected: dict[str, Any],
     valid: torch.Tensor,
-) -> None:  # fmt: skip
+    ratio: str,
+) -> None:
     output = tmp_path / "wanda-sp"
-    given = {"model": model, "calibration": reference / "calibration.safetensors"}
     parameters = WandaSpParameters(sparsity=float(ratio))
     done = wanda_sp_stage.run(context(output, **given), parameters)
     assert isinstance(done.pruning, Uniform)
     check_checkpoint(output, pruning=done.pruning)
     job = expected[f"wanda_sp-{ratio}"]
     check_kept(done.pruning, job)
-    assert perplexity(output, valid) == pytest.approx(job["ppl"], rel=1e-3)
+    assert perplexity(loaded(output), valid) == pytest.approx(job["ppl"], rel=1e-3)

@@ -14,7 +14,7 @@ from espalier.errors import InputError
 from espalier.models.decoder import Decoder
 from espalier.models.shapes import Shapes
 from espalier.pruning.layers.walk import walk
-from espalier.pruning.structured.units import LayerUnits
+from espalier.pruning.structured.padded import LayerUnits, true_units
 from methods.wanda_sp.algorithm import LayerScores, column_scores
 from methods.wanda_sp.spec import WandaSpParameters, unroll
 from methods.wanda_sp.stage import _Choosing
@@ -105,7 +105,8 @@ def test_layers_see_what_is_left_of_those_before(
         tmp_path / "model", num_hidden_layers=4, initializer_range=0.3, head_dim=8
     )
     ids, decoder = make_ids(5), Decoder(tmp_path / "model", "cpu")
-    visitor = _Choosing(decoder.architecture.shapes, sparsity, "cpu")
+    there = true_units(tmp_path / "model")
+    visitor = _Choosing(decoder.architecture.shapes, there, sparsity, "cpu")
     context = make_context(tmp_path / "model", tmp_path / "out")
     records = walk(context, decoder, visitor, title="choose", input_ids=ids, batch=batch)
     found = [LayerUnits(tuple(r["kv_heads"]), tuple(r["neurons"])) for r in records]

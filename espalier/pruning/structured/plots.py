@@ -62,8 +62,8 @@ def draw_widths(
 @house_style()
 def draw_unit_scores(
     scores: Mapping[str, Any],
-    heads: ArrayLike,
-    neurons: ArrayLike,
+    heads: Sequence[ArrayLike],
+    neurons: Sequence[ArrayLike],
     kept: Sequence[LayerUnits],
     label: str,
     *,
@@ -73,23 +73,23 @@ def draw_unit_scores(
 
     Args:
         scores: whose model and data the title names.
-        heads: [L, K].
-        neurons: [L, F].
-        kept: what stays.
+        heads: [K] of each layer.
+        neurons: [F] of each layer.
+        kept: what stays, as places among these.
         label: of the score.
         logarithmic: whether no score is below zero.
     """
     figure = new_figure(height=6.0)
     panels = figure.subplots(nrows=2)
-    _draw_heads(panels[0], np.asarray(heads), kept)
-    values = np.asarray(neurons)
-    draw_spread(panels[1], values, logarithmic=logarithmic)
-    _draw_cuts(panels[1], values, kept)
+    of_heads, of_neurons = ([np.asarray(layer) for layer in site] for site in (heads, neurons))
+    _draw_heads(panels[0], of_heads, kept)
+    draw_spread(panels[1], of_neurons, logarithmic=logarithmic)
+    _draw_cuts(panels[1], of_neurons, kept)
     for axes, name in zip(panels, ("key-value heads", "neurons"), strict=True):
         show_layers(axes, len(kept), "layer")
         axes.set_ylabel(f"{label}\nof {name}")
     if logarithmic:
-        show_log(panels[0], np.asarray(heads).ravel())
+        show_log(panels[0], np.concatenate(of_heads))
     legend_below(
         figure,
         [
@@ -103,7 +103,7 @@ def draw_unit_scores(
     return figure
 
 
-def _draw_heads(axes: Any, heads: np.ndarray, kept: Sequence[LayerUnits]) -> None:
+def _draw_heads(axes: Any, heads: Sequence[np.ndarray], kept: Sequence[LayerUnits]) -> None:
     for layer, (values, units) in enumerate(zip(heads, kept, strict=True)):
         stays = np.isin(np.arange(len(values)), units.kv_heads)
         for chosen, colour, marker in ((stays, BLUE, "o"), (~stays, VERMILLION, "x")):
@@ -111,7 +111,7 @@ def _draw_heads(axes: Any, heads: np.ndarray, kept: Sequence[LayerUnits]) -> Non
             axes.plot([layer] * len(found), found, marker, color=colour, markersize=5)
 
 
-def _draw_cuts(axes: Any, neurons: np.ndarray, kept: Sequence[LayerUnits]) -> None:
+def _draw_cuts(axes: Any, neurons: Sequence[np.ndarray], kept: Sequence[LayerUnits]) -> None:
     """A dash at the lowest score that stays, in layers that lose some."""
     for layer, (values, units) in enumerate(zip(neurons, kept, strict=True)):
         if 0 < len(units.neurons) < len(values):
@@ -119,9 +119,12 @@ def _draw_cuts(axes: Any, neurons: np.ndarray, kept: Sequence[LayerUnits]) -> No
             axes.plot([layer - 0.35, layer + 0.35], [lowest] * 2, color=VERMILLION, linewidth=2)
 
 
-def draw_spread(axes: Any, values: np.ndarray, *, logarithmic: bool) -> None:
-    """Percentiles of each row of `values` [L, N]: a line, a box and a dot a layer."""
-    low, first, middle, third, high = np.percentile(values, [LOWEST, 25, 50, 75, HIGHEST], axis=1)
+def draw_spread(axes: Any, values: Sequence[np.ndarray], *, logarithmic: bool) -> None:
+    """Percentiles of each layer's `values`: a line, a box and a dot; nothing of an empty layer."""
+    marks = [LOWEST, 25, 50, 75, HIGHEST]
+    nothing = np.full(len(marks), np.nan)
+    rows = [np.percentile(each, marks) if len(each) else nothing for each in values]
+    low, first, middle, third, high = np.transpose(rows)
     places = np.arange(len(values))
     axes.vlines(places, low, high, color=SKY, linewidth=1.5)
     axes.vlines(places, first, third, color=SKY, linewidth=6)

@@ -6,11 +6,15 @@ query head that stays finds its keys and values.
 Shapes: Q = heads x head_dim inputs of o_proj, K key-value heads, G query heads of each.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from espalier.models.shapes import Shapes
 from espalier.models.zeros import row_blocks
+from espalier.pruning.structured.padded import LayerUnits, group_of
+from espalier.pruning.structured.restructure import head_rows
 
 ATTENTION, MLP = "self_attn.o_proj", "mlp.down_proj"
 """The matrices whose inputs are what heads and neurons give: a column of theirs is a feature."""
@@ -23,6 +27,24 @@ def by_group(features: Tensor, shapes: Shapes) -> Tensor:
         [K, G, head_dim], K as many groups as there are.
     """
     return features.unflatten(-1, (-1, shapes.heads // shapes.kv_heads, shapes.head_dim))
+
+
+def columns_of(units: LayerUnits, shapes: Shapes) -> dict[str, Tensor]:
+    """The columns that read these units, int64, of the two matrices by their names in a layer."""
+    queries = [query for head in units.kv_heads for query in group_of(head, shapes)]
+    neurons = torch.tensor(units.neurons, dtype=torch.int64)
+    return {ATTENTION: head_rows(queries, shapes.head_dim), MLP: neurons}
+
+
+def places_among(there: Sequence[LayerUnits], chosen: Sequence[LayerUnits]) -> list[LayerUnits]:
+    """From places among the units of each layer that are there to their places in its tensors."""
+    return [
+        LayerUnits(
+            tuple(units.kv_heads[place] for place in places.kv_heads),
+            tuple(units.neurons[place] for place in places.neurons),
+        )
+        for units, places in zip(there, chosen, strict=True)
+    ]
 
 
 def column_sizes(weight: Tensor) -> Tensor:
