@@ -11,6 +11,7 @@ from pathlib import Path
 
 from espalier.contract.discovery import methods, scorers, stages
 from espalier.contract.files import write_text
+from espalier.contract.parameters import assigned_as
 from espalier.contract.paths import ROOT
 from espalier.contract.stage import Stage
 from espalier.errors import InputError
@@ -97,7 +98,7 @@ def rows() -> Iterator[str]:
 
 def _in_order(stage: Stage) -> list[str]:
     """A stage's parameters as its spec has them."""
-    return [word for word in map(str.upper, stage.parameters.model_fields)
+    return [word for word in map(assigned_as, stage.parameters.model_fields)
             if word in stage.parameters.words()]  # fmt: skip
 
 

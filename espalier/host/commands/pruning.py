@@ -6,7 +6,7 @@ from pathlib import Path
 
 from espalier.contract.discovery import method_named, stage_named
 from espalier.contract.manifest import MANIFEST, read_manifest
-from espalier.contract.parameters import Parameters
+from espalier.contract.parameters import Parameters, assigned_as
 from espalier.contract.stage import Stage, Unrolled
 from espalier.contract.store import name_after
 from espalier.contract.usable import require_usable
@@ -175,7 +175,7 @@ def roles_of(stage: Stage) -> frozenset[str]:
 
 
 def _names(stage: Stage) -> set[str]:
-    return {name.upper() for name in stage.parameters.model_fields}
+    return {assigned_as(name) for name in stage.parameters.model_fields}
 
 
 def score(draft: Draft, stage: Stage, given: Mapping[str, str]) -> Path:

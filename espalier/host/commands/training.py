@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from espalier.contract.discovery import stage_named
-from espalier.contract.parameters import Parameters
+from espalier.contract.parameters import Parameters, assigned_as
 from espalier.contract.stage import Stage
 from espalier.contract.usable import require_usable
 from espalier.errors import InputError
@@ -82,7 +82,7 @@ class TrainingCommand:
         if trainer not in TRAINERS:
             raise InputError(f"TRAIN={trainer} is not known; choose one of {', '.join(TRAINERS)}.")
         stage = stage_named(TRAINERS[trainer])
-        own = {name.upper() for name in stage.parameters.model_fields} | {"TEACHER"}
+        own = {assigned_as(name) for name in stage.parameters.model_fields} | {"TEACHER"}
         words = {key: rest.pop(key) for key in list(rest) if key in own - set(known)}
         words |= {key.removeprefix(PREFIX): value for key, value in prefixed.items()}
         if useless := {"MODEL", "CKPT", "ARCH", "TOKENIZER", "REVISION"} & words.keys():

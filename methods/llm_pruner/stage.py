@@ -1,0 +1,125 @@
+"""LLM-Pruner as a stage: heads and neurons, channels, or the last layers go."""
+
+import torch
+
+from espalier.contract.manifest import pruning_of
+from espalier.contract.pruned import Padded, Pruned
+from espalier.contract.stage import Outcome, StageContext
+from espalier.errors import InputError
+from espalier.figures import save
+from espalier.models.shapes import Shapes, read_config
+from espalier.pruning.scores import write_scores
+from espalier.pruning.structured.padded import LayerUnits, true_units, write_padded
+from espalier.pruning.structured.record import uniform
+from espalier.pruning.structured.restructure import Selection, restructure
+from methods.llm_pruner.left import Left, pruned_layers
+from methods.llm_pruner.plots import draw_channels, draw_kept
+from methods.llm_pruner.scored import Scored
+from methods.llm_pruner.selection import LayerImportance, largest, local, over_layers
+from methods.llm_pruner.spec import LlmPrunerParameters
+
+
+def run(context: StageContext, parameters: LlmPrunerParameters) -> Outcome:
+    """Prune the input `model` by the input `scores`, or by a draw.
+
+    Raises:
+        InputError: the model, the scores or the parameters do not fit.
+    """
+    model = context.inputs["model"]
+    shapes = Shapes.of(read_config(model))
+    scored = None
+    if "scores" in context.inputs:
+        scored = Scored.read(context.inputs["scores"], model)
+        write_scores(context.output, scored.about)
+    if parameters.mode == "block":
+        account = _prune_block(context, parameters, shapes, scored)
+    else:
+        account = _prune_uniform(context, parameters, shapes, scored)
+    context.progress.say(str(account))
+    return Outcome(pruning=account)
+
+
+def _prune_block(
+    context: StageContext, parameters: LlmPrunerParameters, shapes: Shapes, scored: Scored | None
+) -> Pruned:
+    """Heads and neurons of layers FIRST to LAST; shares count from when the model was whole."""
+    model, origin = context.inputs["model"], _origin(context, shapes)
+    there, layers = true_units(model), pruned_layers(parameters, shapes.layers)
+    importance = (
+        _drawn(parameters, shapes)
+        if scored is None
+        else scored.importance(_form(parameters), shapes, reference=parameters.reference)
+    )
+    if parameters.global_:
+        kept = over_layers(importance, there, layers, origin, parameters.sparsity)
+    else:
+        kept = [
+            local(importance[number], units, origin, parameters.sparsity)
+            if number in layers
+            else units
+            for number, units in enumerate(there)
+        ]
+    if kept == there:
+        raise InputError(
+            f"SPARSITY={parameters.sparsity:g} removes nothing: of a padded model it counts from "
+            "what the model was before it was padded; give more."
+        )
+    account = write_padded(model, context.output, kept, context.progress)
+    save(draw_kept([_share(units, origin) for units in kept]), context.output / "kept")
+    return account
+
+
+def _prune_uniform(
+    context: StageContext, parameters: LlmPrunerParameters, shapes: Shapes, scored: Scored | None
+) -> Pruned:
+    """Channels, or the last layers."""
+    model, left = context.inputs["model"], Left.of(parameters, shapes)
+    if isinstance(pruning_of(model), Padded):
+        raise InputError(
+            f"{model.name} has layers of different widths; MODE={parameters.mode} is for models "
+            "whose layers are as wide as they are stored."
+        )
+    kept = Selection(range(left.layers))
+    if parameters.mode == "channel":
+        importance = torch.rand(shapes.hidden, generator=_generator(parameters))
+        if scored is not None:
+            importance = scored.channels(_form(parameters), reference=parameters.reference)
+        channels = largest(importance, range(shapes.hidden), left.hidden)
+        kept = Selection(range(shapes.layers), hidden=channels)
+        save(draw_channels(importance, left.hidden), context.output / "channels")
+    target = Shapes(**{**vars(shapes), "hidden": left.hidden, "layers": left.layers})
+    restructure(model, context.output, kept, target, context.progress)
+    return uniform(shapes, target, kept)
+
+
+def _form(parameters: LlmPrunerParameters) -> str:
+    return parameters.taylor if parameters.importance == "taylor" else parameters.importance
+
+
+def _origin(context: StageContext, shapes: Shapes) -> Shapes:
+    """The sizes of the model before any of its layers was padded."""
+    account = pruning_of(context.inputs["model"])
+    if not isinstance(account, Padded):
+        return shapes
+    return Shapes(**{**vars(shapes), **dict(account.before)})
+
+
+def _drawn(parameters: LlmPrunerParameters, shapes: Shapes) -> list[LayerImportance]:
+    """Uniform numbers, layer by layer."""
+    generator = _generator(parameters)
+    return [
+        LayerImportance(
+            torch.rand(shapes.kv_heads, generator=generator),
+            torch.rand(shapes.intermediate, generator=generator),
+        )
+        for _ in range(shapes.layers)
+    ]
+
+
+def _generator(parameters: LlmPrunerParameters) -> torch.Generator:
+    return torch.Generator().manual_seed(parameters.seed or 0)
+
+
+def _share(units: LayerUnits, origin: Shapes) -> tuple[float, float]:
+    """Of heads and of neurons."""
+    return len(units.kv_heads) / origin.kv_heads, len(units.neurons) / origin.intermediate
