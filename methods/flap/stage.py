@@ -1,28 +1,23 @@
 """FLAP as a stage: chooses by scores that were measured before, and writes what is left."""
 
 from collections.abc import Sequence
-from pathlib import Path
-
-import torch
 
 from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
-from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import read_scores, write_scores
 from espalier.pruning.structured.padded import (
     NOTHING,
-    Addition,
     LayerUnits,
     true_units,
     write_padded,
 )
 from espalier.pruning.structured.plots import draw_unit_scores, draw_widths
 from espalier.pruning.structured.units import columns_of, places_among
-from methods.flap.algorithm import Choice, Scores, compensation, metric_of, select, unit_scores
+from methods.flap.algorithm import Choice, Scores, metric_of, select, unit_scores
+from methods.flap.biases import means_as_biases
 from methods.flap.scored import KIND, SITES, Figures, read_figures
-from methods.flap.spec import BIASES, FlapParameters, check
-from methods.flap.statistics import MEAN
+from methods.flap.spec import FlapParameters, check
 
 
 def run(context: StageContext, parameters: FlapParameters) -> Outcome:
@@ -39,7 +34,7 @@ def run(context: StageContext, parameters: FlapParameters) -> Outcome:
     units = unit_scores(_features(figures, there, shapes, parameters), parameters.structure, shapes)
     chosen = select(units, shapes, _choice(parameters))
     kept = places_among(there, chosen)
-    added = _means_as_biases(model, figures, kept, shapes) if parameters.bias else NOTHING
+    added = means_as_biases(model, figures, kept, shapes) if parameters.bias else NOTHING
     pruned = write_padded(model, context.output, kept, context.progress, added)
     context.progress.say(str(pruned))
     about = {**scores, "metric": parameters.metric, "structure": parameters.structure}
@@ -75,24 +70,3 @@ def _features(
             for site, part in SITES.items()
         )
     )
-
-
-def _means_as_biases(
-    model: Path, figures: Figures, kept: Sequence[LayerUnits], shapes: Shapes
-) -> Addition:
-    """What is removed of each layer gave this on average; a bias that is there already takes it up.
-
-    A matrix in memory at a time.
-    """
-    reader, tensors = CheckpointReader(model), {}
-    with torch.inference_mode():
-        for layer, units in enumerate(kept):
-            columns = columns_of(units, shapes)
-            for site, part in SITES.items():
-                name = f"model.layers.{layer}.{part}"
-                weight = reader.read(f"{name}.weight")
-                bias = compensation(weight, figures[site][MEAN][layer], columns[part])
-                if f"{name}.bias" in reader:
-                    bias += reader.read(f"{name}.bias").float()
-                tensors[f"{name}.bias"] = bias.to(weight.dtype)
-    return Addition(tensors, BIASES)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,15 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from espalier.contract.progress import Progress
+from espalier.contract.pruned import Padded
+from espalier.contract.stage import StageContext
 from espalier.errors import InputError
-from espalier.models.shapes import Shapes
+from espalier.models.compact import load_compact
+from espalier.models.loading import load_stock
+from espalier.models.shapes import Shapes, read_config
 from espalier.models.zeros import row_blocks
-from espalier.pruning.structured.padded import LayerUnits
+from espalier.pruning.structured.padded import LayerUnits, write_padded
 from espalier.pruning.structured.target import same_share
 from methods.flap.algorithm import (
     Choice,
@@ -26,10 +32,15 @@ from methods.flap.algorithm import (
     standardized,
     unit_scores,
 )
+from methods.flap.biases import means_as_biases
 from methods.flap.counts import Costs, Counts, manual_by_layer, manual_of_all, same_widths
 from methods.flap.spec import FlapParameters, FlapScoreParameters, check, unroll
 from methods.flap.statistics import InputStatistics
-from tests.tiny import SHAPE
+from tests.manifests import mark_pruned
+from tests.tiny import SHAPE, tiny_llama
+from tests.unit.tiny_checkpoints import load_all
+from training.compaction import compact
+from training.compaction.spec import CompactParameters
 
 SHAPES = Shapes(
     hidden=12, intermediate=9, layers=3, heads=6, kv_heads=3, head_dim=4,
@@ -375,3 +386,30 @@ def test_families_without_such_biases() -> None:
 def test_the_same_share_of_each() -> None:
     assert same_share(4, 172, 0.2) == (0, 34)
     assert same_share(4, 172, 0.5) == (2, 86)
+
+
+def test_true_widths_keep_the_biases(tmp_path: Path) -> None:
+    """A layer of which no head is left, one without neurons, and one that lost some of each."""
+    model, padded, small = (tmp_path / name for name in ("model", "padded", "compact"))
+    tiny_llama(model, initializer_range=0.3)
+    for folder in (padded, small):
+        folder.mkdir()
+    shapes = Shapes.of(read_config(model))
+    widths = {"attn": shapes.heads * shapes.head_dim, "mlp": shapes.intermediate}
+    figures = {s: {"mean": random(7, 3, width).float()} for s, width in widths.items()}
+    kept = [LayerUnits((), (0, 3)), LayerUnits((0, 1), ()), LayerUnits((1,), (1, 2, 40))]
+    added = means_as_biases(model, figures, kept, shapes)
+    account = write_padded(model, padded, kept, Progress(None), added)
+    assert isinstance(account, Padded)
+    mark_pruned(padded, account)
+    context = StageContext({"model": padded}, small, tmp_path, "cpu", Progress(None))
+    compact.run(context, CompactParameters(seqlen=12))
+    stored, whole = load_all(small), load_all(padded)
+    assert "model.layers.0.self_attn.q_proj.weight" not in stored
+    for name in ("model.layers.0.self_attn.o_proj.bias", "model.layers.1.mlp.down_proj.bias"):
+        assert stored[name].any()
+        assert torch.equal(stored[name], whole[name])
+    ids = torch.arange(2, 40)[None]
+    with torch.inference_mode():
+        narrow, stock = load_compact(small)(ids).logits, load_stock(padded)(ids).logits
+    torch.testing.assert_close(narrow, stock, rtol=1e-4, atol=1e-4)

@@ -133,6 +133,15 @@ def test_what_is_added_is_written_too(parent: Path, tmp_path: Path) -> None:
     assert torch.isfinite(load_stock(output, torch.float32)(IDS).logits).all()
 
 
+@pytest.mark.every_image
+def test_heads_divide_the_hidden_width_whatever_is_installed(parent: Path, tmp_path: Path) -> None:
+    """Transformers 5 asks for it; before, 6 heads of a width of 32 would load."""
+    kept = [LayerUnits((0, 2, 3), tuple(range(9)))] * LAYERS
+    account = write_padded(parent, tmp_path, kept, Progress(None))
+    assert isinstance(account, Padded)
+    assert (account.after.heads, account.layers[0].heads) == (8, 6)
+
+
 def test_nothing_left_is_refused(parent: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing is left"):
         write_padded(parent, tmp_path, [LayerUnits((), (1,))] * LAYERS, Progress(None))

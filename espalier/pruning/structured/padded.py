@@ -156,6 +156,8 @@ def _stock_shape(
         raise InputError("nothing is left of any layer's attention or FFN; prune less.")
     for groups in range(widest, shapes.kv_heads + 1):
         heads = groups * (shapes.heads // shapes.kv_heads)
+        if shapes.hidden % heads and not shapes.hidden % shapes.heads:
+            continue  # transformers 5 refuses it, whichever version is installed here
         target = replace(shapes, heads=heads, kv_heads=groups, intermediate=neurons)
         changed = restructured_config(config, range(len(kept)), target)
         try:
