@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from espalier.contract.files import write_text
@@ -53,7 +54,8 @@ class Addition:
 
     Attributes:
         tensors: by their full names, such as a layer's biases.
-        settings: entries of config.json.
+        settings: entries of config.json; a bias that stock models then have, and that neither the
+            parent nor `tensors` has, is zeros.
     """
 
     tensors: Mapping[str, Tensor]
@@ -109,7 +111,12 @@ def write_padded(
     units: list[dict[str, Content]] = [
         {name: _filled_up(name, part, target) for name, part in unit.items()} for unit in parts
     ]
-    for name, tensor in added.tensors.items():
+    biases = {
+        name: torch.zeros(shape, dtype=architecture.dtype(reader))
+        for name, shape in stock.items()
+        if name.endswith(".bias") and name not in reader
+    }
+    for name, tensor in {**biases, **added.tensors}.items():
         units[int(name.split(".")[2])][name] = tensor
     write_units(output, units, stock, progress)
     copy_companions(parent, output)
@@ -149,6 +156,8 @@ def _stock_shape(
         raise InputError("nothing is left of any layer's attention or FFN; prune less.")
     for groups in range(widest, shapes.kv_heads + 1):
         heads = groups * (shapes.heads // shapes.kv_heads)
+        if shapes.hidden % heads and not shapes.hidden % shapes.heads:
+            continue  # transformers 5 refuses it, whichever version is installed here
         target = replace(shapes, heads=heads, kv_heads=groups, intermediate=neurons)
         changed = restructured_config(config, range(len(kept)), target)
         try:
