@@ -9,6 +9,11 @@ from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
 
 
+Reference = Annotated[
+    bool, Field(description="repeat the quirks of the reference implementation, for parity")
+]
+
+
 class CalibrationParameters(Parameters):
     """Which tokens a method sees. `samples` and `seqlen` of a ready .safetensors are its own."""
 
