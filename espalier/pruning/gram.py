@@ -7,7 +7,7 @@ PANEL = 512
 
 
 def add_gram(matrix: Tensor, rows: Tensor, before: float = 1.0) -> None:
-    """matrix <- before * matrix + rows^T rows, in place, on and above the diagonal panels.
+    """Matrix <- before * matrix + rows^T rows, in place, on and above the diagonal panels.
 
     Args:
         matrix: [C, C]; what lies below its diagonal panels is neither read nor written.

@@ -8,7 +8,6 @@ from espalier.contract.parameters import Optional, Parameters, Seed
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
 
-
 Reference = Annotated[
     bool, Field(description="repeat the quirks of the reference implementation, for parity")
 ]

@@ -19,7 +19,7 @@ from espalier.contract.stage import StageContext
 from espalier.models.adapter import EMBEDDING, FINAL_NORM, HEAD
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorSpec
-from espalier.models.checkpoint.writer import NAMES, CheckpointWriter, Computed, Content
+from espalier.models.checkpoint.writer import NAMES, CheckpointWriter, Computed
 from espalier.models.content import config_as_stored
 from espalier.models.decoder import Decoder
 from espalier.models.sliced import PlainNorm

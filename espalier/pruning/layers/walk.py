@@ -48,6 +48,7 @@ class LayerStep:
         hidden: Tensor | None,
         batch: int,
         contents: dict[str, Content],
+        *,
         carried: dict[str, Tensor],
         before_change: Callable[[], None],
     ) -> None:
@@ -165,8 +166,10 @@ def walk(
         rest = range(state.next_layer, count)
         for layer in decoder.layers(rest, ahead=input_ids is None):
             contents = _stored(decoder, layer.number)
-            carried = dict(state.carried)
-            step = LayerStep(layer, state.hidden, size, contents, carried, background.wait)
+            carried, wait = dict(state.carried), background.wait
+            step = LayerStep(
+                layer, state.hidden, size, contents, carried=carried, before_change=wait
+            )
             record = visitor.visit(step)
             last = layer.number + 1 == count
             if not (last or step.advanced):
