@@ -34,8 +34,8 @@ class Cut:
     centred: bool
 
     @classmethod
-    def of(cls, parameters: SliceGPTParameters, decoder: Decoder, tokens: int) -> "Cut":
-        """What the parameters ask of a model with so many tokens of calibration.
+    def of(cls, parameters: SliceGPTParameters, decoder: Decoder, input_ids: Tensor) -> "Cut":
+        """What the parameters ask of a model with these tokens of calibration, int64 [S, T].
 
         Raises:
             InputError: too little would be left, or the tokens are too few for a basis.
@@ -60,11 +60,7 @@ class Cut:
                 f"than ROUND={interval}{why if interval != parameters.round else ''}; give a "
                 "smaller SPARSITY."
             )
-        if tokens < shapes.hidden:
-            raise InputError(
-                f"the calibration has {tokens} tokens, too few for a basis of {shapes.hidden} "
-                "channels; give more SAMPLES or a larger SEQLEN."
-            )
+        _check_rank(input_ids, shapes.hidden, 0 if parameters.shared else kept)
         return cls(
             shapes,
             kept,
@@ -80,3 +76,27 @@ class Cut:
         size = count or self.kept
         turn = None if self.turns is None else random_rotation(size, self.turns, site)
         return turned(basis.vectors[:, :size], turn)
+
+
+def _check_rank(input_ids: Tensor, width: int, kept: int) -> None:
+    """Refuse tokens whose states cannot span the directions that are wanted of them.
+
+    Args:
+        input_ids: int64 [S, T].
+        width: channels, of which a basis is found.
+        kept: directions left of the embeddings alone; 0 where they have no basis of their own.
+
+    Raises:
+        InputError: the rank of a second moment would be too low.
+    """
+    if input_ids.numel() < width:
+        raise InputError(
+            f"the calibration has {input_ids.numel()} tokens, which span no more directions, and "
+            f"the model has {width} channels; give more SAMPLES or a larger SEQLEN."
+        )
+    distinct = len(input_ids.unique())
+    if distinct < kept:
+        raise InputError(
+            f"the calibration has {distinct} different tokens, whose embeddings span no more "
+            f"directions, and {kept} are to be left; give more SAMPLES or a larger SPARSITY."
+        )

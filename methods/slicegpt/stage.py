@@ -36,7 +36,7 @@ def run(context: StageContext, parameters: SliceGPTParameters) -> Outcome:
     )
     ids, batch = calibration.input_ids, given.batch
     decoder = Decoder(model, context.device)
-    cut = Cut.of(parameters, decoder, ids.numel())
+    cut = Cut.of(parameters, decoder, ids)
     context.progress.say(f"{cut.kept} of {cut.shapes.hidden} channels are left")
     if given.shared:
         basis = slice_shared(context, decoder, cut, ids, batch)
