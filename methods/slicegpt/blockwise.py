@@ -7,7 +7,9 @@ sliced matrices, and gives its output in the parent's basis again: one pass thro
 Shapes: S samples, T tokens, B samples of a batch, D channels, d of them left.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,10 +17,12 @@ from torch.nn.functional import linear
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
+from espalier.contract.pruned import Foreign
 from espalier.contract.stage import StageContext
 from espalier.models.adapter import EMBEDDING, FINAL_NORM, HEAD
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.header import TensorSpec
+from espalier.models.checkpoint.locate import locate
 from espalier.models.checkpoint.writer import NAMES, CheckpointWriter, Computed
 from espalier.models.content import config_as_stored
 from espalier.models.decoder import Decoder
@@ -29,6 +33,7 @@ from espalier.models.sliced_form import (
     NORMS,
     READS_MIDDLE,
     READS_STREAM,
+    SLICED,
     WRITES_MIDDLE,
     WRITES_STREAM,
     SlicedForm,
@@ -38,6 +43,7 @@ from espalier.models.sliced_form import (
 from espalier.pruning.layers.resume import ResumeState
 from espalier.pruning.layers.taps import outputs_of
 from espalier.pruning.layers.walk import LayerStep, walk
+from espalier.pruning.structured.record import sizes_of
 from methods.slicegpt.algorithm import (
     Basis,
     SecondMoment,
@@ -88,6 +94,25 @@ def slice_blockwise(
     copy_companions(parent, context.output)
     write_text(context.output / CONFIG, to_json(config, indent=2) + "\n")
     return records
+
+
+def sliced_account(directory: Path, cut: Cut) -> Foreign:
+    """What the manifest of a written checkpoint says of it."""
+    entries = locate(directory).values()
+    matrices = sum(math.prod(entry.shape) for entry in entries if len(entry.shape) > 1)
+    return Foreign(
+        form=SLICED,
+        description="another basis of the residual stream at every block",
+        image="eval",
+        achieved=1 - matrices / cut.shapes.parameters,
+        facts={
+            "before": sizes_of(cut.shapes).model_dump(),
+            "channels": cut.kept,
+            "channels_after_last_layer": cut.shapes.hidden,
+            "eps": cut.eps,
+            "embeddings_centred": cut.centred,
+        },
+    )
 
 
 class _Slicing:

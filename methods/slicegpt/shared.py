@@ -22,6 +22,7 @@ from torch import Tensor
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
+from espalier.contract.pruned import Uniform
 from espalier.contract.stage import StageContext
 from espalier.models.adapter import EMBEDDING, FINAL_NORM, HEAD, Architecture
 from espalier.models.axes import axes_of
@@ -42,7 +43,8 @@ from espalier.models.sliced_form import (
 from espalier.pruning.layers.resume import ResumeState
 from espalier.pruning.layers.taps import inputs_of, outputs_of
 from espalier.pruning.layers.walk import LayerStep, walk
-from espalier.pruning.structured.restructure import check_stock_shapes, write_units
+from espalier.pruning.structured.record import uniform
+from espalier.pruning.structured.restructure import Selection, check_stock_shapes, write_units
 from espalier.pruning.structured.target import sized
 from methods.slicegpt.algorithm import (
     Basis,
@@ -90,6 +92,12 @@ def slice_shared(
     copy_companions(parent, context.output)
     write_text(context.output / CONFIG, to_json(config, indent=2) + "\n")
     return basis
+
+
+def rotated_account(cut: Cut) -> Uniform:
+    """What the manifest says of it."""
+    kept = Selection(range(cut.shapes.layers))
+    return uniform(cut.shapes, target_of(cut), kept).model_copy(update={"rotated": True})
 
 
 class _Moments:
