@@ -79,7 +79,7 @@ def write_units(
 
     Args:
         output: where to.
-        units: such as those of `units_of`.
+        units: of `units_of`, and what is added to them.
         order: names in the order in which files are filled; those of no unit are passed over.
         progress: one step a unit.
 

@@ -1,0 +1,300 @@
+"""Writes a checkpoint whose layers keep different heads and neurons, in a shape that stock loaders
+read: uniform at the widest layer, with zeros behind what each of the others keeps.
+
+What is kept is copied as it is stored. A head or neuron of zeros adds nothing to the residual
+stream, so the logits are those of the true widths.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from espalier.contract.files import write_text
+from espalier.contract.json_text import to_json
+from espalier.contract.manifest import pruning_of
+from espalier.contract.progress import Progress
+from espalier.contract.pruned import KeptIndices, Padded, PaddedLayer, Uniform
+from espalier.errors import InputError
+from espalier.models.adapter import Architecture
+from espalier.models.axes import LAYER_AXES, Axis
+from espalier.models.checkpoint.companions import CONFIG, copy_companions
+from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.checkpoint.writer import Content, Selected
+from espalier.models.content import config_as_stored
+from espalier.models.shapes import Shapes
+from espalier.pruning.structured.record import sizes_of
+from espalier.pruning.structured.restructure import (
+    Selection,
+    restructured_config,
+    units_of,
+    write_units,
+)
+
+
+@dataclass(frozen=True)
+class LayerUnits:
+    """Heads and neurons of one layer, as places in the stored tensors, ascending.
+
+    Attributes:
+        kv_heads: key-value heads; each goes with the query heads that read it.
+        neurons: of the FFN.
+    """
+
+    kv_heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a method adds to a checkpoint.
+
+    Attributes:
+        tensors: by their full names, such as a layer's biases.
+        settings: entries of config.json.
+    """
+
+    tensors: Mapping[str, Tensor]
+    settings: Mapping[str, Any]
+
+
+NOTHING = Addition({}, {})
+
+
+def true_units(model: Path) -> list[LayerUnits]:
+    """For each layer of a model the heads and neurons that are no padding."""
+    shapes, account = Shapes.of(config_as_stored(model)), pruning_of(model)
+    if not isinstance(account, Padded):
+        whole = LayerUnits(tuple(range(shapes.kv_heads)), tuple(range(shapes.intermediate)))
+        return [whole] * shapes.layers
+    return [
+        LayerUnits(
+            tuple(n for n in range(shapes.kv_heads) if not layer.is_padding("kv_heads", n)),
+            tuple(n for n in range(shapes.intermediate) if not layer.is_padding("intermediate", n)),
+        )
+        for layer in account.layers
+    ]
+
+
+def write_padded(
+    parent: Path,
+    output: Path,
+    kept: Sequence[LayerUnits],
+    progress: Progress,
+    added: Addition = NOTHING,
+) -> Padded | Uniform:
+    """Write into `output` what `kept` leaves of `parent`; what a killed run wrote is kept.
+
+    Args:
+        parent: a Hugging Face directory that has passed `check_parent`.
+        output: where to.
+        kept: of each layer, none of it padding of the parent's.
+        progress: one step a layer.
+        added: tensors and settings that the parent has not.
+
+    Returns:
+        the account: uniform where all layers fill the shape, padded where one does not.
+
+    Raises:
+        InputError: no layer keeps a head, or none a neuron.
+        EnvironmentFailure: the disk cannot be written.
+    """
+    reader, architecture = CheckpointReader(parent), Architecture.of(parent)
+    config = {**config_as_stored(parent), **added.settings}
+    selection = _selection(kept, architecture.shapes)
+    parts = units_of(architecture, reader, selection)
+    target, stock = _stock_shape(config, kept, architecture.shapes)
+    units: list[dict[str, Content]] = [
+        {name: _filled_up(name, part, target) for name, part in unit.items()} for unit in parts
+    ]
+    for name, tensor in added.tensors.items():
+        units[int(name.split(".")[2])][name] = tensor
+    write_units(output, units, stock, progress)
+    copy_companions(parent, output)
+    changed = restructured_config(config, selection.layers, target)
+    write_text(output / CONFIG, to_json(changed, indent=2) + "\n")
+    return _account(parent, kept, architecture.shapes, target)
+
+
+def group_of(kv_head: int, shapes: Shapes) -> range:
+    """The query heads that read a key-value head."""
+    size = shapes.heads // shapes.kv_heads
+    return range(kv_head * size, (kv_head + 1) * size)
+
+
+def _selection(kept: Sequence[LayerUnits], shapes: Shapes) -> Selection:
+    return Selection(
+        layers=range(len(kept)),
+        intermediate={number: layer.neurons for number, layer in enumerate(kept)},
+        heads={
+            number: [query for head in layer.kv_heads for query in group_of(head, shapes)]
+            for number, layer in enumerate(kept)
+        },
+        kv_heads={number: layer.kv_heads for number, layer in enumerate(kept)},
+    )
+
+
+def _stock_shape(
+    config: Mapping[str, Any], kept: Sequence[LayerUnits], shapes: Shapes
+) -> tuple[Shapes, dict[str, tuple[int, ...]]]:
+    """The narrowest shape that holds every layer and that stock transformers has; its tensors.
+
+    Not every number of heads will do: some families want one that divides the hidden width.
+    """
+    widest = max(len(layer.kv_heads) for layer in kept)
+    neurons = max(len(layer.neurons) for layer in kept)
+    if not widest or not neurons:
+        raise InputError("nothing is left of any layer's attention or FFN; prune less.")
+    for groups in range(widest, shapes.kv_heads + 1):
+        heads = groups * (shapes.heads // shapes.kv_heads)
+        target = replace(shapes, heads=heads, kv_heads=groups, intermediate=neurons)
+        changed = restructured_config(config, range(len(kept)), target)
+        try:
+            stock = Architecture(changed).expected_shapes()
+        except InputError:
+            continue
+        if all(stock[name] == shape for name, shape in _shapes(stock, target)):
+            return target, stock
+    raise InputError(
+        f"stock transformers has no {config['model_type']} of {neurons} neurons; prune another "
+        "share."
+    )
+
+
+def _shapes(
+    stock: Mapping[str, tuple[int, ...]], target: Shapes
+) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the layers' tensors as the stored heads need them."""
+    widths = _widths(target)
+    return [
+        (name, tuple(widths.get(axis, size) for axis, size in zip(axes, shape, strict=True)))
+        for name, shape in stock.items()
+        if (axes := _axes(name)) is not None
+    ]
+
+
+def _filled_up(name: str, part: Selected, target: Shapes) -> Selected:
+    axes = _axes(name)
+    if axes is None:
+        return part
+    widths, sizes = _widths(target), zip(axes, part.shape, strict=True)
+    return replace(part, padded=tuple(widths.get(axis, size) for axis, size in sizes))
+
+
+def _axes(name: str) -> tuple[Axis, ...] | None:
+    """Of a layer's tensor by its full name; None: it is of no layer."""
+    return LAYER_AXES[name.split(".", 3)[3]] if name.startswith("model.layers.") else None
+
+
+def _widths(shapes: Shapes) -> dict[Axis, int]:
+    return {
+        "queries": shapes.heads * shapes.head_dim,
+        "keys": shapes.kv_heads * shapes.head_dim,
+        "intermediate": shapes.intermediate,
+    }
+
+
+def _account(
+    parent: Path, kept: Sequence[LayerUnits], shapes: Shapes, target: Shapes
+) -> Padded | Uniform:
+    """What was pruned, of the model that was whole where the parent was padded already."""
+    earlier = pruning_of(parent)
+    padded = earlier if isinstance(earlier, Padded) else None
+    before = sizes_of(shapes) if padded is None else padded.before
+    layers = [_layer(units, number, shapes, target, padded) for number, units in enumerate(kept)]
+    achieved = 1 - _parameters(layers, shapes) / replace(shapes, **dict(before)).parameters
+    indices = _origins(kept, shapes, padded)
+    if all(not layer.padding for layer in layers):
+        after = sizes_of(target)
+        return Uniform(before=before, after=after, achieved=achieved, kept=indices)
+    return Padded(
+        before=before,
+        after=sizes_of(target),
+        achieved=achieved,
+        layers=tuple(layers),
+        kept=indices,
+    )
+
+
+def _layer(
+    units: LayerUnits, number: int, shapes: Shapes, target: Shapes, padded: Padded | None
+) -> PaddedLayer:
+    queries = [query for head in units.kv_heads for query in group_of(head, shapes)]
+    empty = [
+        place
+        for place, query in enumerate(queries)
+        if padded is not None and padded.layers[number].is_padding("heads", query)
+    ]
+    heads = _ranges([*empty, *range(len(queries), target.heads)])
+    padding = {
+        "heads": heads,
+        "kv_heads": _ranges(range(len(units.kv_heads), target.kv_heads)),
+        "intermediate": _ranges(range(len(units.neurons), target.intermediate)),
+    }
+    return PaddedLayer(
+        heads=len(queries) - len(empty),
+        kv_heads=len(units.kv_heads),
+        intermediate=len(units.neurons),
+        padding={axis: ranges for axis, ranges in padding.items() if ranges},
+    )
+
+
+def _ranges(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Ascending places as ranges [first, end)."""
+    found: list[tuple[int, int]] = []
+    for place in places:
+        if found and found[-1][1] == place:
+            found[-1] = (found[-1][0], place + 1)
+        else:
+            found.append((place, place + 1))
+    return tuple(found)
+
+
+def _origins(kept: Sequence[LayerUnits], shapes: Shapes, padded: Padded | None) -> KeptIndices:
+    """Which indices of the model that was whole are left.
+
+    Of a padded parent whose manifest does not say which, its own places are.
+    """
+    queries = [[q for head in units.kv_heads for q in group_of(head, shapes)] for units in kept]
+    places = {
+        "heads": queries,
+        "kv_heads": [units.kv_heads for units in kept],
+        "intermediate": [units.neurons for units in kept],
+    }
+    if padded is None or padded.kept is None:
+        origins = {axis: tuple(map(tuple, of_layers)) for axis, of_layers in places.items()}
+        return KeptIndices(layers=tuple(range(len(kept))), **origins)
+    before = padded.kept
+    origins = {
+        axis: tuple(
+            _traced(found, getattr(before, axis)[number], padded, number, axis)
+            for number, found in enumerate(of_layers)
+        )
+        for axis, of_layers in places.items()
+        if getattr(before, axis) is not None
+    }
+    return KeptIndices(layers=before.layers, hidden=before.hidden, **origins)
+
+
+def _traced(
+    places: Sequence[int], origins: Sequence[int], padded: Padded, layer: int, axis: Any
+) -> tuple[int, ...]:
+    """Places of a padded parent's axis as indices of the model that was whole."""
+    size = getattr(padded.after, axis)
+    true = [place for place in range(size) if not padded.layers[layer].is_padding(axis, place)]
+    by_place = dict(zip(true, origins, strict=True))
+    return tuple(by_place[place] for place in places if place in by_place)
+
+
+def _parameters(layers: Sequence[PaddedLayer], shapes: Shapes) -> int:
+    """Of layers of these true widths; norms and biases aside."""
+    own = sum(
+        replace(
+            shapes, layers=1, heads=layer.heads, kv_heads=layer.kv_heads,
+            intermediate=layer.intermediate,
+        ).layer_parameters
+        for layer in layers
+    )  # fmt: skip
+    return shapes.parameters - shapes.layers * shapes.layer_parameters + own
