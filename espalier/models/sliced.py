@@ -52,7 +52,7 @@ def slice_layer(layer: nn.Module, form: SlicedForm, number: int) -> nn.Module:
 
 
 @cache
-def _sliced(stock: type[nn.Module]) -> type[nn.Module]:
+def _sliced(stock: Any) -> Any:
     """The stock class, which recorders of hidden states look for, with shortcuts."""
 
     class SlicedLayer(stock):  # type: ignore[misc, valid-type]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from espalier.contract.discovery import methods
 from espalier.contract.paths import PACKAGES, ROOT
 
 READMES = [
@@ -90,7 +91,7 @@ def test_make_alone_prints_help() -> None:
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     for line in (
         "prune-<method>",
-        "methods: magnitude minitron minitron-depth minitron-width shortgpt sparsegpt wanda",
+        f"methods: {' '.join(sorted(methods()))}",
         "DRY_RUN=1",
     ):
-        assert line in done.stdout
+        assert line in " ".join(done.stdout.split())  # lines of a long list are broken
