@@ -47,7 +47,8 @@ def slice_layer(layer: nn.Module, form: SlicedForm, number: int) -> nn.Module:
         setattr(layer.get_submodule(owner), leaf, linear)
     for name in NORMS:
         setattr(layer, name, PlainNorm(form.shapes.hidden, form.eps))
-    layer.__class__ = _sliced(type(layer))
+    stock: Any = type(layer)
+    layer.__class__ = _sliced(stock)
     return layer.eval()
 
 

@@ -172,7 +172,7 @@ def _of_all(layers: list[Tensor], count: int) -> tuple[Tensor, ...]:
     listed = torch.cat(layers)
     kept = torch.zeros(len(listed), dtype=torch.bool)
     kept[list(all_but_lowest(listed, count))] = True
-    return kept.split([len(layer) for layer in layers])
+    return tuple(kept.split([len(layer) for layer in layers]))
 
 
 def _by_layer(heads: Sequence[Tensor], neurons: Sequence[Tensor]) -> list[LayerUnits]:

@@ -1,6 +1,9 @@
 """LLM-Pruner as a stage: heads and neurons, channels, or the last layers go."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,12 +13,13 @@ from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.figures import save
 from espalier.models.shapes import Shapes, read_config
-from espalier.pruning.scores import write_scores
-from espalier.pruning.structured.padded import LayerUnits, true_units, write_padded
+from espalier.pruning.scores import model_name, write_scores
+from espalier.pruning.structured.padded import true_units, write_padded
+from espalier.pruning.structured.plots import draw_widths
 from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Selection, restructure
 from methods.llm_pruner.left import Left, pruned_layers
-from methods.llm_pruner.plots import draw_channels, draw_kept
+from methods.llm_pruner.plots import draw_channels, draw_importance
 from methods.llm_pruner.scored import Scored
 from methods.llm_pruner.selection import LayerImportance, largest, local, over_layers
 from methods.llm_pruner.spec import LlmPrunerParameters
@@ -67,7 +71,11 @@ def _prune_block(
             "what the model was before it was padded; give more."
         )
     account = write_padded(model, context.output, kept, context.progress)
-    save(draw_kept([_share(units, origin) for units in kept]), context.output / "kept")
+    about = _about(model, scored)
+    form = _form(parameters)
+    save(draw_importance(about, importance, kept, form), context.output / "importance")
+    widths = draw_widths(about, kept, shapes.kv_heads, shapes.intermediate)
+    save(widths, context.output / "widths")
     return account
 
 
@@ -88,7 +96,8 @@ def _prune_uniform(
             importance = scored.channels(_form(parameters), reference=parameters.reference)
         channels = largest(importance, range(shapes.hidden), left.hidden)
         kept = Selection(range(shapes.layers), hidden=channels)
-        save(draw_channels(importance, left.hidden), context.output / "channels")
+        picture = draw_channels(_about(model, scored), importance, left.hidden)
+        save(picture, context.output / "channels")
     target = replace(shapes, hidden=left.hidden, layers=left.layers)
     restructure(model, context.output, kept, target, context.progress)
     return uniform(shapes, target, kept)
@@ -126,6 +135,6 @@ def _generator(parameters: LlmPrunerParameters) -> torch.Generator:
     return torch.Generator().manual_seed(parameters.seed or 0)
 
 
-def _share(units: LayerUnits, origin: Shapes) -> tuple[float, float]:
-    """Of heads and of neurons."""
-    return len(units.kv_heads) / origin.kv_heads, len(units.neurons) / origin.intermediate
+def _about(model: Path, scored: Scored | None) -> Mapping[str, Any]:
+    """What a picture says of the model and the tokens."""
+    return {"model": model_name(model), "data": {}} if scored is None else scored.about

@@ -42,7 +42,7 @@ def run(context: StageContext, parameters: WandaSpParameters) -> Outcome:
     kept = places_among(there, chosen)
     pruned = write_padded(model, context.output, kept, context.progress)
     context.progress.say(str(pruned))
-    scores = {
+    scores: dict[str, Any] = {
         "kind": "wanda-sp",
         "model": model_name(model),
         "layers": shapes.layers,

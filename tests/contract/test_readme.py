@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from espalier.contract.discovery import methods
 from espalier.contract.paths import PACKAGES, ROOT
 from espalier.host.listings import overview
 

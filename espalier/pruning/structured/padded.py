@@ -17,7 +17,7 @@ from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
 from espalier.contract.manifest import pruning_of
 from espalier.contract.progress import Progress
-from espalier.contract.pruned import KeptIndices, Padded, PaddedLayer, Uniform
+from espalier.contract.pruned import KeptIndices, Padded, PaddedAxis, PaddedLayer, Uniform
 from espalier.errors import InputError
 from espalier.models.adapter import Architecture
 from espalier.models.axes import LAYER_AXES, Axis
@@ -237,7 +237,7 @@ def _layer(
         if padded is not None and padded.layers[number].is_padding("heads", query)
     ]
     heads = _ranges([*empty, *range(len(queries), target.heads)])
-    padding = {
+    padding: dict[PaddedAxis, tuple[tuple[int, int], ...]] = {
         "heads": heads,
         "kv_heads": _ranges(range(len(units.kv_heads), target.kv_heads)),
         "intermediate": _ranges(range(len(units.neurons), target.intermediate)),
@@ -267,28 +267,29 @@ def _origins(kept: Sequence[LayerUnits], shapes: Shapes, padded: Padded | None) 
     Of a padded parent whose manifest does not say which, its own places are.
     """
     queries = [[q for head in units.kv_heads for q in group_of(head, shapes)] for units in kept]
-    places = {
+    places: dict[PaddedAxis, Sequence[Sequence[int]]] = {
         "heads": queries,
         "kv_heads": [units.kv_heads for units in kept],
         "intermediate": [units.neurons for units in kept],
     }
     if padded is None or padded.kept is None:
-        origins = {axis: tuple(map(tuple, of_layers)) for axis, of_layers in places.items()}
-        return KeptIndices(layers=tuple(range(len(kept))), **origins)
+        own = {str(axis): tuple(map(tuple, of_layers)) for axis, of_layers in places.items()}
+        return KeptIndices.model_validate({"layers": tuple(range(len(kept))), **own})
     before = padded.kept
     origins = {
-        axis: tuple(
+        str(axis): tuple(
             _traced(found, getattr(before, axis)[number], padded, number, axis)
             for number, found in enumerate(of_layers)
         )
         for axis, of_layers in places.items()
         if getattr(before, axis) is not None
     }
-    return KeptIndices(layers=before.layers, hidden=before.hidden, **origins)
+    whole = {"layers": before.layers, "hidden": before.hidden}
+    return KeptIndices.model_validate({**whole, **origins})
 
 
 def _traced(
-    places: Sequence[int], origins: Sequence[int], padded: Padded, layer: int, axis: Any
+    places: Sequence[int], origins: Sequence[int], padded: Padded, layer: int, axis: PaddedAxis
 ) -> tuple[int, ...]:
     """Places of a padded parent's axis as indices of the model that was whole."""
     size = getattr(padded.after, axis)
