@@ -60,9 +60,12 @@ def variables() -> Iterator[str]:
     yield "}"
     pairs = (f'{name}: "${{TRAIN_{name}:-}}"' for name in doubled())
     yield f"x-training: &training {{{', '.join(pairs)}}}"
-    yield "x-pruned: &pruned"
-    yield "  prepare: *done"
-    yield from (f"  {name}: {{<<: *done, required: false}}" for name in methods())
+    yield "x-maybe: &maybe {<<: *done, required: false}"
+    yield "x-pruned: &pruned {"
+    after = ", ".join(["prepare: *done", *(f"{name}: *maybe" for name in methods())])
+    yield from textwrap.wrap(after, WIDTH, initial_indent="  ", subsequent_indent="  ",
+                             break_on_hyphens=False)  # fmt: skip
+    yield "}"
 
 
 def services() -> Iterator[str]:
