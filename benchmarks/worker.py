@@ -53,7 +53,8 @@ def _depth(spec: dict[str, Any]) -> None:
     """Perplexities by first removed layer, the unpruned one first, to stdout."""
     from espalier.models.decoder import Decoder
     from espalier.pruning.depth.cuts import cuts_of
-    from espalier.pruning.depth.measure import Sample, measure
+    from espalier.pruning.depth.measure import measure
+    from espalier.pruning.depth.samples import Sample
 
     model, ids = Path(spec["model"]), load_file(spec["tokens"])["input_ids"]
     decoder = Decoder(model, "cpu")

@@ -151,6 +151,8 @@ def unroll(parameters: "LlmPrunerParameters", config: Mapping[str, Any]) -> Unro
             parameters.sparsity * n / parameters.steps for n in range(1, parameters.steps + 1)
         )
         steps = [_step(parameters, share) for share in shares]
+        whole = {"whole_heads": shapes.kv_heads, "whole_neurons": shapes.intermediate}
+        steps[1:] = [step.model_copy(update=whole) for step in steps[1:]]
         configs = [stored(config, Left.of(step, shapes), step) for step in steps]
     return Unrolled(tuple(steps), left_table(parameters, shapes, left), tuple(configs))
 

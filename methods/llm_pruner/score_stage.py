@@ -17,9 +17,12 @@ from espalier.models.decoder import Decoder
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.layers.backward import backward
 from espalier.pruning.scores import about_data, model_name, shortened
+from espalier.pruning.structured.padded import true_units
 from methods.llm_pruner.coupled import Member, coupled
 from methods.llm_pruner.importance import (
     HALVES,
+    MAGNITUDES,
+    TAYLORS,
     OuterSalience,
     Salience,
     magnitudes,
@@ -55,7 +58,10 @@ def run(context: StageContext, parameters: ScoreLlmPrunerParameters) -> Outcome:
     else:
         scored, outcome = _by_gradients(context, parameters, members, about, shapes)
     scored.write(context.output)
-    save(draw_importance(scored, shapes), context.output / "importance")
+    form = MAGNITUDES[0] if parameters.importance == "magnitude" else TAYLORS[0]
+    importance = scored.importance(form, shapes, reference=False)
+    picture = draw_importance(scored.about, importance, true_units(model), form)
+    save(picture, context.output / "importance")
     return outcome
 
 

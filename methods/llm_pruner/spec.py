@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,7 +58,15 @@ class ScoreLlmPrunerParameters(WindowParameters):
 
 
 class LlmPrunerParameters(Parameters):
-    """What goes, how much, and by which importance."""
+    """What goes, how much, and by which importance.
+
+    Attributes:
+        whole_heads: key-value heads of the model before the first of several steps, of which all
+            take their share; None: this is the first.
+        whole_neurons: its neurons, likewise.
+    """
+
+    FILLED: ClassVar[frozenset[str]] = frozenset({"whole_heads", "whole_neurons"})
 
     mode: Annotated[
         Literal["block", "channel", "layer"],
@@ -104,6 +112,8 @@ class LlmPrunerParameters(Parameters):
         Field(description="of IMPORTANCE=random, and of the calibration's draw (default 42)"),
     ] = None
     reference: Reference = False
+    whole_heads: int | None = None
+    whole_neurons: int | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> "LlmPrunerParameters":

@@ -1,5 +1,10 @@
 """LLM-Pruner as a stage: heads and neurons, channels, or the last layers go."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from espalier.contract.manifest import pruning_of
@@ -8,12 +13,13 @@ from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.figures import save
 from espalier.models.shapes import Shapes, read_config
-from espalier.pruning.scores import write_scores
-from espalier.pruning.structured.padded import LayerUnits, true_units, write_padded
+from espalier.pruning.scores import model_name, write_scores
+from espalier.pruning.structured.padded import true_units, write_padded
+from espalier.pruning.structured.plots import draw_widths
 from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Selection, restructure
 from methods.llm_pruner.left import Left, pruned_layers
-from methods.llm_pruner.plots import draw_channels, draw_kept
+from methods.llm_pruner.plots import draw_channels, draw_importance
 from methods.llm_pruner.scored import Scored
 from methods.llm_pruner.selection import LayerImportance, largest, local, over_layers
 from methods.llm_pruner.spec import LlmPrunerParameters
@@ -43,7 +49,7 @@ def _prune_block(
     context: StageContext, parameters: LlmPrunerParameters, shapes: Shapes, scored: Scored | None
 ) -> Pruned:
     """Heads and neurons of layers FIRST to LAST; shares count from when the model was whole."""
-    model, origin = context.inputs["model"], _origin(context, shapes)
+    model, origin = context.inputs["model"], _origin(context, parameters, shapes)
     there, layers = true_units(model), pruned_layers(parameters, shapes.layers)
     importance = (
         _drawn(parameters, shapes)
@@ -65,7 +71,11 @@ def _prune_block(
             "what the model was before it was padded; give more."
         )
     account = write_padded(model, context.output, kept, context.progress)
-    save(draw_kept([_share(units, origin) for units in kept]), context.output / "kept")
+    about = _about(model, scored)
+    form = _form(parameters)
+    save(draw_importance(about, importance, kept, form), context.output / "importance")
+    widths = draw_widths(about, kept, shapes.kv_heads, shapes.intermediate)
+    save(widths, context.output / "widths")
     return account
 
 
@@ -86,8 +96,9 @@ def _prune_uniform(
             importance = scored.channels(_form(parameters), reference=parameters.reference)
         channels = largest(importance, range(shapes.hidden), left.hidden)
         kept = Selection(range(shapes.layers), hidden=channels)
-        save(draw_channels(importance, left.hidden), context.output / "channels")
-    target = Shapes(**{**vars(shapes), "hidden": left.hidden, "layers": left.layers})
+        picture = draw_channels(_about(model, scored), importance, left.hidden)
+        save(picture, context.output / "channels")
+    target = replace(shapes, hidden=left.hidden, layers=left.layers)
     restructure(model, context.output, kept, target, context.progress)
     return uniform(shapes, target, kept)
 
@@ -96,12 +107,16 @@ def _form(parameters: LlmPrunerParameters) -> str:
     return parameters.taylor if parameters.importance == "taylor" else parameters.importance
 
 
-def _origin(context: StageContext, shapes: Shapes) -> Shapes:
-    """The sizes of the model before any of its layers was padded."""
+def _origin(context: StageContext, parameters: LlmPrunerParameters, shapes: Shapes) -> Shapes:
+    """The sizes of which shares are taken: before the first step, or before layers were padded."""
+    group = shapes.heads // shapes.kv_heads
+    if parameters.whole_heads and parameters.whole_neurons:
+        return replace(
+            shapes, kv_heads=parameters.whole_heads, heads=group * parameters.whole_heads,
+            intermediate=parameters.whole_neurons,
+        )  # fmt: skip
     account = pruning_of(context.inputs["model"])
-    if not isinstance(account, Padded):
-        return shapes
-    return Shapes(**{**vars(shapes), **dict(account.before)})
+    return replace(shapes, **dict(account.before)) if isinstance(account, Padded) else shapes
 
 
 def _drawn(parameters: LlmPrunerParameters, shapes: Shapes) -> list[LayerImportance]:
@@ -120,6 +135,6 @@ def _generator(parameters: LlmPrunerParameters) -> torch.Generator:
     return torch.Generator().manual_seed(parameters.seed or 0)
 
 
-def _share(units: LayerUnits, origin: Shapes) -> tuple[float, float]:
-    """Of heads and of neurons."""
-    return len(units.kv_heads) / origin.kv_heads, len(units.neurons) / origin.intermediate
+def _about(model: Path, scored: Scored | None) -> Mapping[str, Any]:
+    """What a picture says of the model and the tokens."""
+    return {"model": model_name(model), "data": {}} if scored is None else scored.about

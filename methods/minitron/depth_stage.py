@@ -14,7 +14,8 @@ from espalier.figures import save
 from espalier.models.decoder import Decoder
 from espalier.models.tokenizer import load_tokenizer
 from espalier.pruning.depth.cuts import cuts_of, layer_runs
-from espalier.pruning.depth.measure import Answers, Sample, measure
+from espalier.pruning.depth.measure import measure
+from espalier.pruning.depth.samples import Answers, Sample
 from espalier.pruning.scores import about_data, model_name, shortened, write_scores
 from methods.minitron.plots import draw_depth
 from methods.minitron.spec import PERPLEXITY, DepthScoreParameters

@@ -105,6 +105,12 @@ def test_structured_pruning(run: Run, model: Path, tokens: Path) -> None:
     depth = run("score-minitron-depth", {"layers": "2"}, measured, "depth")
     width = run("score-minitron-width", {}, measured, "width")
     run("shortgpt", {"layers": 2}, {"model": model, "scores": influence}, "a")
+    order = run("score-sleb", {"layers": 2}, measured, "order")
+    run("sleb", {"layers": 2}, {"model": model, "scores": order}, "c")
+    blocks = run(
+        "score-shortened-llama", {"importance": "taylor", "seqlen": 64}, measured, "blocks"
+    )
+    run("shortened-llama", {"layers": 2}, {"model": model, "scores": blocks}, "d")
     scores = {"model": model, "depth_scores": depth, "width_scores": width}
     run("minitron", {"layers": 2, "hidden": 24}, scores, "b")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from espalier.contract.paths import PACKAGES, ROOT
+from espalier.host.listings import overview
 
 READMES = [
     ROOT / "README.md",
@@ -88,9 +89,5 @@ def test_the_two_commands(tmp_path: Path) -> None:
 
 def test_make_alone_prints_help() -> None:
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for line in (
-        "prune-<method>",
-        "methods: magnitude minitron minitron-depth minitron-width shortgpt sparsegpt wanda",
-        "DRY_RUN=1",
-    ):
+    for line in ("prune-<method>", overview(), "DRY_RUN=1"):
         assert line in done.stdout

@@ -13,7 +13,8 @@ from espalier.contract.stage import StageContext
 from espalier.models.decoder import Decoder
 from espalier.pruning.depth.cuts import cuts_of
 from espalier.pruning.depth.depth_search import choose_block
-from espalier.pruning.depth.measure import Sample, measure
+from espalier.pruning.depth.measure import measure
+from espalier.pruning.depth.samples import Sample
 from espalier.pruning.layers.one_pass import one_pass
 from methods.minitron.importance import WidthImportance, most_important
 from methods.shortgpt.algorithm import BlockInfluence, least_influential

@@ -13,7 +13,8 @@ from espalier.models import decoder as decoder_module
 from espalier.models.checkpoint import reader as reader_module
 from espalier.models.decoder import Decoder
 from espalier.pruning.depth.cuts import Cut, cuts_of
-from espalier.pruning.depth.measure import STATE, Sample, measure
+from espalier.pruning.depth.measure import STATE, measure
+from espalier.pruning.depth.samples import Sample
 from tests.unit.tiny_checkpoints import load_all, make_checkpoint, make_context, make_ids, rewrite
 
 pytestmark = pytest.mark.every_image

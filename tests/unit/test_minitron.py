@@ -13,8 +13,14 @@ from torch import Tensor, nn
 from espalier.errors import InputError
 from espalier.models.decoder import Decoder, Layer
 from espalier.pruning.depth.cuts import CHUNK_TOKENS, Cut, chunk_tokens, cuts_of, layer_runs
-from espalier.pruning.depth.depth_search import choose_block, order_of_removal, with_and_without
-from espalier.pruning.depth.measure import Sample, measure
+from espalier.pruning.depth.depth_search import (
+    Front,
+    choose_block,
+    order_of_removal,
+    states_without,
+)
+from espalier.pruning.depth.measure import measure
+from espalier.pruning.depth.samples import Sample
 from espalier.pruning.layers.one_pass import one_pass
 from methods.minitron.importance import (
     WidthImportance,
@@ -44,11 +50,12 @@ def test_the_walk_is_the_plain_loop(layers: int, counts: list[int]) -> None:
         return (*state, layer.number)
 
     modules = (Layer(n, nn.Identity(), lambda: None, lambda m, n, h: h) for n in range(layers))
-    whole, without = with_and_without(modules, (), cuts, advance)
-    assert whole == tuple(range(layers))
+    states = states_without(modules, Front(0, {None: ()}), [None, *cuts], advance)
+    assert states.keys() == {None, *cuts}
+    assert states[None] == tuple(range(layers))
     for cut in cuts:
         expected = [n for n in range(layers) if not cut.first <= n < cut.first + cut.count]
-        assert without[cut] == tuple(expected)
+        assert states[cut] == tuple(expected)
     assert runs == layer_runs(layers, cuts)
 
 

@@ -118,14 +118,9 @@ def test_a_padded_parent_is_pruned_again(
 
 def test_what_is_added_is_written_too(parent: Path, tmp_path: Path) -> None:
     kept = [LayerUnits((0, 1, 2, 3), tuple(range(size))) for size in (24, 10, 0)]
-    names = ("gate_proj", "up_proj", "down_proj")
-    sizes = {"gate_proj": NEURONS, "up_proj": NEURONS, "down_proj": 32}
     biases = {
-        f"model.layers.{layer}.mlp.{name}.bias": torch.full((sizes[name],), float(layer))
-        if name == "down_proj"
-        else torch.zeros(sizes[name])
+        f"model.layers.{layer}.mlp.down_proj.bias": torch.full((32,), float(layer))
         for layer in range(LAYERS)
-        for name in names
     }
     output = tmp_path / "biased"
     output.mkdir()
@@ -133,7 +128,18 @@ def test_what_is_added_is_written_too(parent: Path, tmp_path: Path) -> None:
     assert read_config(output)["mlp_bias"] is True
     found = load_all(output)
     assert all(torch.equal(found[name], bias) for name, bias in biases.items())
+    for name, size in (("gate_proj", NEURONS), ("up_proj", NEURONS)):  # stock has them then
+        assert torch.equal(found[f"model.layers.1.mlp.{name}.bias"], torch.zeros(size))
     assert torch.isfinite(load_stock(output, torch.float32)(IDS).logits).all()
+
+
+@pytest.mark.every_image
+def test_heads_divide_the_hidden_width_whatever_is_installed(parent: Path, tmp_path: Path) -> None:
+    """Transformers 5 asks for it; before, 6 heads of a width of 32 would load."""
+    kept = [LayerUnits((0, 2, 3), tuple(range(9)))] * LAYERS
+    account = write_padded(parent, tmp_path, kept, Progress(None))
+    assert isinstance(account, Padded)
+    assert (account.after.heads, account.layers[0].heads) == (8, 6)
 
 
 def test_nothing_left_is_refused(parent: Path, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_words_go_to_the_stage_that_knows_them() -> None:
 
 def test_every_method_says_its_names() -> None:
     assert {"LAYERS", "SCORE", "SHOTS", "CHOICE"} <= known_names(method_named("minitron-depth"))
-    assert set(scorers()) == {"score-shortgpt", "score-minitron-depth", "score-minitron-width"}
+    assert "score-shortgpt" in scorers()
+    assert all(name.startswith("score-") for name in scorers())
 
 
 @pytest.fixture
@@ -63,6 +64,9 @@ def model(tmp_path: Path) -> Path:
         ("minitron-width", ("HIDDEN=64",), "HIDDEN=64 is above the parent's 32"),
         ("minitron-width", ("HEADS=3",), "HEADS=3 is not divisible by KV_HEADS=2"),
         ("minitron", ("PARAMS=1B",), "PARAMS=1000000000 is not below the parent's"),
+        ("sleb", ("LAYERS=1",), "EARLY_BARRIER=1 and LATTER_BARRIER=1 leave 1 that may be; give"),
+        ("sleb", ("LAYERS=2", "LATTER_BARRIER=2"), "leave none of 3 layers that may be removed"),
+        ("shortened-llama", ("LAYERS=1",), "2 of 3 blocks are to go and PROTECT=scaled lets 1"),
         ("shortgpt", ("LAYERS=2", "SCORES=none/such"), "SCORES=none/such is not on the store"),
     ],
 )

@@ -1,6 +1,6 @@
 """Writing tensors in a stream: a single file, or a checkpoint's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -68,8 +68,24 @@ class Selected:
         yield kept if self.columns is None else kept[:, self.columns]
 
 
-Content: TypeAlias = "Tensor | TensorEntry | Selected"
-"""A tensor in memory, the place of one that is copied in pieces and never held whole, or a part."""
+@dataclass(frozen=True)
+class Computed:
+    """A tensor that is computed when its turn comes to be written, in pieces or at once.
+
+    Attributes:
+        dtype: of torch.
+        shape: of the whole.
+        blocks: gives its rows in order; not called where the tensor is written already.
+    """
+
+    dtype: Any
+    shape: tuple[int, ...]
+    blocks: Callable[[], Iterator[Tensor]]
+
+
+Content: TypeAlias = "Tensor | TensorEntry | Selected | Computed"
+"""A tensor in memory, the place of one that is copied in pieces and never held whole, a part of
+one, or one yet to be computed."""
 
 
 class CheckpointWriter(ShardWriter):
@@ -125,7 +141,7 @@ def _bytes(content: Content) -> Iterator[Any]:
 def _blocks(content: Content) -> Iterator[Tensor]:
     if isinstance(content, TensorEntry):
         yield from read_blocks(content)
-    elif isinstance(content, Selected):
+    elif isinstance(content, Selected | Computed):
         yield from content.blocks()
     else:
         yield content

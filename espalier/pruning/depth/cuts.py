@@ -23,12 +23,28 @@ def cuts_of(layers: int, counts: Iterable[int]) -> list[Cut]:
 
 
 def layer_runs(layers: int, cuts: Sequence[Cut]) -> int:
-    """How often `with_and_without` (depth_search) runs a layer."""
-    return layers + sum(layers - cut.end for cut in cuts)
+    """How often a walk runs a layer for the whole model and each cut."""
+    return walk_runs(range(layers), [None, *cuts])
+
+
+def walk_runs(numbers: Sequence[int], wanted: Sequence[Cut | None], start: int = 0) -> int:
+    """How often `states_without` (depth_search) runs a layer.
+
+    Args:
+        numbers: the model's layers, ascending.
+        wanted: what is left out in turn; None for nothing.
+        start: the first layer that has not been run for any of them.
+    """
+    coming = [number for number in numbers if number >= start]
+    last = max((cut.first for cut in wanted if cut), default=0)
+    whole = len(coming) if None in wanted else sum(number < last for number in coming)
+    return whole + sum(sum(number >= cut.end for number in coming) for cut in wanted if cut)
 
 
 HELD_BYTES = 2 << 30
 """Hidden states that a walk may hold; decides speed only."""
+KEPT_BYTES = 2 << 30
+"""Hidden states that may be kept from one round of walks to the next; decides speed only."""
 CHUNK_TOKENS = 1 << 14
 """So many tokens are walked at a time at most: what a killed run loses is one walk of them."""
 

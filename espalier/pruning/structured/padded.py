@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
 from espalier.contract.manifest import pruning_of
 from espalier.contract.progress import Progress
-from espalier.contract.pruned import KeptIndices, Padded, PaddedLayer, Uniform
+from espalier.contract.pruned import KeptIndices, Padded, PaddedAxis, PaddedLayer, Uniform
 from espalier.errors import InputError
 from espalier.models.adapter import Architecture
 from espalier.models.axes import LAYER_AXES, Axis
@@ -53,7 +54,8 @@ class Addition:
 
     Attributes:
         tensors: by their full names, such as a layer's biases.
-        settings: entries of config.json.
+        settings: entries of config.json; a bias that stock models then have, and that neither the
+            parent nor `tensors` has, is zeros.
     """
 
     tensors: Mapping[str, Tensor]
@@ -109,7 +111,12 @@ def write_padded(
     units: list[dict[str, Content]] = [
         {name: _filled_up(name, part, target) for name, part in unit.items()} for unit in parts
     ]
-    for name, tensor in added.tensors.items():
+    biases = {
+        name: torch.zeros(shape, dtype=architecture.dtype(reader))
+        for name, shape in stock.items()
+        if name.endswith(".bias") and name not in reader
+    }
+    for name, tensor in {**biases, **added.tensors}.items():
         units[int(name.split(".")[2])][name] = tensor
     write_units(output, units, stock, progress)
     copy_companions(parent, output)
@@ -149,6 +156,8 @@ def _stock_shape(
         raise InputError("nothing is left of any layer's attention or FFN; prune less.")
     for groups in range(widest, shapes.kv_heads + 1):
         heads = groups * (shapes.heads // shapes.kv_heads)
+        if shapes.hidden % heads and not shapes.hidden % shapes.heads:
+            continue  # transformers 5 refuses it, whichever version is installed here
         target = replace(shapes, heads=heads, kv_heads=groups, intermediate=neurons)
         changed = restructured_config(config, range(len(kept)), target)
         try:
@@ -228,7 +237,7 @@ def _layer(
         if padded is not None and padded.layers[number].is_padding("heads", query)
     ]
     heads = _ranges([*empty, *range(len(queries), target.heads)])
-    padding = {
+    padding: dict[PaddedAxis, tuple[tuple[int, int], ...]] = {
         "heads": heads,
         "kv_heads": _ranges(range(len(units.kv_heads), target.kv_heads)),
         "intermediate": _ranges(range(len(units.neurons), target.intermediate)),
@@ -258,28 +267,29 @@ def _origins(kept: Sequence[LayerUnits], shapes: Shapes, padded: Padded | None) 
     Of a padded parent whose manifest does not say which, its own places are.
     """
     queries = [[q for head in units.kv_heads for q in group_of(head, shapes)] for units in kept]
-    places = {
+    places: dict[PaddedAxis, Sequence[Sequence[int]]] = {
         "heads": queries,
         "kv_heads": [units.kv_heads for units in kept],
         "intermediate": [units.neurons for units in kept],
     }
     if padded is None or padded.kept is None:
-        origins = {axis: tuple(map(tuple, of_layers)) for axis, of_layers in places.items()}
-        return KeptIndices(layers=tuple(range(len(kept))), **origins)
+        own = {str(axis): tuple(map(tuple, of_layers)) for axis, of_layers in places.items()}
+        return KeptIndices.model_validate({"layers": tuple(range(len(kept))), **own})
     before = padded.kept
     origins = {
-        axis: tuple(
+        str(axis): tuple(
             _traced(found, getattr(before, axis)[number], padded, number, axis)
             for number, found in enumerate(of_layers)
         )
         for axis, of_layers in places.items()
         if getattr(before, axis) is not None
     }
-    return KeptIndices(layers=before.layers, hidden=before.hidden, **origins)
+    whole = {"layers": before.layers, "hidden": before.hidden}
+    return KeptIndices.model_validate({**whole, **origins})
 
 
 def _traced(
-    places: Sequence[int], origins: Sequence[int], padded: Padded, layer: int, axis: Any
+    places: Sequence[int], origins: Sequence[int], padded: Padded, layer: int, axis: PaddedAxis
 ) -> tuple[int, ...]:
     """Places of a padded parent's axis as indices of the model that was whole."""
     size = getattr(padded.after, axis)

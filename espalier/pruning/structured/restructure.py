@@ -66,7 +66,7 @@ def restructure(
     units = units_of(architecture, reader, kept)
     parts = {name: part for unit in units for name, part in unit.items()}
     stock = Architecture(config).expected_shapes()
-    _check_stock_shapes(config, stock, {name: part.shape for name, part in parts.items()})
+    check_stock_shapes(config, stock, {name: part.shape for name, part in parts.items()})
     write_units(output, units, stock, progress)
     copy_companions(parent, output)
     write_text(output / CONFIG, to_json(config, indent=2) + "\n")
@@ -75,7 +75,7 @@ def restructure(
 def write_units(
     output: Path, units: Sequence[Mapping[str, Content]], order: Iterable[str], progress: Progress
 ) -> None:
-    """Write parts of a parent's tensors, a unit at a time; what a killed run wrote is kept.
+    """Write tensors, a unit at a time; what a killed run wrote is kept.
 
     Args:
         output: where to.
@@ -165,12 +165,21 @@ def _select(
     return Selected(reader.entries[name], *(chosen.get(axis) for axis in axes))
 
 
-def _check_stock_shapes(
+def check_stock_shapes(
     config: dict[str, Any],
     stock: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Some versions take some families' head_dim from hidden / heads, whatever config.json says."""
+    """Some versions take some families' head_dim from hidden / heads, whatever config.json says.
+
+    Args:
+        config: of the new shape.
+        stock: the tensors' shapes that the stock model makes of it.
+        shapes: those that are to be written.
+
+    Raises:
+        InputError: they differ.
+    """
     for name, shape in shapes.items():
         if stock.get(name) != shape:
             raise InputError(

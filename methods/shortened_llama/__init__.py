@@ -1,0 +1,1 @@
+"""Shortened-LLaMA: each block has a score of its own, and the least go at once."""
