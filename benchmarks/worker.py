@@ -19,13 +19,14 @@ from espalier.models.products import choose_products, products
 def main() -> None:
     """Run what the JSON on the command line describes."""
     kind, spec = sys.argv[1], json.loads(sys.argv[2])
-    depth = spec["method"] == "depth"
+    pairs = {"depth": (_depth, _plain_depth), "gradients": (_gradients, _plain_gradients)}
+    ours, plain = pairs.get(spec["method"], (_prune, _plain_prune))
     if kind == "ours":
-        (_depth if depth else _prune)(spec)
+        ours(spec)
         return
     # The same kernels as ours, so that what is compared is the algorithm.
     with products(choose_products(torch.bfloat16, "cpu")):
-        (_plain_depth if depth else _plain_prune)(spec)
+        plain(spec)
 
 
 def _prune(spec: dict[str, Any]) -> None:
@@ -73,6 +74,37 @@ def _plain_depth(spec: dict[str, Any]) -> None:
 
     ids = load_file(spec["tokens"])["input_ids"]
     sys.stdout.write(to_json(perplexities(Path(spec["model"]), ids, spec["left"])))
+
+
+def _gradients(spec: dict[str, Any]) -> None:
+    """The importance of all neurons of each layer, to stdout."""
+    from espalier.models.axes import LAYER_AXES
+    from espalier.models.decoder import Decoder
+    from espalier.pruning.layers.backward import backward
+    from methods.llm_pruner.coupled import Member
+    from methods.llm_pruner.importance import Salience, key
+
+    members = [
+        Member(name, dimension, axis)
+        for name, axes in LAYER_AXES.items()
+        for dimension, axis in enumerate(axes)
+        if name.endswith("proj.weight")
+    ]
+    ids = load_file(spec["tokens"])["input_ids"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        context = StageContext({}, output, output / "scratch", "cpu", Progress())
+        decoder = Decoder(Path(spec["model"]), "cpu", dtype=torch.float32)
+        found = backward(context, decoder, ids, Salience(members, len(ids)))
+    name = key("intermediate", "param_first")
+    sys.stdout.write(to_json([float(layer[name].sum()) for layer in found.layers]))
+
+
+def _plain_gradients(spec: dict[str, Any]) -> None:
+    from benchmarks.plain_gradients import importances
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    sys.stdout.write(to_json(importances(Path(spec["model"]), ids)))
 
 
 if __name__ == "__main__":
