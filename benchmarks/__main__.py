@@ -18,6 +18,10 @@ elif sys.argv[1:2] == ["depth"]:
     from benchmarks import depth
 
     depth.main(sys.argv[2:])
+elif sys.argv[1:2] == ["greedy"]:
+    from benchmarks import greedy
+
+    greedy.main(sys.argv[2:])
 elif sys.argv[1:2] == ["gradients"]:
     from benchmarks import gradients
 

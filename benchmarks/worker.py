@@ -19,7 +19,11 @@ from espalier.models.products import choose_products, products
 def main() -> None:
     """Run what the JSON on the command line describes."""
     kind, spec = sys.argv[1], json.loads(sys.argv[2])
-    pairs = {"depth": (_depth, _plain_depth), "gradients": (_gradients, _plain_gradients)}
+    pairs = {
+        "depth": (_depth, _plain_depth),
+        "gradients": (_gradients, _plain_gradients),
+        "greedy": (_greedy, _plain_greedy),
+    }
     ours, plain = pairs.get(spec["method"], (_prune, _plain_prune))
     if kind == "ours":
         ours(spec)
@@ -105,6 +109,42 @@ def _plain_gradients(spec: dict[str, Any]) -> None:
 
     ids = load_file(spec["tokens"])["input_ids"]
     sys.stdout.write(to_json(importances(Path(spec["model"]), ids)))
+
+
+def _greedy(spec: dict[str, Any]) -> None:
+    """The order in which layers go, the loss of each round, and layers run, to stdout."""
+    from functools import partial
+
+    from espalier.models.decoder import Decoder
+    from espalier.pruning.depth.greedy import remove_one_by_one
+    from espalier.pruning.depth.samples import Sample
+    from methods.sleb.algorithm import mean_loss
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    tokens = ids.shape[1]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        context = StageContext({}, output, output / "scratch", "cpu", Progress())
+        context.scratch.mkdir()
+        decoder = Decoder(Path(spec["model"]), "cpu")
+        removal = remove_one_by_one(
+            context,
+            decoder,
+            [Sample(row, tokens - 1) for row in ids],
+            candidates=range(1, decoder.num_layers - 1),
+            count=spec["gone"],
+            loss=partial(mean_loss, tokens=tokens),
+        )
+    losses = [past.losses[past.removed] for past in removal.rounds]
+    found = {"order": removal.order, "losses": losses, "runs": removal.layer_runs}
+    sys.stdout.write(to_json(found))
+
+
+def _plain_greedy(spec: dict[str, Any]) -> None:
+    from benchmarks.plain_depth import removed_one_by_one
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    sys.stdout.write(to_json(removed_one_by_one(Path(spec["model"]), ids, spec["gone"])))
 
 
 if __name__ == "__main__":
