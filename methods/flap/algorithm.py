@@ -18,9 +18,8 @@ from espalier.errors import InputError
 from espalier.models.finite import overflow
 from espalier.models.shapes import Shapes
 from espalier.models.zeros import row_blocks
-from espalier.pruning.structured.padded import LayerUnits
 from espalier.pruning.structured.target import same_share
-from espalier.pruning.structured.units import all_but_lowest, by_group, column_sizes
+from espalier.pruning.structured.units import LayerUnits, all_but_lowest, by_group, column_sizes
 from methods.flap.counts import Costs, Counts, manual_by_layer, manual_of_all
 from methods.flap.spec import Fluctuation, Metric, Structure
 from methods.flap.statistics import SQUARES

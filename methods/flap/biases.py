@@ -7,8 +7,8 @@ import torch
 
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.padded import Addition, LayerUnits
-from espalier.pruning.structured.units import columns_of
+from espalier.pruning.structured.padded import Addition
+from espalier.pruning.structured.units import LayerUnits, columns_of
 from methods.flap.algorithm import compensation
 from methods.flap.scored import SITES, Figures
 from methods.flap.spec import BIASES

@@ -6,14 +6,9 @@ from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import read_scores, write_scores
-from espalier.pruning.structured.padded import (
-    NOTHING,
-    LayerUnits,
-    true_units,
-    write_padded,
-)
+from espalier.pruning.structured.padded import NOTHING, write_padded
 from espalier.pruning.structured.plots import draw_unit_scores, draw_widths
-from espalier.pruning.structured.units import columns_of, places_among
+from espalier.pruning.structured.units import LayerUnits, columns_of, places_among, true_units
 from methods.flap.algorithm import Choice, Scores, metric_of, select, unit_scores
 from methods.flap.biases import means_as_biases
 from methods.flap.scored import KIND, SITES, Figures, read_figures

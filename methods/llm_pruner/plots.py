@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from espalier.figures import BLUE, INK, house_style, new_figure, plottable, show_log, title
-from espalier.pruning.structured.padded import LayerUnits
 from espalier.pruning.structured.plots import draw_unit_scores
+from espalier.pruning.structured.units import LayerUnits
 from methods.llm_pruner.selection import LayerImportance
 
 FAINTEST = 1e-4

@@ -17,7 +17,7 @@ from espalier.models.decoder import Decoder
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.layers.backward import backward
 from espalier.pruning.scores import about_data, model_name, shortened
-from espalier.pruning.structured.padded import true_units
+from espalier.pruning.structured.units import true_units
 from methods.llm_pruner.coupled import Member, coupled
 from methods.llm_pruner.importance import (
     HALVES,

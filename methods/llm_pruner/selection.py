@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.padded import LayerUnits
+from espalier.pruning.structured.units import LayerUnits
 from methods.llm_pruner.left import kept, kept_heads
 
 

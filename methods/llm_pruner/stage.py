@@ -14,10 +14,11 @@ from espalier.errors import InputError
 from espalier.figures import save
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import model_name, write_scores
-from espalier.pruning.structured.padded import true_units, write_padded
+from espalier.pruning.structured.padded import write_padded
 from espalier.pruning.structured.plots import draw_widths
 from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Selection, restructure
+from espalier.pruning.structured.units import true_units
 from methods.llm_pruner.left import Left, pruned_layers
 from methods.llm_pruner.plots import draw_channels, draw_importance
 from methods.llm_pruner.scored import Scored

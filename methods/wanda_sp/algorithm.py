@@ -15,8 +15,7 @@ from torch import Tensor
 from espalier.errors import InputError
 from espalier.models.finite import overflow
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.padded import LayerUnits
-from espalier.pruning.structured.units import all_but_lowest, by_group, column_sizes
+from espalier.pruning.structured.units import LayerUnits, all_but_lowest, by_group, column_sizes
 
 
 @dataclass(frozen=True)

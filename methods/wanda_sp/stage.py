@@ -16,10 +16,17 @@ from espalier.pruning.layers.walk import LayerStep, walk
 from espalier.pruning.masked.statistics import SquaredNorms
 from espalier.pruning.parameters import SHORT_WINDOW
 from espalier.pruning.scores import about_data, model_name, shortened, write_scores
-from espalier.pruning.structured.padded import LayerUnits, true_units, write_padded
+from espalier.pruning.structured.padded import write_padded
 from espalier.pruning.structured.plots import draw_unit_scores, draw_widths
 from espalier.pruning.structured.target import same_share
-from espalier.pruning.structured.units import ATTENTION, MLP, columns_of, places_among
+from espalier.pruning.structured.units import (
+    ATTENTION,
+    MLP,
+    LayerUnits,
+    columns_of,
+    places_among,
+    true_units,
+)
 from methods.wanda_sp.algorithm import LayerScores, column_scores
 from methods.wanda_sp.spec import WandaSpParameters
 

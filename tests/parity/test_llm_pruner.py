@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from espalier.contract.progress import Progress
 from espalier.contract.stage import StageContext
 from espalier.models.shapes import Shapes, read_config
-from espalier.pruning.structured.padded import LayerUnits, group_of, true_units
+from espalier.pruning.structured.units import LayerUnits, group_of, true_units
 from methods.llm_pruner import score_stage
 from methods.llm_pruner.scored import Scored
 from methods.llm_pruner.selection import largest, local

@@ -19,8 +19,9 @@ from espalier.models.compact import load_compact
 from espalier.models.loading import load_stock
 from espalier.models.shapes import Shapes, read_config
 from espalier.models.zeros import row_blocks
-from espalier.pruning.structured.padded import LayerUnits, write_padded
+from espalier.pruning.structured.padded import write_padded
 from espalier.pruning.structured.target import same_share
+from espalier.pruning.structured.units import LayerUnits
 from methods.flap.algorithm import (
     Choice,
     Scores,

@@ -16,7 +16,7 @@ from espalier.errors import InputError
 from espalier.models.gates import check_checkpoint
 from espalier.models.loading import load_stock
 from espalier.models.shapes import Shapes, read_config
-from espalier.pruning.structured.padded import LayerUnits, true_units
+from espalier.pruning.structured.units import LayerUnits, true_units
 from methods.flap import score_stage
 from methods.flap import stage as flap_stage
 from methods.flap.scored import FILE, read_figures

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.padded import LayerUnits
+from espalier.pruning.structured.units import LayerUnits
 from methods.llm_pruner.importance import rank_correlation
 from methods.llm_pruner.left import Left, kept, kept_heads, pruned_layers, unroll
 from methods.llm_pruner.selection import LayerImportance, largest, local, of_heads, over_layers

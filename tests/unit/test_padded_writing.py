@@ -14,13 +14,8 @@ from espalier.contract.pruned import Padded, Uniform
 from espalier.errors import InputError
 from espalier.models.loading import load_stock
 from espalier.models.shapes import Shapes, read_config
-from espalier.pruning.structured.padded import (
-    Addition,
-    LayerUnits,
-    group_of,
-    true_units,
-    write_padded,
-)
+from espalier.pruning.structured.padded import Addition, write_padded
+from espalier.pruning.structured.units import LayerUnits, group_of, true_units
 from tests.manifests import mark_pruned
 from tests.tiny import tiny_llama
 from tests.unit.tiny_checkpoints import load_all

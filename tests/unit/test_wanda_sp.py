@@ -14,7 +14,7 @@ from espalier.errors import InputError
 from espalier.models.decoder import Decoder
 from espalier.models.shapes import Shapes
 from espalier.pruning.layers.walk import walk
-from espalier.pruning.structured.padded import LayerUnits, true_units
+from espalier.pruning.structured.units import LayerUnits, true_units
 from methods.wanda_sp.algorithm import LayerScores, column_scores
 from methods.wanda_sp.spec import WandaSpParameters, unroll
 from methods.wanda_sp.stage import _Choosing

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
-from espalier.contract.manifest import pruning_of
 from espalier.contract.progress import Progress
-from espalier.contract.pruned import KeptIndices, Padded, PaddedAxis, PaddedLayer, Uniform
+from espalier.contract.pruned import Padded, Uniform
 from espalier.errors import InputError
 from espalier.models.adapter import Architecture
 from espalier.models.axes import LAYER_AXES, Axis
@@ -26,26 +25,14 @@ from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import Content, Selected
 from espalier.models.content import config_as_stored
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.record import sizes_of
+from espalier.pruning.structured.padded_record import account_of
 from espalier.pruning.structured.restructure import (
     Selection,
     restructured_config,
     units_of,
     write_units,
 )
-
-
-@dataclass(frozen=True)
-class LayerUnits:
-    """Heads and neurons of one layer, as places in the stored tensors, ascending.
-
-    Attributes:
-        kv_heads: key-value heads; each goes with the query heads that read it.
-        neurons: of the FFN.
-    """
-
-    kv_heads: tuple[int, ...]
-    neurons: tuple[int, ...]
+from espalier.pruning.structured.units import LayerUnits, group_of
 
 
 @dataclass(frozen=True)
@@ -63,21 +50,6 @@ class Addition:
 
 
 NOTHING = Addition({}, {})
-
-
-def true_units(model: Path) -> list[LayerUnits]:
-    """For each layer of a model the heads and neurons that are no padding."""
-    shapes, account = Shapes.of(config_as_stored(model)), pruning_of(model)
-    if not isinstance(account, Padded):
-        whole = LayerUnits(tuple(range(shapes.kv_heads)), tuple(range(shapes.intermediate)))
-        return [whole] * shapes.layers
-    return [
-        LayerUnits(
-            tuple(n for n in range(shapes.kv_heads) if not layer.is_padding("kv_heads", n)),
-            tuple(n for n in range(shapes.intermediate) if not layer.is_padding("intermediate", n)),
-        )
-        for layer in account.layers
-    ]
 
 
 def write_padded(
@@ -122,13 +94,7 @@ def write_padded(
     copy_companions(parent, output)
     changed = restructured_config(config, selection.layers, target)
     write_text(output / CONFIG, to_json(changed, indent=2) + "\n")
-    return _account(parent, kept, architecture.shapes, target)
-
-
-def group_of(kv_head: int, shapes: Shapes) -> range:
-    """The query heads that read a key-value head."""
-    size = shapes.heads // shapes.kv_heads
-    return range(kv_head * size, (kv_head + 1) * size)
+    return account_of(parent, kept, architecture.shapes, target)
 
 
 def _selection(kept: Sequence[LayerUnits], shapes: Shapes) -> Selection:
@@ -203,108 +169,3 @@ def _widths(shapes: Shapes) -> dict[Axis, int]:
         "keys": shapes.kv_heads * shapes.head_dim,
         "intermediate": shapes.intermediate,
     }
-
-
-def _account(
-    parent: Path, kept: Sequence[LayerUnits], shapes: Shapes, target: Shapes
-) -> Padded | Uniform:
-    """What was pruned, of the model that was whole where the parent was padded already."""
-    earlier = pruning_of(parent)
-    padded = earlier if isinstance(earlier, Padded) else None
-    before = sizes_of(shapes) if padded is None else padded.before
-    layers = [_layer(units, number, shapes, target, padded) for number, units in enumerate(kept)]
-    achieved = 1 - _parameters(layers, shapes) / replace(shapes, **dict(before)).parameters
-    indices = _origins(kept, shapes, padded)
-    if all(not layer.padding for layer in layers):
-        after = sizes_of(target)
-        return Uniform(before=before, after=after, achieved=achieved, kept=indices)
-    return Padded(
-        before=before,
-        after=sizes_of(target),
-        achieved=achieved,
-        layers=tuple(layers),
-        kept=indices,
-    )
-
-
-def _layer(
-    units: LayerUnits, number: int, shapes: Shapes, target: Shapes, padded: Padded | None
-) -> PaddedLayer:
-    queries = [query for head in units.kv_heads for query in group_of(head, shapes)]
-    empty = [
-        place
-        for place, query in enumerate(queries)
-        if padded is not None and padded.layers[number].is_padding("heads", query)
-    ]
-    heads = _ranges([*empty, *range(len(queries), target.heads)])
-    padding: dict[PaddedAxis, tuple[tuple[int, int], ...]] = {
-        "heads": heads,
-        "kv_heads": _ranges(range(len(units.kv_heads), target.kv_heads)),
-        "intermediate": _ranges(range(len(units.neurons), target.intermediate)),
-    }
-    return PaddedLayer(
-        heads=len(queries) - len(empty),
-        kv_heads=len(units.kv_heads),
-        intermediate=len(units.neurons),
-        padding={axis: ranges for axis, ranges in padding.items() if ranges},
-    )
-
-
-def _ranges(places: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """Ascending places as ranges [first, end)."""
-    found: list[tuple[int, int]] = []
-    for place in places:
-        if found and found[-1][1] == place:
-            found[-1] = (found[-1][0], place + 1)
-        else:
-            found.append((place, place + 1))
-    return tuple(found)
-
-
-def _origins(kept: Sequence[LayerUnits], shapes: Shapes, padded: Padded | None) -> KeptIndices:
-    """Which indices of the model that was whole are left.
-
-    Of a padded parent whose manifest does not say which, its own places are.
-    """
-    queries = [[q for head in units.kv_heads for q in group_of(head, shapes)] for units in kept]
-    places: dict[PaddedAxis, Sequence[Sequence[int]]] = {
-        "heads": queries,
-        "kv_heads": [units.kv_heads for units in kept],
-        "intermediate": [units.neurons for units in kept],
-    }
-    if padded is None or padded.kept is None:
-        own = {str(axis): tuple(map(tuple, of_layers)) for axis, of_layers in places.items()}
-        return KeptIndices.model_validate({"layers": tuple(range(len(kept))), **own})
-    before = padded.kept
-    origins = {
-        str(axis): tuple(
-            _traced(found, getattr(before, axis)[number], padded, number, axis)
-            for number, found in enumerate(of_layers)
-        )
-        for axis, of_layers in places.items()
-        if getattr(before, axis) is not None
-    }
-    whole = {"layers": before.layers, "hidden": before.hidden}
-    return KeptIndices.model_validate({**whole, **origins})
-
-
-def _traced(
-    places: Sequence[int], origins: Sequence[int], padded: Padded, layer: int, axis: PaddedAxis
-) -> tuple[int, ...]:
-    """Places of a padded parent's axis as indices of the model that was whole."""
-    size = getattr(padded.after, axis)
-    true = [place for place in range(size) if not padded.layers[layer].is_padding(axis, place)]
-    by_place = dict(zip(true, origins, strict=True))
-    return tuple(by_place[place] for place in places if place in by_place)
-
-
-def _parameters(layers: Sequence[PaddedLayer], shapes: Shapes) -> int:
-    """Of layers of these true widths; norms and biases aside."""
-    own = sum(
-        replace(
-            shapes, layers=1, heads=layer.heads, kv_heads=layer.kv_heads,
-            intermediate=layer.intermediate,
-        ).layer_parameters
-        for layer in layers
-    )  # fmt: skip
-    return shapes.parameters - shapes.layers * shapes.layer_parameters + own

@@ -26,7 +26,7 @@ from espalier.figures import (
     show_log,
     title,
 )
-from espalier.pruning.structured.padded import LayerUnits
+from espalier.pruning.structured.units import LayerUnits
 
 FEW_BARS = 12
 """Up to so many have room for their numbers."""

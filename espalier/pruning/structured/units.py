@@ -7,17 +7,55 @@ Shapes: Q = heads x head_dim inputs of o_proj, K key-value heads, G query heads 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from espalier.contract.manifest import pruning_of
+from espalier.contract.pruned import Padded
+from espalier.models.content import config_as_stored
 from espalier.models.shapes import Shapes
 from espalier.models.zeros import row_blocks
-from espalier.pruning.structured.padded import LayerUnits, group_of
 from espalier.pruning.structured.restructure import head_rows
 
 ATTENTION, MLP = "self_attn.o_proj", "mlp.down_proj"
 """The matrices whose inputs are what heads and neurons give: a column of theirs is a feature."""
+
+
+@dataclass(frozen=True)
+class LayerUnits:
+    """Heads and neurons of one layer, as places in the stored tensors, ascending.
+
+    Attributes:
+        kv_heads: key-value heads; each goes with the query heads that read it.
+        neurons: of the FFN.
+    """
+
+    kv_heads: tuple[int, ...]
+    neurons: tuple[int, ...]
+
+
+def true_units(model: Path) -> list[LayerUnits]:
+    """For each layer of a model the heads and neurons that are no padding."""
+    shapes, account = Shapes.of(config_as_stored(model)), pruning_of(model)
+    if not isinstance(account, Padded):
+        whole = LayerUnits(tuple(range(shapes.kv_heads)), tuple(range(shapes.intermediate)))
+        return [whole] * shapes.layers
+    return [
+        LayerUnits(
+            tuple(n for n in range(shapes.kv_heads) if not layer.is_padding("kv_heads", n)),
+            tuple(n for n in range(shapes.intermediate) if not layer.is_padding("intermediate", n)),
+        )
+        for layer in account.layers
+    ]
+
+
+def group_of(kv_head: int, shapes: Shapes) -> range:
+    """The query heads that read a key-value head."""
+    size = shapes.heads // shapes.kv_heads
+    return range(kv_head * size, (kv_head + 1) * size)
 
 
 def by_group(features: Tensor, shapes: Shapes) -> Tensor:
