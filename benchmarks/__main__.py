@@ -1,4 +1,4 @@
-"""`make bench`: pruning; or what the first word names: depth, training, maxtext or plan-tpu."""
+"""`make bench`: pruning, or what the first word names: depth, gradients, training, ..."""
 
 import sys
 
@@ -18,6 +18,14 @@ elif sys.argv[1:2] == ["depth"]:
     from benchmarks import depth
 
     depth.main(sys.argv[2:])
+elif sys.argv[1:2] == ["greedy"]:
+    from benchmarks import greedy
+
+    greedy.main(sys.argv[2:])
+elif sys.argv[1:2] == ["gradients"]:
+    from benchmarks import gradients
+
+    gradients.main(sys.argv[2:])
 else:
     from benchmarks import pruning
 

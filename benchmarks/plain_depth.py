@@ -1,5 +1,6 @@
 """The depth search as a plain loop: the whole model in memory, run anew for every block."""
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,37 @@ def perplexities(model_path: Path, input_ids: Tensor, left: int) -> list[float]:
         model.model.layers = nn.ModuleList(kept)
         found.append(_perplexity(model, input_ids))
     return found
+
+
+def removed_one_by_one(model_path: Path, input_ids: Tensor, gone: int) -> dict[str, Any]:
+    """SLEB: of each round the layer without which the loss is least, first and last excepted."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        model_path, torch_dtype="auto", attn_implementation="sdpa"
+    ).eval()
+    alive = list(enumerate(model.model.layers))
+    order, losses, runs = [], [], 0
+    for _ in range(gone):
+        found = {}
+        for place in range(len(alive)):
+            if alive[place][0] in (0, len(model.model.layers) - 1):
+                continue
+            rest = [layer for other, (_, layer) in enumerate(alive) if other != place]
+            found[place] = math.log(_perplexity(_with_layers(model, rest), input_ids))
+            runs += len(rest)
+        best = min(found, key=lambda place: found[place])
+        losses.append(found[best])
+        order.append(alive.pop(best)[0])
+    return {"order": order, "losses": losses, "runs": runs}
+
+
+def _with_layers(model: Any, layers: list[nn.Module]) -> Any:
+    """The same model with some of its layers."""
+    shorter = copy.copy(model)
+    shorter._modules = {**model._modules, "model": copy.copy(model.model)}
+    shorter.model._modules = {**model.model._modules, "layers": nn.ModuleList(layers)}
+    return shorter
 
 
 def _perplexity(model: Any, input_ids: Tensor) -> float:

@@ -77,11 +77,11 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     """The trainer of `train-gpu` on one rank."""
     import torch.distributed as dist
 
-    from training.gpu_fsdp.job import Job
+    from training.gpu_fsdp.job import FsdpRun
     from training.gpu_fsdp.spec import TrainingParameters
     from training.gpu_fsdp.worker import work
     from training.protocol.order import Share
-    from training.protocol.progress import Place
+    from training.protocol.progress import RunFolders
 
     folder = Path(spec["folder"])
     parameters = TrainingParameters(
@@ -95,11 +95,11 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
         tracker="none",
         save_every=spec["steps"],
     )
-    job = Job.of(parameters, {"model": folder / "model", "data": folder / "data"})
+    job = FsdpRun.of(parameters, {"model": folder / "model", "data": folder / "data"})
     output = folder / f"ours-{spec['turn']}"
     (output / "scratch").mkdir(parents=True)
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    work(job, Place(output / "scratch", output), "cpu", Share(0, 1), "ours")
+    work(job, RunFolders(output / "scratch", output), "cpu", Share(0, 1), "ours")
     dist.destroy_process_group()
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
     return {

@@ -19,13 +19,18 @@ from espalier.models.products import choose_products, products
 def main() -> None:
     """Run what the JSON on the command line describes."""
     kind, spec = sys.argv[1], json.loads(sys.argv[2])
-    depth = spec["method"] == "depth"
+    pairs = {
+        "depth": (_depth, _plain_depth),
+        "gradients": (_gradients, _plain_gradients),
+        "greedy": (_greedy, _plain_greedy),
+    }
+    ours, plain = pairs.get(spec["method"], (_prune, _plain_prune))
     if kind == "ours":
-        (_depth if depth else _prune)(spec)
+        ours(spec)
         return
     # The same kernels as ours, so that what is compared is the algorithm.
     with products(choose_products(torch.bfloat16, "cpu")):
-        (_plain_depth if depth else _plain_prune)(spec)
+        plain(spec)
 
 
 def _prune(spec: dict[str, Any]) -> None:
@@ -73,6 +78,73 @@ def _plain_depth(spec: dict[str, Any]) -> None:
 
     ids = load_file(spec["tokens"])["input_ids"]
     sys.stdout.write(to_json(perplexities(Path(spec["model"]), ids, spec["left"])))
+
+
+def _gradients(spec: dict[str, Any]) -> None:
+    """The importance of all neurons of each layer, to stdout."""
+    from espalier.models.axes import LAYER_AXES
+    from espalier.models.decoder import Decoder
+    from espalier.pruning.layers.backward import backward
+    from methods.llm_pruner.coupled import Member
+    from methods.llm_pruner.importance import Salience, key
+
+    members = [
+        Member(name, dimension, axis)
+        for name, axes in LAYER_AXES.items()
+        for dimension, axis in enumerate(axes)
+        if name.endswith("proj.weight")
+    ]
+    ids = load_file(spec["tokens"])["input_ids"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        context = StageContext({}, output, output / "scratch", "cpu", Progress())
+        decoder = Decoder(Path(spec["model"]), "cpu", dtype=torch.float32)
+        found = backward(context, decoder, ids, Salience(members, len(ids)))
+    name = key("intermediate", "param_first")
+    sys.stdout.write(to_json([float(layer[name].sum()) for layer in found.layers]))
+
+
+def _plain_gradients(spec: dict[str, Any]) -> None:
+    from benchmarks.plain_gradients import importances
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    sys.stdout.write(to_json(importances(Path(spec["model"]), ids)))
+
+
+def _greedy(spec: dict[str, Any]) -> None:
+    """The order in which layers go, the loss of each round, and layers run, to stdout."""
+    from functools import partial
+
+    from espalier.models.decoder import Decoder
+    from espalier.pruning.depth.greedy import remove_one_by_one
+    from espalier.pruning.depth.samples import Sample
+    from methods.sleb.algorithm import mean_loss
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    tokens = ids.shape[1]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        context = StageContext({}, output, output / "scratch", "cpu", Progress())
+        context.scratch.mkdir()
+        decoder = Decoder(Path(spec["model"]), "cpu")
+        removal = remove_one_by_one(
+            context,
+            decoder,
+            [Sample(row, tokens - 1) for row in ids],
+            candidates=range(1, decoder.num_layers - 1),
+            count=spec["gone"],
+            loss=partial(mean_loss, tokens=tokens),
+        )
+    losses = [past.losses[past.removed] for past in removal.rounds]
+    found = {"order": removal.order, "losses": losses, "runs": removal.layer_runs}
+    sys.stdout.write(to_json(found))
+
+
+def _plain_greedy(spec: dict[str, Any]) -> None:
+    from benchmarks.plain_depth import removed_one_by_one
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    sys.stdout.write(to_json(removed_one_by_one(Path(spec["model"]), ids, spec["gone"])))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A checkpoint as stock transformers loads it, or our loader a compact one, to be evaluated."""
+"""A checkpoint as stock transformers loads it, or our loaders those of our forms."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from espalier.models.compact import load_compact
 from espalier.models.loading import load_stock
 from espalier.models.narrow import is_compact
 from espalier.models.shapes import read_config
+from espalier.models.sliced import load_sliced
+from espalier.models.sliced_form import is_sliced
 
 
 def load_model(path: Path, dtype: str, device: str) -> Any:
@@ -29,5 +31,9 @@ def load_model(path: Path, dtype: str, device: str) -> Any:
             "ACCEL=cuda was requested, but no GPU is visible; check the driver and the container's "
             "GPU access, or use ACCEL=cpu."
         )
-    load = load_compact if is_compact(read_config(path)) else load_stock
+    config, load = read_config(path), load_stock
+    if is_compact(config):
+        load = load_compact
+    elif is_sliced(config):
+        load = load_sliced
     return load(path, None if dtype == "auto" else getattr(torch, dtype)).to(device)

@@ -8,6 +8,7 @@ from pydantic import Field
 from espalier.contract.parameters import Optional, Parameters
 from espalier.contract.stage import Estimate, Stage
 from espalier.models.narrow import COMPACT
+from espalier.models.sliced_form import SLICED
 from eval.suites import MAX_SEQLEN, SUITES
 
 Count = Annotated[int, Field(ge=1)]
@@ -117,7 +118,7 @@ STAGES = (
         estimate=_estimate,
         saved=None,
         report="eval.report:report",
-        forms=frozenset({COMPACT}),
+        forms=frozenset({COMPACT, SLICED}),
     ),
     Stage(
         name="eval-legacy",

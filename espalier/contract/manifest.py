@@ -17,6 +17,7 @@ from pydantic import (
 from espalier.contract.files import file_sha256, sync_tree, write_text
 from espalier.contract.json_text import read_json, require_finite, to_json
 from espalier.contract.ledger import Entry
+from espalier.contract.parameters import assigned_as
 from espalier.contract.pruned import MaybePruned, Pruned
 from espalier.errors import InputError
 
@@ -108,7 +109,7 @@ class Recipe(Record):
             if key in ("parameters", "inputs"):
                 names = sorted({*mine[key], *theirs[key]})
                 found += [
-                    f"{name.upper()} {short(theirs[key].get(name))} there, "
+                    f"{assigned_as(name)} {short(theirs[key].get(name))} there, "
                     f"{short(mine[key].get(name))} here"
                     for name in names
                     if mine[key].get(name) != theirs[key].get(name)

@@ -51,13 +51,18 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="random seed")]
 Optional = BeforeValidator(_unset_if_empty)
 
 
+def assigned_as(name: str) -> str:
+    """What assigns a field; one that Python has a word of its own for ends in an underscore."""
+    return name.rstrip("_").upper()
+
+
 class Parameters(BaseModel):
     """Base of every stage's parameters: immutable, no unknown names, upper-case on the outside."""
 
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        alias_generator=str.upper,
+        alias_generator=assigned_as,
         populate_by_name=True,
         allow_inf_nan=False,
     )
@@ -71,7 +76,7 @@ class Parameters(BaseModel):
     @classmethod
     def words(cls) -> frozenset[str]:
         """The names of what may be given, as they are assigned."""
-        return frozenset(name.upper() for name in cls.model_fields.keys() - cls.FILLED)
+        return frozenset(assigned_as(name) for name in cls.model_fields.keys() - cls.FILLED)
 
     def identity(self) -> dict[str, Any]:
         """What is fingerprinted of them."""
@@ -94,7 +99,9 @@ class Parameters(BaseModel):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, int) and abs(value) >= MOST:
-                raise ValueError(f"{name.upper()}={value} is too large; give less than {MOST:.0e}")
+                raise ValueError(
+                    f"{assigned_as(name)}={value} is too large; give less than {MOST:.0e}"
+                )
         return self
 
     def label(self) -> str:
@@ -125,10 +132,10 @@ Device = Literal["cpu", "cuda"]
 
 def sentence(error: ValidationError, model: type[BaseModel]) -> str:
     """What a validation found, as one sentence for the user."""
-    known = ", ".join(sorted(name.upper() for name in model.model_fields))
+    known = ", ".join(sorted(assigned_as(name) for name in model.model_fields))
     parts = []
     for problem in error.errors():
-        name = str(problem["loc"][0]).upper() if problem["loc"] else ""
+        name = assigned_as(str(problem["loc"][0])) if problem["loc"] else ""
         if problem["type"] == "extra_forbidden":
             parts.append(f"{name} is not a parameter here (known: {known})")
         elif problem["type"] == HIDDEN:

@@ -127,6 +127,8 @@ class Uniform(_Part):
         kept: what of the parent is left.
         dropped_layers: the parent's layers that are gone, ascending.
         removal_order: the same, the first to go first, where the method has an order.
+        rotated: the residual stream has a basis of its own, so that none of its channels is one of
+            the parent's and `kept.hidden` has nothing to say of them.
     """
 
     kind: Literal["uniform"] = "uniform"
@@ -136,12 +138,14 @@ class Uniform(_Part):
     kept: KeptIndices
     dropped_layers: tuple[int, ...] = ()
     removal_order: tuple[int, ...] | None = None
+    rotated: bool = False
 
     @property
     def structure(self) -> str:
         """`depth`, `width` or `depth+width`."""
         kept = self.kept
-        width = any(x is not None for x in (kept.hidden, kept.intermediate, kept.heads))
+        indices = (kept.hidden, kept.intermediate, kept.heads)
+        width = self.rotated or any(axis is not None for axis in indices)
         cut = {"depth": bool(self.dropped_layers), "width": width}
         return "+".join(name for name, is_cut in cut.items() if is_cut)
 

@@ -53,7 +53,13 @@ class Calibration:
 
 
 def load_calibration(
-    source: Path, model: Path, samples: int, seqlen: int | None, seed: int
+    source: Path,
+    model: Path,
+    samples: int,
+    seqlen: int | None,
+    seed: int,
+    *,
+    window: int | None = None,
 ) -> Calibration:
     """Draw `samples` windows of `seqlen` tokens from `source`, in the ids of `model`'s tokenizer.
 
@@ -63,8 +69,10 @@ def load_calibration(
             .txt, read as one stream.
         model: a Hugging Face directory; its config.json bounds seqlen and ids.
         samples: the number of windows.
-        seqlen: tokens a window; None: min(model's positions, 2048), or a .safetensors' own width.
+        seqlen: tokens a window; None: a .safetensors' own width, of anything else `window`.
         seed: of the draws.
+        window: tokens a window where `seqlen` is None, or the model's positions where they are
+            fewer; None: min(model's positions, 2048).
 
     Raises:
         InputError: the source cannot be read, is shorter than seqlen or does not fit the model.
@@ -76,6 +84,8 @@ def load_calibration(
     if kind == "tokens":
         ids = leading_part(source, samples, seqlen, limits)
     else:
+        if seqlen is None and window is not None:
+            seqlen = min(window, limits.positions)
         width = limits.window(seqlen)
         tokenizer = load_tokenizer(model)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from espalier.contract.lineage import descends_from
 from espalier.contract.manifest import MANIFEST, read_manifest
-from espalier.contract.parameters import Parameters
+from espalier.contract.parameters import Parameters, assigned_as
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.contract.usable import require_usable
@@ -169,7 +169,7 @@ def _difference(one: Request, other: Request) -> str:
         return f"of {one.stage.name} and of {other.stage.name}"
     mine, others = ({**r.parameters.model_dump(), **r.inputs} for r in (one, other))
     names = [name for name in {**mine, **others} if mine.get(name) != others.get(name)]
-    return ", ".join(f"{n.upper()} {mine.get(n)} and {others.get(n)}" for n in names)
+    return ", ".join(f"{assigned_as(n)} {mine.get(n)} and {others.get(n)}" for n in names)
 
 
 def draw_up(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from espalier.contract.discovery import methods, scorers, stages
 from espalier.contract.files import write_text
+from espalier.contract.parameters import assigned_as
 from espalier.contract.paths import ROOT
 from espalier.contract.stage import Stage
 from espalier.errors import InputError
@@ -59,9 +60,12 @@ def variables() -> Iterator[str]:
     yield "}"
     pairs = (f'{name}: "${{TRAIN_{name}:-}}"' for name in doubled())
     yield f"x-training: &training {{{', '.join(pairs)}}}"
-    yield "x-pruned: &pruned"
-    yield "  prepare: *done"
-    yield from (f"  {name}: {{<<: *done, required: false}}" for name in methods())
+    yield "x-maybe: &maybe {<<: *done, required: false}"
+    yield "x-pruned: &pruned {"
+    after = ", ".join(["prepare: *done", *(f"{name}: *maybe" for name in methods())])
+    yield from textwrap.wrap(after, WIDTH, initial_indent="  ", subsequent_indent="  ",
+                             break_on_hyphens=False)  # fmt: skip
+    yield "}"
 
 
 def services() -> Iterator[str]:
@@ -97,7 +101,7 @@ def rows() -> Iterator[str]:
 
 def _in_order(stage: Stage) -> list[str]:
     """A stage's parameters as its spec has them."""
-    return [word for word in map(str.upper, stage.parameters.model_fields)
+    return [word for word in map(assigned_as, stage.parameters.model_fields)
             if word in stage.parameters.words()]  # fmt: skip
 
 

@@ -29,6 +29,10 @@ ROLES: Mapping[str, Mapping[str, str]] = {
     "source": {"FROM": "a Hugging Face directory, or a GGUF file"},
     "maxtext": {"CKPT": "a MaxText checkpoint on the store"},
     "data": {"DATA": PACKED},
+    "examples": {
+        "DATA": "rows of instruction, input and output, a text, or token data: a listed one such "
+        "as alpaca, a Hugging Face id, a file, or a name on the store"
+    },
 }
 SCORES = {"SCORES": "scores on the store, of this very model, with commas between"}
 """Beside what a method goes by, which is measured where these are not given."""

@@ -145,8 +145,21 @@ class Architecture:
         Raises:
             InputError: a weight is NaN or infinite.
         """
+        return self.fill_layer(self.empty_layer(layer), reader, layer, dtype, device)
+
+    def empty_layer(self, layer: int) -> nn.Module:
+        """The stock decoder layer `layer` without memory."""
+        return copy.deepcopy(self._skeleton.model.layers[layer])
+
+    def fill_layer(
+        self, module: nn.Module, reader: CheckpointReader, layer: int, dtype: Any, device: str
+    ) -> nn.Module:
+        """The same module with the weights of layer `layer`, by the names that it has for them.
+
+        Raises:
+            InputError: a weight is NaN or infinite.
+        """
         prefix = _prefix(layer)
-        module = copy.deepcopy(self._skeleton.model.layers[layer])
         weights = {
             name: reader.read(prefix + name).to(device=device, dtype=dtype)
             for name in module.state_dict()

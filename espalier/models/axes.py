@@ -33,3 +33,10 @@ OUTER_AXES: dict[str, tuple[Axis, ...]] = {
     "model.norm.weight": ("hidden",),
     "lm_head.weight": ("vocabulary", "hidden"),
 }
+
+
+def axes_of(name: str) -> tuple[Axis, ...]:
+    """Of a tensor by its full name, such as `model.layers.3.mlp.up_proj.weight`."""
+    if name in OUTER_AXES:
+        return OUTER_AXES[name]
+    return LAYER_AXES[name.removeprefix("model.layers.").partition(".")[2]]

@@ -1,7 +1,6 @@
 """Loads a model whose layers have widths of their own: stock layers, each of its own size."""
 
 import copy
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from espalier.errors import InputError
-from espalier.models.checkpoint.reader import CheckpointReader
+from espalier.models.filled import filled
 from espalier.models.narrow import Widths, widths_of
 from espalier.models.shapes import config_file, read_config
 from espalier.models.stock import stock_config, stock_model, without_requests
@@ -52,17 +51,10 @@ def load_compact(directory: Path, dtype: Any = None) -> Any:
         model = stock_model(config)
         for number, stock in enumerate(model.model.layers):
             model.model.layers[number] = _layer(stock, config, widths[number], number)
-    reader = CheckpointReader(directory)
-    weights = {name: reader.read(name) for name in reader.entries}
-    _check_names(directory, model, weights, tied=bool(config.tie_word_embeddings))
-    if dtype is not None:
-        weights = {name: weight.to(dtype) for name, weight in weights.items()}
-    model.load_state_dict(weights, strict=False, assign=True)
-    model.tie_weights()
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=config)
+    model = filled(model, directory, dtype)
     if any(not layer.heads for layer in widths):
         model.config.use_cache = False  # its length would be read off the first layer
-    return model.eval()
+    return model
 
 
 def padded_config(directory: Path) -> dict[str, Any]:
@@ -95,18 +87,3 @@ def _layer(stock: nn.Module, config: Any, widths: Widths, number: int) -> nn.Mod
             nothing = _Bias(projection, bias, attention=part == "self_attn")
             setattr(layer, part, nothing)
     return layer
-
-
-def _check_names(
-    directory: Path, model: nn.Module, weights: Mapping[str, Tensor], *, tied: bool
-) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if tied:
-        found.setdefault("lm_head.weight", expected["lm_head.weight"])
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            raise InputError(
-                f"{name} of {directory} has shape {found.get(name)} where its config.json "
-                f"describes {expected.get(name)}; make it again with make compact."
-            )

@@ -29,6 +29,17 @@ def run_flops(shapes: Shapes, teacher: Shapes | None, seqlen: int) -> float:
     return training_flops(shapes, seqlen) + taught
 
 
+def adapter_flops(shapes: Shapes, seqlen: float, adapters: int, *, through_weights: bool) -> float:
+    """FLOPs a token of training `adapters` parameters beside frozen weights.
+
+    Forward, and back to what every matrix reads; the matrices' own gradients are taken only where
+    the adapters' come out of them, which is where a mask lies between.
+    """
+    weights = shapes.layers * shapes.layer_parameters
+    own = (TRAINING - 2 * FORWARD) * weights if through_weights else TRAINING * adapters
+    return 2 * FORWARD * _products(shapes) + own + 3 * _attention(shapes, seqlen)
+
+
 def pretraining_flops(shapes: Shapes) -> float:
     """FLOPs a token of a pretraining, of which no more than the shape is known."""
     return training_flops(shapes, min(shapes.positions, PRETRAINED_AT))

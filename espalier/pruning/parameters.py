@@ -72,6 +72,27 @@ class CalibratedPruning(SparsityParameters, CalibrationParameters):
     ] = None
 
 
+class ShortWindowParameters(CalibrationParameters):
+    """Drawn windows of 128 tokens, with which the published structured prunings are calibrated."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch"})
+
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Optional,
+        Field(description="tokens a sequence; default 128, or the width of a .safetensors"),
+    ] = None
+    batch: Annotated[
+        Annotated[int, Field(ge=1)] | None,
+        Optional,
+        Field(description="samples a pass; default 2048 tokens' worth; speed and rounding"),
+    ] = None
+
+
+SHORT_WINDOW = 128
+"""Tokens of theirs."""
+
+
 class WindowParameters(Parameters):
     """Windows of tokens, and how many pass at a time."""
 

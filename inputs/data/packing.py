@@ -1,12 +1,11 @@
-"""The pure part: which split a document is in, how it is framed, how documents form blocks."""
+"""The pure part: which split a document is in, and how documents form blocks."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from espalier.data.tokens.index import Split
 
@@ -31,31 +30,6 @@ class Fractions:
         if place < self.valid:
             return "valid"
         return "test" if place >= 1 - self.test else "train"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """What stands before and after each document's ids, and their dtype."""
-
-    bos: int | None
-    eos: int | None
-    dtype: "np.dtype[Any]"
-
-    @property
-    def ids(self) -> frozenset[int]:
-        """BOS and EOS, where there are any."""
-        return frozenset(number for number in (self.bos, self.eos) if number is not None)
-
-    def without(self, ids: Sequence[int]) -> Sequence[int]:
-        """`ids` but for BOS and EOS, which end documents and stand in none."""
-        own = self.ids
-        return ids if own.isdisjoint(ids) else [number for number in ids if number not in own]
-
-    def around(self, ids: Sequence[int]) -> npt.NDArray[Any]:
-        """[BOS] ids [EOS] as an array [tokens]."""
-        before = [] if self.bos is None else [self.bos]
-        after = [] if self.eos is None else [self.eos]
-        return np.asarray([*before, *ids, *after], self.dtype)
 
 
 def blocks(entries: Iterable[Entry], documents: int, characters: int) -> Iterator[list[Entry]]:

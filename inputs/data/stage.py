@@ -12,13 +12,13 @@ from espalier.contract.stage import Outcome, StageContext
 from espalier.data.formats import left_out
 from espalier.data.text import DESCRIPTION, Description, sha256_of_file
 from espalier.data.text_files import BadDocument, entries_of
+from espalier.data.tokenizing import Tokenizing
 from espalier.data.tokens import INDEX
 from espalier.data.tokens.index import SPLITS, Split, TokenIndex, narrowest
 from espalier.errors import InputError
 from inputs.data.packing import Fractions, blocks, until_enough
 from inputs.data.source import TextPart, parts_of
 from inputs.data.spec import DataParameters
-from inputs.data.tokenizing import Tokenizing
 from inputs.data.work import Position, Work
 
 BLOCK_DOCUMENTS, BLOCK_CHARACTERS = 2048, 4_000_000

@@ -7,6 +7,7 @@ from espalier.contract.files import replacing
 from espalier.contract.json_text import to_json
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
+from espalier.data.instructions import columns_of, has_instructions, instructions_of
 from espalier.data.text import Description, sha256_of_file
 from espalier.data.text_files import documents_of
 from espalier.errors import InputError
@@ -37,9 +38,11 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         if not target.exists():
             context.progress.say(f"fetching {source.hub_id}@{repository.commit}: {split}")
             download(repository, files, context.scratch / "hub")
-            write_documents(
-                [context.scratch / "hub" / name for name in files], target, source.column
-            )
+            paths = [context.scratch / "hub" / name for name in files]
+            if has_instructions(columns_of(paths[0])):
+                write_instructions(paths, target)
+            else:
+                write_documents(paths, target, source.column)
         with target.open("rb") as lines:
             counts[split] = sum(1 for _ in lines)
     description = Description(
@@ -63,6 +66,14 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         },
         notes={"remark": source.remark} if source.remark else {},
     )
+
+
+def write_instructions(files: list[Path], target: Path) -> None:
+    """Write the instructions of `files`, in order, one `{"instruction": …}` a line."""
+    with replacing(target) as temporary, temporary.open("w", encoding="utf-8") as lines:
+        for file in files:
+            for one in instructions_of(file):
+                lines.write(to_json(one._asdict(), ensure_ascii=False) + "\n")
 
 
 def write_documents(files: list[Path], target: Path, column: str) -> None:

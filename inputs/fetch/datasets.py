@@ -115,6 +115,13 @@ SOURCES = {
         splits={"train": "*_sample.jsonl"},
         remark="the sample of a billion tokens; unpinned: the commit is resolved and recorded",
     ),
+    "alpaca": TextSource(
+        hub_id="yahma/alpaca-cleaned",
+        revision="main",
+        splits={"train": "alpaca_data_cleaned.json"},
+        remark="instructions for make recover, and no text; unpinned: the commit is resolved and "
+        "recorded",
+    ),
 }
 
 

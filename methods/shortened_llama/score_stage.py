@@ -49,7 +49,7 @@ def run(context: StageContext, parameters: BlockScoreParameters) -> Outcome:
     scores["order"] = order_of_removal(scores["block_score"])
     write_scores(context.output, scores)
     save(draw_blocks(scores), context.output / "blocks")
-    return Outcome(data=windows and windows.record, notes={"products": decoder.kernel})
+    return Outcome(data=windows.record if windows else None, notes={"products": decoder.kernel})
 
 
 def perplexities(

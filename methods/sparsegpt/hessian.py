@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-PANEL = 512
-"""Columns handled at a time; a symmetric product of panels costs little over half of a full one."""
+from espalier.pruning.gram import PANEL, add_gram
+
 SMALL = 256
 """Triangles up to this width are inverted by substitution."""
 
@@ -34,12 +34,7 @@ class Hessian:
         count = inputs.shape[0]
         before, self.samples = self.samples, self.samples + count
         x = inputs.reshape(-1, inputs.shape[-1]).float() * math.sqrt(2 / self.samples)  # [B*T, C]
-        features = x.shape[1]
-        for start in range(0, features, PANEL):
-            stop = min(start + PANEL, features)
-            self.matrix[start:stop, start:].addmm_(
-                x[:, start:stop].T, x[:, start:], beta=before / self.samples
-            )
+        add_gram(self.matrix, x, before / self.samples)
 
 
 def mirror_upper(matrix: Tensor) -> None:

@@ -166,7 +166,7 @@ def test_training_follows_whichever_method_runs(monkeypatch: pytest.MonkeyPatch)
     assert evaluated == {"CKPT": "its-train_name", "SUITE": "its-suite", "DATA": "its-data"}
 
 
-@pytest.mark.parametrize("trainer", ["train-gpu", "train-tpu"])
+@pytest.mark.parametrize("trainer", ["train-gpu", "train-tpu", "recover"])
 def test_what_pruning_has_too_is_the_training_s_own(
     trainer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +175,21 @@ def test_what_pruning_has_too_is_the_training_s_own(
     own = {name.upper() for name in stage_named(trainer).parameters.model_fields}
     found = words(trainer, monkeypatch, **everything())
     assert {name for name in own if found[name].startswith("its-train_")} == pruning & own
-    assert pruning & own == COMPOSE["x-training"].keys()
+    assert pruning & own <= COMPOSE["x-training"].keys()
+
+
+def test_recovery_follows_whichever_method_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    service, stage = SERVICES["recover"], stage_named("recover")
+    assert service["image"] == f"espalier/{stage.image}:${{ACCEL:-cpu}}"
+    assert service["depends_on"] == SERVICES["train-gpu"]["depends_on"]
+    found = words("recover", monkeypatch, **everything())
+    parameters = {name.upper() for name in stage.parameters.model_fields}
+    assert found.keys() == parameters | {"MODEL", "CKPT", "DATA", "TEACHER", "NAME"}
+    assert (found["CKPT"], found["DATA"]) == ("its-name", "its-train_data")
+    assert words("recover", monkeypatch) == {"NAME": "trained"}  # DATA is the model's usual one
+    assert SERVICES["eval-recover"]["depends_on"] == {"recover": DONE}
+    evaluated = words("eval-recover", monkeypatch, **everything())
+    assert evaluated == {"CKPT": "its-train_name", "SUITE": "its-suite", "DATA": "its-data"}
 
 
 def test_training_by_maxtext_is_four_services_in_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +229,7 @@ def test_what_is_prepared_is_what_the_others_need(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_service_is_without_a_method() -> None:
-    training = {"train-gpu", "eval-train", "eval-train-tpu"}
+    training = {"train-gpu", "eval-train", "eval-train-tpu", "recover", "eval-recover"}
     expected = {"prepare", *methods(), *(f"eval-{name}" for name in methods()), *training}
     by_maxtext = {"export-train-tpu", "train-tpu", "publish-train-tpu"}
     assert set(SERVICES) == expected | by_maxtext

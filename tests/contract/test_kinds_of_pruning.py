@@ -31,17 +31,25 @@ COMMANDS = {
     "shortgpt": ("prune-shortgpt", "MODEL={}", "LAYERS=2"),
     "score-shortgpt": ("score-shortgpt", "MODEL={}", "CALIBRATION={store}/ids.safetensors"),
     "minitron-width": ("prune-minitron-width", "MODEL={}", "FFN=8"),
+    "flap": ("prune-flap", "MODEL={}", "CALIBRATION={store}/ids.safetensors"),
+    "score-flap": ("score-flap", "MODEL={}", "CALIBRATION={store}/ids.safetensors"),
+    "wanda-sp": ("prune-wanda-sp", "MODEL={}", "CALIBRATION={store}/ids.safetensors"),
     "eval": ("eval", "CKPT={}", "DATA={store}/text.txt"),
     "eval-legacy": ("eval", "CKPT={}", "LEGACY=1", "SUITE=tasks", "TASK_DATA={store}"),
     "train-gpu": ("train-gpu", "CKPT={}", "DATA={store}/walks"),
     "train-gpu as TEACHER": ("train-gpu", "CKPT={store}/stock", "TEACHER={}", "DATA={store}/walks"),
+    "recover": ("recover", "CKPT={}", "DATA={store}/text.txt"),
+    "recover as TEACHER": ("recover", "CKPT={store}/stock", "TEACHER={}", "DATA={store}/text.txt"),
     "train-tpu": ("train-tpu", "CKPT={}", "DATA={store}/walks"),
     "to-maxtext": ("to-maxtext", "CKPT={}"),
     "plan-gpu": ("plan-gpu", "CKPT={}"),
     "plan-tpu": ("plan-tpu", "CKPT={}", "TPU=v4-8"),
     "adopt": ("adopt", "FROM={store}/checkpoints/{}", "NAME=mine"),
 }  # fmt: skip
-PRUNING = ("wanda", "magnitude", "shortgpt", "score-shortgpt", "minitron-width")
+PRUNING = (
+    *("wanda", "magnitude", "shortgpt", "score-shortgpt", "minitron-width"),
+    *("flap", "score-flap", "wanda-sp"),
+)
 
 
 def words(command: str, model: str, store: Path) -> list[str]:

@@ -120,6 +120,8 @@ def test_training(run: Run, model: Path, tmp_path: Path) -> None:
     data = token_data(tmp_path / "walks", model)
     given = {**SMALL, "tokens": 256, "tracker": "tensorboard"}
     run("train-gpu", given, {"model": model, "data": data, "teacher": model})
+    given = {"batch": 4, "seqlen": 16, "tokens": 256}
+    run("recover", given, {"model": model, "examples": data, "teacher": model}, "recovered")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +131,7 @@ def test_training(run: Run, model: Path, tmp_path: Path) -> None:
         ("eval", "eval.tasks"),
         ("eval-legacy", "eval.legacy"),
         ("train-gpu", "training.gpu_fsdp.worker"),
+        ("recover", "training.recover.dropout"),
         ("train-tpu", "training.maxtext_model.model"),
         ("fetch", "models.toml"),
         ("score-minitron-depth", "methods.minitron.harness"),

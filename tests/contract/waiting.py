@@ -1,11 +1,13 @@
 """Waiting for another process, with an end."""
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.manifest import METRICS
 from espalier.models.checkpoint.shards import JOURNAL
 
 
@@ -35,6 +37,31 @@ def wait_for_layer(store: Path, layer: int, process: subprocess.Popen[Any]) -> N
         return layer in layers_written(store)
 
     wait_until(written, 120)
+
+
+def wait_for_steps(store: Path, steps: int, process: subprocess.Popen[str]) -> None:
+    """Until the training of `run` has made so many steps."""
+
+    def made() -> bool:
+        found = list(store.glob(f"checkpoints/run.partial-*/{METRICS}"))
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        return bool(found) and len(found[0].read_text().splitlines()) >= steps
+
+    wait_until(made, 120)
+
+
+def working_on(store: Path) -> list[int]:
+    """The processes of stages, and of their ranks, whose command lines name this store."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (entry / "cmdline").read_bytes().decode()
+            except OSError:
+                continue
+            if str(store) in line and ("run_stage" in line or "gpu_fsdp" in line):
+                found.append(int(entry.name))
+    return found
 
 
 def layers_written(store: Path) -> set[int]:

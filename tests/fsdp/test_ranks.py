@@ -1,7 +1,6 @@
 """`make train-gpu` on one and two ranks: the same losses, whatever happens in between."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,7 +12,7 @@ import torch
 
 from espalier.contract.manifest import read_manifest
 from tests.contract.command import command, espalier, quiet_environment, refused
-from tests.contract.waiting import wait_until
+from tests.contract.waiting import wait_for_steps, wait_until, working_on
 from tests.unit.tiny_checkpoints import load_all
 
 pytestmark = [pytest.mark.fsdp, pytest.mark.slow]
@@ -63,18 +62,6 @@ def test_two_ranks_give_the_losses_of_one(
     assert manifest.recipe.fingerprint == read_manifest(store / "checkpoints" / "alone").fingerprint
 
 
-def interrupted(process: subprocess.Popen[str], store: Path, after: int, number: int) -> None:
-    """Send a signal once `after` steps are done."""
-
-    def made() -> bool:
-        found = list(store.glob("checkpoints/run.partial-*/metrics.jsonl"))
-        assert process.poll() is None, process.stderr and process.stderr.read()
-        return bool(found) and len(found[0].read_text().splitlines()) >= after
-
-    wait_until(made, 120)
-    process.send_signal(number)
-
-
 def test_a_stopped_run_goes_on_with_another_number_of_ranks(
     tmp_path: Path, parent: Path, data: Path, alone: list[dict[str, Any]]
 ) -> None:
@@ -86,7 +73,8 @@ def test_a_stopped_run_goes_on_with_another_number_of_ranks(
             stderr=subprocess.PIPE,
             text=True,
         )
-        interrupted(process, tmp_path, after, signal.SIGTERM)
+        wait_for_steps(tmp_path, after, process)
+        process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=120)
         assert process.returncode == 75, told
         last = told.splitlines()[-1]
@@ -113,9 +101,10 @@ def test_a_killed_run_continues(
         text=True,
         start_new_session=True,
     )
-    interrupted(process, tmp_path, 8, signal.SIGKILL)
+    wait_for_steps(tmp_path, 8, process)
+    process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_until(lambda: not workers_of(tmp_path), 60)
+    wait_until(lambda: not working_on(tmp_path), 60)
     found = trained(tmp_path, parent, data, "run", f"GPUS={ranks}", "SAVE_EVERY=3")
     expected = [row["loss"] for row in alone]
     if ranks == 1:
@@ -126,20 +115,6 @@ def test_a_killed_run_continues(
         assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
     else:
         assert [row["loss"] for row in found] == pytest.approx(expected, abs=1e-5)
-
-
-def workers_of(store: Path) -> list[str]:
-    """Processes that still work on this store."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (entry / "cmdline").read_bytes().decode()
-            except OSError:
-                continue
-            if str(store) in line and ("run_stage" in line or "gpu_fsdp" in line):
-                found.append(line)
-    return found
 
 
 def test_a_rank_that_refuses_ends_all_with_one_sentence(

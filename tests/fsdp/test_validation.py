@@ -42,7 +42,7 @@ def test_the_loss_is_that_of_stock_transformers(
     job = job_of(inputs)
     model = empty_model(job.config)
     allocate(model, "cpu")
-    load_weights(model, inputs["model"])
+    load_weights(model.named_weights(), inputs["model"])
     stock = AutoModelForCausalLM.from_pretrained(inputs["model"], attn_implementation="sdpa")
     windows = Windows(TokenData(inputs["data"]), "valid", SEQLEN, document_mask)
     for count in range(1, 8):

@@ -105,6 +105,10 @@ TRAINING = (
     "train-gpu", "CKPT={model}", "DATA={walks}", "NAME={name}", "BATCH=4", "SEQLEN=16", "LR=0.003",
     "TOKENS=768", "VALID_TOKENS=64", "SAVE_EVERY=2", "TRACKER=none",
 )  # fmt: skip
+RECOVERY = (
+    "recover", "CKPT={model}", "DATA={lines}", "NAME={name}", "BATCH=4", "SEQLEN=16", "LR=0.01",
+    "TOKENS=768", "VALID=4", "SAVE_EVERY=2", "TRACKER=none",
+)  # fmt: skip
 SPARSITIES = ("SPARSITY=0.3", "SPARSITY=0.5", "SPARSITY=0.7")
 SAMPLES = ("SAMPLES=8", "SAMPLES=4")
 SEEDS = ("SEED=1", "SEED=2")
@@ -156,6 +160,7 @@ KINDS = {
             "export", ("export", "DATA={walks}", "NAME={name}", "FORMAT=parquet"),
             (("SEQLEN=32", "SEQLEN=16"),), image="export", weight=1,
         ),
+        Kind("recover", RECOVERY, (SEEDS,), ("SEED=3",), image="fsdp", weight=2),
     )
 }  # fmt: skip
 

@@ -55,6 +55,12 @@ MODEL = {
 }
 
 
+ROWS = [
+    {"instruction": "Say a.", "input": "", "output": "a", "source": "x"},
+    {"output": "b\u2028", "instruction": "Say it.", "input": "b"},
+]
+
+
 def parquet(texts: list[str]) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet as files
@@ -99,6 +105,8 @@ def hub() -> Iterator[Hub]:
         "datasets/Salesforce/wikitext": wikitext,
         "datasets/allenai/c4": c4,
         "datasets/mlfoundations/dclm-baseline-1.0": dclm,
+        "datasets/yahma/alpaca-cleaned": {"alpaca_data_cleaned.json": json.dumps(ROWS).encode()},
+        "datasets/org/answers": {"data.json": json.dumps(ROWS).encode()},
         "datasets/org/text": {
             "test.parquet": parquet(["never"]),
             "all.parquet": parquet(["a", "b"]),
@@ -144,6 +152,18 @@ def test_a_model_lands_in_its_directory_alone(hub: Hub, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == MODEL["model.safetensors"]
     assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
     assert not any("pickle" in asked or ".pth" in asked for asked in hub.asked)
+
+
+@pytest.mark.parametrize("name", ["alpaca", "org/answers"])
+def test_instructions_stay_instructions(hub: Hub, tmp_path: Path, name: str) -> None:
+    code, said = fetch(hub.url, tmp_path, "fetch-data", DATA=name)
+    assert code == 0, said
+    assert json.loads(said)[1]["documents"] == {"train": 2}
+    lines = (tmp_path / "out" / "train.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line]
+    columns = ["instruction", "input", "output"]
+    assert rows == [{column: row[column] for column in columns} for row in ROWS]
+    assert list(rows[1]) == columns
 
 
 def test_what_was_fetched_is_not_fetched_again(hub: Hub, tmp_path: Path) -> None:

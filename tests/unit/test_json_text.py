@@ -31,7 +31,7 @@ READ_OTHERWISE = {
     "espalier/contract/summaries.py",
     "espalier/data/task_columns.py",  # rows, each of which is told by its line
     "espalier/data/text_files.py",
-    "inputs/data/spelled_out.py",  # what the library of tokenizers says
+    "espalier/data/spelled_out.py",  # what the library of tokenizers says
 }
 SCALARS = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
 VALUES = st.recursive(

@@ -88,7 +88,7 @@ def test_help_says_defaults_and_bounds() -> None:
 
 def test_a_command_is_named_by_its_stage_too() -> None:
     assert command_named("wanda") == command_named("prune-wanda")
-    with pytest.raises(InputError, match="prune-eval is not a stage; there are magnitude, "):
+    with pytest.raises(InputError, match=r"prune-eval is not a stage; there are .*magnitude, "):
         command_named("prune-eval")
 
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 np = pytest.importorskip("numpy")
 
+from espalier.data.tokenizing import Frame  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
-from inputs.data.packing import Fractions, Frame, blocks, until_enough  # noqa: E402
+from inputs.data.packing import Fractions, blocks, until_enough  # noqa: E402
 from inputs.data.source import TextPart, parts_of  # noqa: E402
 
 TEXTS = [f"document {number}" for number in range(20_000)]

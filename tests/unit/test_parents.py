@@ -140,7 +140,8 @@ STAGES = {
 def test_every_stage_refuses_before_it_begins(kind: str, tmp_path: Path) -> None:
     make, sentence = REFUSED[kind]
     directory = make(tmp_path / "model")
-    assert {"wanda", "shortgpt", "train-gpu", "train-tpu", "to-maxtext", "eval"} < STAGES.keys()
+    trainers = {"train-gpu", "train-tpu", "recover"}
+    assert {"wanda", "shortgpt", *trainers, "to-maxtext", "eval"} < STAGES.keys()
     for stage in STAGES.values():
         for role in {"model", "teacher", "source"} & stage.inputs.keys():
             with pytest.raises(InputError, match=sentence):

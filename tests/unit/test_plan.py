@@ -266,6 +266,26 @@ def test_a_refusal_names_the_variable_that_was_given(
             command.add(draft)
 
 
+def test_what_a_recovery_is_trained_on(draft: Draft, model: Path, tmp_path: Path) -> None:
+    """A file, token data or a text of the store, or what is usual for the model."""
+    stage, data = stage_named("recover"), draft.store.root / "data"
+    rows = tmp_path / "rows.json"
+    rows.write_text("[]")
+    (data / "packed").mkdir(parents=True)
+    (data / "packed" / "tokens.json").touch()
+    for name, found in ((str(rows), rows), ("packed", data / "packed")):
+        words = {"CKPT": str(model), "DATA": name, "NAME": found.name}
+        made = TrainingCommand.parse(stage, words).add(draft)
+        assert draft.requests[made].inputs == {"model": model, "examples": found}
+    usual = TrainingCommand.parse(stage, {"CKPT": str(model), "NAME": "usual"}).add(draft)
+    fetched = draft.requests[usual].inputs["examples"]
+    assert draft.requests[fetched].parameters.model_dump()["data"] == "alpaca"
+    grown = TrainingCommand.parse(stage, {"NAME": "grown"}).add(draft)
+    assert draft.requests[draft.requests[grown].inputs["examples"]].stage.name == "corpus"
+    with pytest.raises(InputError, match="ARCH is not used: recover needs weights"):
+        TrainingCommand.parse(stage, {"ARCH": str(model)})
+
+
 def test_printing_a_plan_makes_nothing(
     tmp_path: Path, draft: Draft, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,6 +343,7 @@ def test_each_step_of_a_study_is_a_job_after_those_that_it_needs(
         ({"SUITE": "none"}, ["prune-magnitude"]),
         ({"TRAIN": "gpu"}, ["prune-magnitude", "train-gpu", "eval"]),
         ({"TRAIN": "gpu", "SUITE": "none"}, ["prune-magnitude", "train-gpu"]),
+        ({"TRAIN": "recover"}, ["prune-magnitude", "recover", "eval"]),
     ],
 )
 def test_a_pipeline_is_a_job_each_for_pruning_training_and_evaluating(

@@ -68,7 +68,7 @@ FAILURES = (1, 3, 134, 139, 125, 126, 127, 137, 143, 75, 99, DIVERGED)
 STOPS = (129, 130, 137, 143, 75)
 PLACES = {
     "wanda": "layer 7", "score-minitron-depth": "part 2 of 3", "data": "document 4 of file 2",
-    "train-gpu": "step 10", "train-tpu": "step 10", "grow": "step 10",
+    "train-gpu": "step 10", "train-tpu": "step 10", "grow": "step 10", "recover": "step 10",
 }  # fmt: skip
 
 

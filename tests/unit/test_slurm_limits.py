@@ -1,5 +1,6 @@
 """Slurm: what is too long for one job, and a job that is put back again and again."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -86,11 +87,8 @@ def test_what_is_not_known_is_said(tmp_path: Path) -> None:
 def notes_progress(stage: Stage) -> bool:
     """Whether code that it loads notes how far it has come, or keeps a checkpoint's journal."""
     files = hashed_files(*stage_modules(stage)).values()
-    return any(
-        text in path.read_text()
-        for path in files
-        for text in ("note(context.scratch", "note(self._folder", "Writer(output")
-    )
+    notes = re.compile(r"\bnote\((self\.)?_?(context\.)?(scratch|folder)\b|Writer\(output")
+    return any(notes.search(path.read_text()) for path in files)
 
 
 @pytest.mark.parametrize("name", sorted(stages()))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from espalier.contract.pattern import Pattern
 from espalier.errors import InputError
+from espalier.pruning import gram
 from methods.sparsegpt import hessian as hessian_module
 from methods.sparsegpt.algorithm import SparseGPT, prune_columns
 from methods.sparsegpt.hessian import (
@@ -29,7 +30,8 @@ def positive(seed: int, size: int) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def small_panels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hessian_module, "PANEL", 8)
+    for module in (hessian_module, gram):
+        monkeypatch.setattr(module, "PANEL", 8)
     monkeypatch.setattr(hessian_module, "SMALL", 4)
 
 

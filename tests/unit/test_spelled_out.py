@@ -11,7 +11,7 @@ pytest.importorskip("numpy")
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from tokenizers.processors import TemplateProcessing
 
-from inputs.data.tokenizing import Tokenizing
+from espalier.data.tokenizing import Tokenizing
 
 SPECIAL = ["<unk>", "<s>", "</s>"]
 WORDS = ["the stone in the river < / s >", "a leaf on a tree </s>", "<s> moss and sand"] * 30

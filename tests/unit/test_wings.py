@@ -24,7 +24,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "espalier.models": SHARED,
     "espalier.data": (*SHARED, "espalier.models"),
     "espalier.figures": ("espalier.contract.files",),
-    "espalier.pruning": (*SHARED, *TEXTS),
+    "espalier.pruning": (*SHARED, *TEXTS, "espalier.figures"),
     "espalier.run_stage": (*SHARED, "espalier.models"),
     "espalier.host": (
         *SHARED,

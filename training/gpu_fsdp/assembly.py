@@ -47,7 +47,7 @@ def assemble(job: FsdpRun, device: str, world: int) -> Assembled:
     if parameters.init == "random" or job.checkpoint is None:
         fresh_weights(model, parameters.seed)
     else:
-        load_weights(model, job.checkpoint)
+        load_weights(model.named_weights(), job.checkpoint)
     weights = model.named_weights()
     masks = Masks({})
     if job.zeros and job.checkpoint is not None:
@@ -71,5 +71,5 @@ def _teacher(directory: Path, mesh: DeviceMesh, precision: str, device: str) -> 
     teacher = Teacher(model)
     shard(teacher, model.layers, mesh, Layout(), precision)
     allocate(model, device)
-    load_weights(model, directory)
+    load_weights(model.named_weights(), directory)
     return teacher

@@ -6,6 +6,7 @@ Shapes: B sequences, L tokens a sequence.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -106,10 +107,17 @@ def _copied(part: Tensor) -> Tensor:
     return part.clone(memory_format=torch.contiguous_format)
 
 
+class Numbered(Protocol):
+    """Sequences that are read by their numbers."""
+
+    def read(self, numbers: npt.NDArray[np.int64]) -> Sequences:
+        """Those of these numbers [B]."""
+
+
 class Batches:
     """A rank's sequences of each step, read one step ahead on a thread."""
 
-    def __init__(self, windows: Windows, order: Order, batch: int, share: Share) -> None:
+    def __init__(self, windows: Numbered, order: Order, batch: int, share: Share) -> None:
         self._windows, self._order, self._batch, self._share = windows, order, batch, share
 
     def steps(self, first: int, end: int) -> Iterator[Sequences]:

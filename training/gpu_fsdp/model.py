@@ -113,14 +113,14 @@ def allocate(model: LanguageModel, device: str) -> None:
         model.stock.model.rotary_emb = type(rotary)(config=model.stock.config)
 
 
-def load_weights(model: LanguageModel, checkpoint: Path) -> None:
-    """Read this rank's rows of every parameter.
+def load_weights(weights: Mapping[str, nn.Parameter], checkpoint: Path) -> None:
+    """Read this rank's rows of parameters, by the names that the checkpoint gives them.
 
     Raises:
         InputError: a tensor is missing, or holds NaN or infinite weights.
     """
     reader = CheckpointReader(checkpoint)
-    for name, parameter in model.named_weights().items():
+    for name, parameter in weights.items():
         start, stop = rows_of(parameter)
         if start < stop:
             block = read_entry(reader.entries[name], start, stop)
@@ -142,10 +142,15 @@ def fresh_weights(model: LanguageModel, seed: int) -> None:
             if parameter.ndim == 1:
                 local(parameter).fill_(0.0 if name.endswith("bias") else 1.0)
                 continue
-            key = hashlib.sha256(f"{seed} {name}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
-            whole = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
+            whole = torch.empty(parameter.shape)
+            whole.normal_(0.0, deviation, generator=generator_of(seed, name))
             local(parameter).copy_(whole[start:stop])
+
+
+def generator_of(seed: int, *names: object, device: str = "cpu") -> torch.Generator:
+    """Random numbers of its own for whatever is called so."""
+    key = hashlib.sha256(" ".join(map(str, (seed, *names))).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(key[:7], "big"))
 
 
 def entries_beside(model: LanguageModel, paddings: Iterable[Padding]) -> dict[str, Tensor]:

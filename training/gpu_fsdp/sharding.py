@@ -64,7 +64,7 @@ def shard(
     )
     for layer in layers:
         if layout.recompute:
-            _recompute(layer)
+            recompute(layer)
         if layout.compile:
             layer.compile()
         alone = mesh.size() == 1 and precision == "float32"
@@ -72,7 +72,7 @@ def shard(
     fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
 
 
-def _recompute(layer: nn.Module) -> None:
+def recompute(layer: nn.Module) -> None:
     """Activation checkpointing of one layer, its names unchanged."""
     from torch.distributed._composable import checkpoint
 

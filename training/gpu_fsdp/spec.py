@@ -5,18 +5,24 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from espalier.contract.parameters import Optional
 from espalier.contract.stage import Estimate, Stage
 from espalier.models.flops import training_flops
 from espalier.models.shapes import Shapes
-from training.protocol.parameters import LONGEST, Positive, ProtocolParameters, Weight
+from training.protocol.parameters import (
+    LONGEST,
+    Positive,
+    ProtocolParameters,
+    TaughtParameters,
+    Tracker,
+    Weight,
+)
 
 STATE_BYTES = 16
 """A weight, its gradient and AdamW's two moments, float32."""
 PROCESS_BYTES, CPU_FLOPS = 600 << 20, 60e9
 
 
-class TrainingParameters(ProtocolParameters):
+class TrainingParameters(TaughtParameters, ProtocolParameters):
     """What is trained, how long, and with which loss; and, last, how it is run."""
 
     EXECUTION: ClassVar[frozenset[str]] = ProtocolParameters.EXECUTION | frozenset(
@@ -25,22 +31,11 @@ class TrainingParameters(ProtocolParameters):
 
     optimizer: Annotated[Literal["adamw", "muon"], Field(description="adamw or muon")] = "adamw"
     document_mask: Annotated[bool, Field(description="tokens see their own document alone")] = False
-    ce_weight: Annotated[
-        Weight | None, Optional, Field(description="of cross-entropy; default 1, 0 with TEACHER")
-    ] = None
-    kl_weight: Annotated[Weight, Field(description="of KL(teacher || student), with TEACHER")] = 1.0
     hidden_weight: Annotated[Weight, Field(description="of hidden states' mean square")] = 0.0
-    temperature: Annotated[float, Field(gt=0, description="of both in KL")] = 1.0
 
     compile: Annotated[bool, Field(description="torch.compile every layer")] = False
     replicas: Annotated[Positive, Field(description="HSDP: groups that hold the whole model")] = 1
-    tracker: Annotated[
-        Literal["none", "tensorboard", "wandb"], Field(description="beside metrics.jsonl")
-    ] = "tensorboard"
-
-    def cross_entropy_weight(self, distilled: bool) -> float:
-        """CE_WEIGHT, or what its absence means."""
-        return float(not distilled) if self.ce_weight is None else self.ce_weight
+    tracker: Tracker = "tensorboard"
 
 
 def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:

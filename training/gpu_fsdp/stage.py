@@ -35,8 +35,8 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
         checks={"validation_loss": found["valid"][-1][1] if found["valid"] else None},
         notes={
             "peak_bytes_a_process": found["peak_bytes"],
-            "tokens_per_second": round(found["tokens_per_second"]),
-            "data_share": round(found["data_share"], 5),
+            "tokens_per_second": found["tokens_per_second"],
+            "data_share": found["data_share"],
             "processes": processes.world,
             "micro_batch": job.micro_batch(processes.world),
         },

@@ -9,9 +9,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
@@ -34,9 +32,9 @@ from espalier.errors import EspalierError
 from espalier.models.device import require_device
 from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.lost import crashed, lost_peer
+from training.gpu_fsdp.repeatable import repeatable
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import FsdpTrainer
-from training.protocol.metrics import followed
 from training.protocol.order import Share
 from training.protocol.progress import RunFolders
 
@@ -48,31 +46,13 @@ PEER_SAYS_WHY = 5.0
 
 def work(job: FsdpRun, place: RunFolders, device: str, share: Share, title: str) -> dict[str, Any]:
     """Train in an initialised process group; the account of it, the same on every rank."""
-    progress = Progress(None)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what its kernels repeat with
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    fill_uninitialized_memory = torch.utils.deterministic.fill_uninitialized_memory
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads such memory
-    try:
+    with repeatable():
         if job.parameters.verify:
             TokenData(job.data).verify(share.rank, share.world)
         trainer = FsdpTrainer(job, place, device, share)
-        first = trainer.resume()
-        if share.rank == 0:
-            progress.say(f"{title}: {job.budget}" + (f", from step {first}" if first else ""))
-        span, tracker = (first, job.budget.steps), job.parameters.tracker
-        with followed(place.output, title, span, share.rank, tracker) as metrics:
-            trainer.run(first, metrics)
-    finally:
-        torch.use_deterministic_algorithms(False)
-        torch.utils.deterministic.fill_uninitialized_memory = fill_uninitialized_memory
+        found = trainer.carry_out(title, Progress(None), share.rank, job.parameters.tracker)
     on_gpu = torch.cuda.max_memory_allocated() if device == "cuda" else 0
-    return {
-        **asdict(trainer.facts),
-        "tokens_per_second": median(metrics.speeds or [0.0]),
-        "data_share": median(metrics.waits or [0.0]),
-        "peak_bytes": on_gpu or peak_memory(),
-    }
+    return {**found, "peak_bytes": on_gpu or peak_memory()}
 
 
 def run_rank(

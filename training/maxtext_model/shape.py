@@ -11,6 +11,7 @@ from espalier.errors import InputError
 from espalier.models.shapes import Shapes
 
 ROPE_TYPES = ("default", "linear", "llama3")
+WITHOUT_BIASES = "; where a pruning has added them, prune with BIAS=0"
 
 
 def model_keys(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,4 +98,7 @@ def _check_supported(config: Mapping[str, Any]) -> None:
     }
     for what, found in extras.items():
         if found:
-            raise InputError(f"the model has {what}, which MaxText's Llama does not support.")
+            advice = WITHOUT_BIASES if what.startswith("biases") else ""
+            raise InputError(
+                f"the model has {what}, which MaxText's Llama does not support{advice}."
+            )

@@ -6,8 +6,6 @@ from typing import Any
 
 from espalier.contract.manifest import pruning_of, published_name
 from espalier.contract.pruned import Masked, Pruned
-from espalier.models.flops import run_flops
-from espalier.models.shapes import Shapes, read_config
 from training.protocol.run import Run
 
 
@@ -16,11 +14,9 @@ def training_section(
 ) -> dict[str, Any]:
     """The manifest's section `training`."""
     budget = run.budget
-    taught = None if teacher is None else Shapes.of(read_config(teacher))
-    flops = run_flops(run.shapes, taught, budget.seqlen)
-    best = found["best"]
+    flops, best = run.flops_per_token, found["best"]
     return {
-        "init": run.parameters.init,
+        "init": "random" if run.parameters.fresh else "checkpoint",
         "policy": "preserve" if run.zeros else None,
         "precision": run.precision,
         "teacher": None if teacher is None else published_name(teacher, teacher.name),

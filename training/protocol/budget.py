@@ -57,6 +57,10 @@ class Budget:
         """What is really trained on."""
         return self.steps * self.step_tokens
 
+    def tokens_after(self, steps: int) -> int:
+        """What the first `steps` train on."""
+        return steps * self.step_tokens
+
     @property
     def epochs(self) -> float:
         return self.steps * self.batch / self.windows

@@ -5,12 +5,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any, Generic, Protocol, TypeVar
 
+from espalier.contract.progress import Progress
 from espalier.contract.saved import AGAIN
 from espalier.errors import Interrupted
-from training.protocol.metrics import Metrics
+from training.protocol.metrics import Metrics, followed
 from training.protocol.progress import Diverged, Facts, RunFolders
 from training.protocol.run import Run
 
@@ -40,6 +43,26 @@ class Loop(ABC, Generic[Batch]):
     def __init__(self, run: Run, place: RunFolders, states: States, *, alone: bool) -> None:
         self._run, self._place, self._states, self._alone = run, place, states, alone
         self.facts = Facts()
+
+    def carry_out(
+        self, title: str, progress: Progress, rank: int = 0, tracker: str = "none"
+    ) -> dict[str, Any]:
+        """Train from where the last run stopped to the end; the facts, and the usual speed.
+
+        Raises:
+            Interrupted: asked to stop; all is saved.
+            Diverged: the loss is NaN or infinite.
+        """
+        first, budget = self.resume(), self._run.budget
+        if rank == 0:
+            progress.say(f"{title}: {budget}" + (f", from step {first}" if first else ""))
+        with followed(self._place.output, title, (first, budget.steps), rank, tracker) as metrics:
+            self.run(first, metrics)
+        return {
+            **asdict(self.facts),
+            "tokens_per_second": round(median(metrics.speeds or [0.0])),
+            "data_share": round(median(metrics.waits or [0.0]), 5),
+        }
 
     def resume(self) -> int:
         """Load the last complete state; the step that comes next."""
@@ -93,11 +116,12 @@ class Loop(ABC, Generic[Batch]):
             self._diverged(step + 1)
         self.facts.loss = measured["loss"]
         seconds = time.perf_counter() - began + waited
+        tokens = budget.tokens_after(step + 1)
         return {
             **measured,
-            "tokens": (step + 1) * budget.step_tokens,
+            "tokens": tokens,
             "lr": self._run.parameters.rate(step, budget.steps),
-            "tokens_per_second": budget.step_tokens / seconds,
+            "tokens_per_second": (tokens - budget.tokens_after(step)) / seconds,
             "data_share": waited / seconds,
         }
 

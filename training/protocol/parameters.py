@@ -1,4 +1,4 @@
-"""What both trainers are told in the same words: what is trained, how long, and how it is run."""
+"""What trainers are told in the same words: what is trained, how long, and how it is run."""
 
 import math
 from typing import Annotated, ClassVar, Literal, Self
@@ -12,16 +12,17 @@ from training.protocol.schedule import Shape, learning_rate
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+Tracker = Annotated[
+    Literal["none", "tensorboard", "wandb"], Field(description="beside metrics.jsonl")
+]
 LONGEST = 8192
 """Tokens a sequence where SEQLEN is not given and the model has more positions."""
 
 
-class ProtocolParameters(Parameters):
-    """The protocol of a run; a trainer adds what it alone can do."""
+class StepParameters(Parameters):
+    """How a run steps, whatever it trains: its length, its batches, its rate, what it saves."""
 
-    EXECUTION: ClassVar[frozenset[str]] = frozenset(
-        ("micro_batch", "recompute", "save_every", "verify")
-    )
+    EXECUTION: ClassVar[frozenset[str]] = frozenset(("micro_batch", "recompute", "save_every"))
 
     tokens: Annotated[
         Positive | None, Count, Field(description="training tokens, such as 52.4B; default EPOCHS")
@@ -35,10 +36,6 @@ class ProtocolParameters(Parameters):
         Annotated[int, Field(ge=2)] | None, Optional,
         Field(description="tokens a sequence; default min(model's positions, 8192)"),
     ] = None  # fmt: skip
-    init: Annotated[
-        Literal["checkpoint", "random"],
-        Field(description="the checkpoint's weights, or fresh ones"),
-    ] = "checkpoint"
     policy: Annotated[
         Literal["preserve", "densify"], Field(description="whether pruned weights stay zero")
     ] = "preserve"
@@ -47,14 +44,9 @@ class ProtocolParameters(Parameters):
     warmup: Annotated[Fraction, Field(description="fraction of steps, 2000 at most")] = 0.05
     final_lr: Annotated[Fraction, Field(description="last rate as a fraction of LR")] = 0.1
     weight_decay: Annotated[float, Field(ge=0, description="decoupled")] = 0.1
-    decay: Annotated[
-        Literal["all", "matrices"],
-        Field(description="what decays: all weights, or matrices alone (no norms, no biases)"),
-    ] = "all"
     beta1: Annotated[float, Field(ge=0, lt=1, description="AdamW's")] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1, description="AdamW's")] = 0.95
     clip: Annotated[float, Field(ge=0, description="gradient norm at most; 0: no clipping")] = 1.0
-    z_loss: Annotated[Weight, Field(description="weight of log² Z (PaLM, section 5)")] = 0.0
     precision: Annotated[
         Literal["bf16", "float32"] | None, Optional,
         Field(description="of products; weights stay float32; default: as the model is stored"),
@@ -63,9 +55,6 @@ class ProtocolParameters(Parameters):
     valid_every: Annotated[
         Positive | None, Optional, Field(description="steps between validations; default a tenth")
     ] = None
-    valid_tokens: Annotated[
-        Positive, Count, Field(description="of the data's valid split at most")
-    ] = 1_000_000
 
     micro_batch: Annotated[
         Positive | None, Optional,
@@ -75,7 +64,11 @@ class ProtocolParameters(Parameters):
     save_every: Annotated[
         Positive | None, Optional, Field(description="steps between checkpoints; default a tenth")
     ] = None
-    verify: Annotated[bool, Field(description="hash the data before training")] = True
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the run starts from new weights."""
+        return False
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -87,9 +80,8 @@ class ProtocolParameters(Parameters):
         return self
 
     def label(self) -> str:
-        """`scratch-52.4B`, `1ep`."""
-        length = compact(self.tokens) if self.tokens else f"{self.epochs or 1:g}ep"
-        return f"scratch-{length}" if self.init == "random" else length
+        """`52.4B`, `1ep`."""
+        return compact(self.tokens) if self.tokens else f"{self.epochs or 1:g}ep"
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of `step` (from 0) of `steps`."""
@@ -150,6 +142,48 @@ class ProtocolParameters(Parameters):
                 f"device has a step; give MICRO_BATCH={largest_divisor(share, self.micro_batch)}."
             )
         return self.micro_batch
+
+
+class TaughtParameters(Parameters):
+    """What a teacher's part in the objective is."""
+
+    ce_weight: Annotated[
+        Weight | None, Optional, Field(description="of cross-entropy; default 1, 0 with TEACHER")
+    ] = None
+    kl_weight: Annotated[Weight, Field(description="of KL(teacher || student), with TEACHER")] = 1.0
+    temperature: Annotated[float, Field(gt=0, description="of both in KL")] = 1.0
+
+    def cross_entropy_weight(self, distilled: bool) -> float:
+        """CE_WEIGHT, or what its absence means."""
+        return float(not distilled) if self.ce_weight is None else self.ce_weight
+
+
+class ProtocolParameters(StepParameters):
+    """The protocol of a run that trains all weights; a trainer adds what it alone can do."""
+
+    EXECUTION: ClassVar[frozenset[str]] = StepParameters.EXECUTION | {"verify"}
+
+    init: Annotated[
+        Literal["checkpoint", "random"],
+        Field(description="the checkpoint's weights, or fresh ones"),
+    ] = "checkpoint"
+    decay: Annotated[
+        Literal["all", "matrices"],
+        Field(description="what decays: all weights, or matrices alone (no norms, no biases)"),
+    ] = "all"
+    z_loss: Annotated[Weight, Field(description="weight of log² Z (PaLM, section 5)")] = 0.0
+    valid_tokens: Annotated[
+        Positive, Count, Field(description="of the data's valid split at most")
+    ] = 1_000_000
+    verify: Annotated[bool, Field(description="hash the data before training")] = True
+
+    @property
+    def fresh(self) -> bool:
+        return self.init == "random"
+
+    def label(self) -> str:
+        """`scratch-52.4B`, `1ep`."""
+        return f"scratch-{super().label()}" if self.fresh else super().label()
 
 
 def largest_divisor(number: int, most: int) -> int:

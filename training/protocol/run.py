@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from espalier.contract.manifest import pruning_of
 from espalier.errors import InputError
 from espalier.models.content import config_as_stored
+from espalier.models.flops import training_flops
 from espalier.models.found_zeros import WORTH_SAYING, FoundZeros
 from espalier.models.shapes import DTYPE_BYTES, Shapes, config_file
 from training.protocol.budget import Budget
 from training.protocol.dropout import dropout_notice
-from training.protocol.parameters import ProtocolParameters
+from training.protocol.parameters import StepParameters
 from training.protocol.sparsity import Zeros
 
 
@@ -35,7 +36,7 @@ class Start(NamedTuple):
     found: FoundZeros | None
 
     @classmethod
-    def of(cls, parameters: ProtocolParameters, inputs: Mapping[str, Path]) -> "Start":
+    def of(cls, parameters: StepParameters, inputs: Mapping[str, Path]) -> "Start":
         """Read a stage's inputs.
 
         Raises:
@@ -62,7 +63,7 @@ class Run:
         data: the tokens, in the form that the trainer reads.
     """
 
-    parameters: ProtocolParameters
+    parameters: StepParameters
     data: Path
     config: Mapping[str, Any]
     checkpoint: Path | None
@@ -74,6 +75,11 @@ class Run:
     @property
     def shapes(self) -> Shapes:
         return Shapes.of(self.config)
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of the model's training, and of whoever teaches it."""
+        return training_flops(self.shapes, self.budget.seqlen)
 
     @property
     def precision(self) -> str:
@@ -111,11 +117,11 @@ def as_stored(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "torch_dtype": dtype, "use_cache": True}
 
 
-def _config(parameters: ProtocolParameters, inputs: Mapping[str, Path]) -> dict[str, Any]:
+def _config(parameters: StepParameters, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """ARCH's config.json or the checkpoint's, with the dtype that the result is stored in."""
     architecture, checkpoint = inputs.get("architecture"), inputs.get("model")
     if architecture is not None:
-        if checkpoint is not None or parameters.init != "random":
+        if checkpoint is not None or not parameters.fresh:
             raise InputError("ARCH is trained from scratch; leave CKPT out and give INIT=random.")
         config = config_file(architecture)
     elif checkpoint is not None:

@@ -1,7 +1,5 @@
 """The stage `train-tpu`: check the inputs, run this process's part, tell what came out."""
 
-from dataclasses import asdict
-from statistics import median
 from typing import Any
 
 import jax
@@ -16,7 +14,6 @@ from training.maxtext_model.checkpoint import sparsity_of
 from training.maxtext_model.devices import devices_of, together
 from training.maxtext_model.probe import probe
 from training.protocol.account import data_section, pruning_section, training_section
-from training.protocol.metrics import followed
 from training.protocol.order import Share
 from training.protocol.plots import draw_losses
 from training.protocol.progress import RunFolders, asked_to_stop
@@ -65,25 +62,9 @@ def _train(context: StageContext, parameters: Parameters) -> tuple[MaxTextRun, d
         if job.parameters.verify:
             job.records.verify(Share(jax.process_index(), jax.process_count()))
         trainer = MaxTextTrainer(job, place, context.device, states)
-        first = trainer.resume()
-        rank = jax.process_index()
-        if rank == 0:
-            since = f", from step {first}" if first else ""
-            context.progress.say(f"{context.name}: {job.budget}{since}")
-            for line in job.notices:
-                context.progress.say(line)
-        span = (first, job.budget.steps)
-        with followed(context.output, context.name, span, rank) as metrics:
-            trainer.run(first, metrics)
+        for line in job.notices if jax.process_index() == 0 else ():
+            context.progress.say(line)
+        found = trainer.carry_out(context.name, context.progress, jax.process_index())
         probe(job.config, trainer.weights(), context.scratch, hardware(context.device))
         together("probed")
-        return (
-            job,
-            {
-                **asdict(trainer.facts),
-                "tokens_per_second": round(median(metrics.speeds or [0.0])),
-                "data_share": round(median(metrics.waits or [0.0]), 5),
-                "devices": jax.device_count(),
-                "peak_bytes": peak_memory(),
-            },
-        )
+        return job, {**found, "devices": jax.device_count(), "peak_bytes": peak_memory()}

@@ -14,6 +14,7 @@ from espalier.contract.ledger import Entry, Total
 from espalier.contract.lineage import lineage
 from espalier.contract.manifest import Manifest, check_files
 from espalier.contract.measure import show_size, show_time
+from espalier.contract.parameters import assigned_as
 from espalier.contract.store import SECTIONS, Store
 from espalier.contract.summaries import summaries
 from espalier.errors import InputError
@@ -97,7 +98,9 @@ def _ancestors(directory: Path, root: Path) -> Iterator[tuple[int, str, str]]:
 
 def _described(manifest: Manifest) -> str:
     image, model = manifest.image, manifest.model or {}
-    given = " ".join(f"{k.upper()}={v}" for k, v in manifest.parameters.items() if v is not None)
+    given = " ".join(
+        f"{assigned_as(k)}={v}" for k, v in manifest.parameters.items() if v is not None
+    )
     packages = manifest.environment.get("packages", {})
     lines = [
         f"made by {manifest.stage} {given}",

@@ -25,6 +25,7 @@ from espalier.host.commands.sources import (
     GROWN_TEXT,
     default_name,
     default_text,
+    examples_named,
     first_given,
     grown_token_data,
     model_named,
@@ -47,7 +48,7 @@ def register(app: typer.Typer) -> None:
         app.command(name, help=stage.summary)(_score_command(stage))
     commands = (
         *(pipeline, evaluation, prepare, fetch, fetch_data, data, export),
-        *(train_gpu, corpus, grow, adopt, run),
+        *(train_gpu, recover, corpus, grow, adopt, run),
     )
     for command in commands:
         name = {"evaluation": "eval"}.get(command.__name__, command.__name__.replace("_", "-"))
@@ -130,7 +131,9 @@ def prepare(assignments: Assignments = None) -> None:
         needed.append(text_named(draft, calibration or default_text(draft, model, prune=True)))
         if suite != "none":
             needed.append(text_named(draft, text or default_text(draft, model, prune=False)))
-        if train and (packed := grown_token_data(draft, model)):
+        if train == "recover":
+            needed.append(examples_named(draft, None, model))
+        elif train and (packed := grown_token_data(draft, model)):
             needed.append(packed)
         draft.step("prepare", needed)
         return model
@@ -207,6 +210,13 @@ def train_gpu(assignments: Assignments = None) -> None:
     session = Session.of(assignments)
     command = TrainingCommand.parse(stage_named(TRAINERS["gpu"]), session.rest)
     session.carry_out("train-gpu", command.add)
+
+
+def recover(assignments: Assignments = None) -> None:
+    """Train low-rank adapters of CKPT on DATA, and merge them with every zero kept."""
+    session = Session.of(assignments)
+    command = TrainingCommand.parse(stage_named(TRAINERS["recover"]), session.rest)
+    session.carry_out("recover", command.add)
 
 
 def corpus(assignments: Assignments = None) -> None:

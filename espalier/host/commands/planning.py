@@ -12,6 +12,7 @@ from typing import Any
 from espalier.contract.discovery import stage_named
 from espalier.contract.json_text import to_json
 from espalier.contract.manifest import pruning_of
+from espalier.contract.parameters import assigned_as
 from espalier.contract.pruned import Foreign, Masked, Padded, Pruned
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store, name_after
@@ -68,7 +69,7 @@ class PlanningCommand:
             "MASKED": str(not architecture and isinstance(model.pruned, Masked)),
             "PADDED": str(not architecture and isinstance(model.pruned, Padded)),
             **{
-                name.upper(): str(value)
+                assigned_as(name): str(value)
                 for name, value in settings
                 if name in stage.parameters.model_fields and value is not None
             },

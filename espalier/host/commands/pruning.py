@@ -133,6 +133,8 @@ class PruningCommand:
         scorer = stage_named(derived.stage)
         asked = {**self.scoring[role], **derived.asked(parameters)}
         validated = scorer.parameters.from_assignments(asked)
+        if scorer.estimate and model == parent and (config := draft.config(parent)):
+            scorer.estimate(validated, config)  # what it refuses is refused before any work
         found = self._texts(draft, scorer, validated, parent)
         name = scores_name(model, scorer, validated, found)
         return draft.make(scorer, validated, {"model": model, **found}, name)
@@ -175,7 +177,7 @@ def roles_of(stage: Stage) -> frozenset[str]:
 
 
 def _names(stage: Stage) -> set[str]:
-    return {name.upper() for name in stage.parameters.model_fields}
+    return set(stage.parameters.words())
 
 
 def score(draft: Draft, stage: Stage, given: Mapping[str, str]) -> Path:

@@ -21,6 +21,8 @@ PUBLISHED_CALIBRATION, PUBLISHED_TEXT = "c4", "wikitext2"
 FILES = (*FORMATS, IDS)
 """What a file of text or token ids may end in."""
 GGUF = b"GGUF"
+INSTRUCTIONS = "alpaca"
+"""What the published recoveries are trained on."""
 PACKED = ("data", "export")
 """Stages whose results are token ids already."""
 
@@ -122,6 +124,17 @@ def token_data_named(draft: Draft, name: str) -> Path | None:
     if "/" in name and (path in draft.requests or (path / INDEX).is_file()):
         return path
     return draft.find(name, ("data",))
+
+
+def examples_named(draft: Draft, name: str | None, model: Path) -> Path:
+    """The instructions, the text or the token data that DATA= of a recovery means.
+
+    Raises:
+        InputError: no such file, set or name.
+    """
+    usual = default_text(draft, model, prune=False)
+    wanted = name or (usual if usual == GROWN_TEXT else INSTRUCTIONS)
+    return token_data_named(draft, wanted) or text_named(draft, wanted)
 
 
 def grown_token_data(draft: Draft, model: Path) -> Path | None:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from espalier.contract.discovery import stage_named
-from espalier.contract.parameters import Parameters
+from espalier.contract.parameters import Parameters, assigned_as
 from espalier.contract.stage import Stage
 from espalier.contract.usable import require_usable
 from espalier.errors import InputError
 from espalier.host.commands.sources import (
     default_name,
+    examples_named,
     first_given,
     grown_token_data,
     model_named,
@@ -20,7 +21,7 @@ from espalier.host.commands.sources import (
 from espalier.host.draft import CONFIG, Draft
 from espalier.models.shapes import Shapes, config_file
 
-TRAINERS = {"gpu": "train-gpu", "tpu": "train-tpu"}
+TRAINERS = {"gpu": "train-gpu", "tpu": "train-tpu", "recover": "recover"}
 """What TRAIN= of a pipeline may say, and the stage that it means."""
 SOURCES = ("MODEL", "CKPT", "ARCH", "TOKENIZER", "TEACHER", "DATA", "REVISION", "NAME")
 PREFIX = "TRAIN_"
@@ -56,6 +57,11 @@ class TrainingCommand:
         sources = {name: rest.pop(name) for name in SOURCES if name in rest}
         if "TEACHER" in sources and stage.verb == "train" and "teacher" not in stage.inputs:
             raise InputError(f"TEACHER is not used: {stage.name} does not distil; train-gpu does.")
+        if "ARCH" in sources and stage.verb == "train" and "architecture" not in stage.inputs:
+            raise InputError(
+                f"ARCH is not used: {stage.name} needs weights to start from; train-gpu trains "
+                "from scratch."
+            )
         if "ARCH" in sources:
             if {"MODEL", "CKPT"} & sources.keys():
                 raise InputError("ARCH is trained from scratch; leave CKPT out, or ARCH.")
@@ -82,7 +88,7 @@ class TrainingCommand:
         if trainer not in TRAINERS:
             raise InputError(f"TRAIN={trainer} is not known; choose one of {', '.join(TRAINERS)}.")
         stage = stage_named(TRAINERS[trainer])
-        own = {name.upper() for name in stage.parameters.model_fields} | {"TEACHER"}
+        own = {assigned_as(name) for name in stage.parameters.model_fields} | {"TEACHER"}
         words = {key: rest.pop(key) for key in list(rest) if key in own - set(known)}
         words |= {key.removeprefix(PREFIX): value for key, value in prefixed.items()}
         if useless := {"MODEL", "CKPT", "ARCH", "TOKENIZER", "REVISION"} & words.keys():
@@ -110,7 +116,10 @@ class TrainingCommand:
         if teacher := self.sources.get("TEACHER"):
             inputs["teacher"] = model_named(draft, teacher, given_as="TEACHER")
         require_usable(self.stage, inputs)
-        inputs["data"] = self._data(draft, tokenizer)
+        if "examples" in self.stage.inputs:
+            inputs["examples"] = examples_named(draft, self.sources.get("DATA"), inputs["model"])
+        else:
+            inputs["data"] = self._data(draft, tokenizer)
         # Compose's services hand rows on that are exported already.
         if self.stage.tpu and draft.stage_of(inputs["data"]) != "export":
             inputs["data"] = self._exported(draft, inputs)

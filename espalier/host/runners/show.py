@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from espalier.contract.parameters import assigned_as
 from espalier.errors import EnvironmentFailure
 from espalier.host.execution import Executor
 from espalier.host.plan import Plan
@@ -43,7 +44,7 @@ class Show:
             "stage": f"{run.stage.name} ({state})",
             "image": run.image.reference or f"{run.image.name}, lock {run.image.lock[:12]}",
             "parameters": " ".join(
-                f"{name.upper()}={value}"
+                f"{assigned_as(name)}={value}"
                 for name, value in run.request.parameters.model_dump().items()
                 if value not in (None, "")
             ),

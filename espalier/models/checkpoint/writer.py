@@ -1,7 +1,7 @@
 """Writing tensors in a stream: a single file, or a checkpoint's."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,15 +24,22 @@ class Selected:
         entry: where it is stored.
         rows: int64 indices, None for all of them as they are.
         columns: of a matrix, as `rows`.
+        padded: the shape to which zeros fill it up, after its rows and columns; None: none do.
     """
 
     entry: TensorEntry
     rows: Tensor | None = None
     columns: Tensor | None = None
+    padded: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What is left."""
+        """As it is written."""
+        return self.padded or self.chosen
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """What is left, padding aside."""
         chosen = (self.rows, self.columns)[: len(self.entry.shape)]
         return tuple(
             size if kept is None else len(kept)
@@ -40,11 +47,17 @@ class Selected:
         )
 
     def blocks(self) -> Iterator[Tensor]:
-        """The tensor in order: in pieces where all rows are kept, else at once.
+        """The tensor in order: in pieces where all rows are kept and none is padding, else at once.
 
         Raises:
             InputError: a value is NaN or infinite.
         """
+        if self.padded is not None and self.padded != self.chosen:
+            whole = torch.zeros(self.padded, dtype=TORCH_DTYPES[self.entry.dtype])
+            part = torch.cat(list(replace(self, padded=None).blocks()))
+            whole[tuple(slice(size) for size in part.shape)] = part
+            yield whole
+            return
         if self.rows is None:
             for block in read_blocks(self.entry):
                 yield block if self.columns is None else block[:, self.columns]
@@ -55,8 +68,24 @@ class Selected:
         yield kept if self.columns is None else kept[:, self.columns]
 
 
-Content: TypeAlias = "Tensor | TensorEntry | Selected"
-"""A tensor in memory, the place of one that is copied in pieces and never held whole, or a part."""
+@dataclass(frozen=True)
+class Computed:
+    """A tensor that is computed when its turn comes to be written, in pieces or at once.
+
+    Attributes:
+        dtype: of torch.
+        shape: of the whole.
+        blocks: gives its rows in order; not called where the tensor is written already.
+    """
+
+    dtype: Any
+    shape: tuple[int, ...]
+    blocks: Callable[[], Iterator[Tensor]]
+
+
+Content: TypeAlias = "Tensor | TensorEntry | Selected | Computed"
+"""A tensor in memory, the place of one that is copied in pieces and never held whole, a part of
+one, or one yet to be computed."""
 
 
 class CheckpointWriter(ShardWriter):
@@ -112,7 +141,7 @@ def _bytes(content: Content) -> Iterator[Any]:
 def _blocks(content: Content) -> Iterator[Tensor]:
     if isinstance(content, TensorEntry):
         yield from read_blocks(content)
-    elif isinstance(content, Selected):
+    elif isinstance(content, Selected | Computed):
         yield from content.blocks()
     else:
         yield content

@@ -11,10 +11,10 @@ from espalier.contract.json_text import to_json
 from espalier.errors import InputError
 from espalier.models.checkpoint.header import read_header, read_metadata
 from espalier.models.checkpoint.reader import read_entry
-from espalier.models.checkpoint.writer import write_safetensors
+from espalier.models.checkpoint.writer import Content, write_safetensors
 
 FILE = "layers.safetensors"
-HIDDEN = "hidden"
+HIDDEN, CARRIED = "hidden", "carried."
 FORM = "2"
 """What records hold changes with it: a state of another form is not gone on from."""
 
@@ -27,17 +27,22 @@ class ResumeState:
         next_layer: the first layer not yet done; the files of those before are complete.
         records: what is known of each layer done.
         hidden: inputs of `next_layer` [samples, tokens, hidden]; None where none are needed.
+        carried: tensors that a visitor hands on from layer to layer, by name.
     """
 
     next_layer: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
     hidden: Tensor | None = None
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
     def save(self, scratch: Path) -> None:
         """Replace the state in `scratch` atomically."""
+        tensors: dict[str, Content] = {CARRIED + k: tensor for k, tensor in self.carried.items()}
+        if self.hidden is not None:
+            tensors[HIDDEN] = self.hidden
         write_safetensors(
             scratch / FILE,
-            {} if self.hidden is None else {HIDDEN: self.hidden},
+            tensors,
             {
                 "form": FORM,
                 "next_layer": str(self.next_layer),
@@ -58,6 +63,11 @@ class ResumeState:
                 return cls()
             records = json.loads(metadata["records"])
             hidden = read_entry(entries[HIDDEN]) if HIDDEN in entries else None
-            return cls(int(metadata["next_layer"]), records, hidden)
+            carried = {
+                name.removeprefix(CARRIED): read_entry(entry)
+                for name, entry in entries.items()
+                if name.startswith(CARRIED)
+            }
+            return cls(int(metadata["next_layer"]), records, hidden, carried)
         except (InputError, KeyError, ValueError):
             return cls()  # a damaged state costs the layers done, never a wrong result

@@ -36,6 +36,9 @@ class LayerStep:
         hidden: what the layer is given, [S, T, H] on the host; None where no tokens pass.
         contents: what is stored of the layer, by the tensor's full name: at first the parent's
             tensors as they are. A method replaces, adds and removes.
+        carried: tensors from the layer before, by name, that a resumed run has as well; what is put
+            in their stead goes on to the next one. None may be changed in place: it may be being
+            saved.
         advanced: whether `hidden` is already what comes out of the layer.
     """
 
@@ -45,10 +48,12 @@ class LayerStep:
         hidden: Tensor | None,
         batch: int,
         contents: dict[str, Content],
+        *,
+        carried: dict[str, Tensor],
         before_change: Callable[[], None],
     ) -> None:
         self._layer, self._batch, self._before_change = layer, batch, before_change
-        self.hidden, self.contents = hidden, contents
+        self.hidden, self.contents, self.carried = hidden, contents, carried
         self.advanced = False
 
     @property
@@ -107,7 +112,7 @@ class Visitor(Protocol):
 
         Returns:
             what is known of it afterwards, as JSON can hold it. A run that resumes after a kill
-            has the records of the layers done and nothing else.
+            has the records of the layers done, what the step carries, and nothing else.
         """
 
 
@@ -120,6 +125,7 @@ def walk(
     input_ids: Tensor | None = None,
     batch: int | None = None,
     output: CheckpointWriter | None = None,
+    with_first: Sequence[str] = (),
     shown: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Visit each layer in order; resumes where a killed run stopped.
@@ -132,6 +138,7 @@ def walk(
         input_ids: tokens int64 [S, T] that pass the layers; None where none are needed.
         batch: samples at a time; None chooses by length. Decides speed, not the result.
         output: takes each finished layer; None keeps the records alone.
+        with_first: tensors outside the layers that the visitor has written with the first one.
         shown: keys of a record that the progress line shows.
 
     Returns:
@@ -144,7 +151,7 @@ def walk(
     if input_ids is not None and not input_ids.numel():
         raise InputError("there are no tokens to pass through the layers; give CALIBRATION some.")
     context.scratch.mkdir(parents=True, exist_ok=True)
-    state, count = _resumed(context, output), decoder.num_layers
+    state, count = _resumed(context, output, with_first), decoder.num_layers
     if input_ids is None:
         size = 1
     else:
@@ -159,29 +166,35 @@ def walk(
         rest = range(state.next_layer, count)
         for layer in decoder.layers(rest, ahead=input_ids is None):
             contents = _stored(decoder, layer.number)
-            step = LayerStep(layer, state.hidden, size, contents, background.wait)
+            carried, wait = dict(state.carried), background.wait
+            step = LayerStep(
+                layer, state.hidden, size, contents, carried=carried, before_change=wait
+            )
             record = visitor.visit(step)
             last = layer.number + 1 == count
             if not (last or step.advanced):
                 step.advance()
             state.records.append(record)
             hidden = None if last else step.hidden
-            after = ResumeState(layer.number + 1, list(state.records), hidden)
-            state.hidden = hidden
+            after = ResumeState(layer.number + 1, list(state.records), hidden, step.carried)
+            state.hidden, state.carried = hidden, step.carried
             background.start(partial(_finish, context, output, step.contents, after))
             steps.advance(layer=layer.number, **{key: record[key] for key in shown})
             del step, layer
     return state.records
 
 
-def _resumed(context: StageContext, output: CheckpointWriter | None) -> ResumeState:
+def _resumed(
+    context: StageContext, output: CheckpointWriter | None, with_first: Sequence[str]
+) -> ResumeState:
     """Where a killed run stopped, if all that it says is done is on the disk."""
     state = ResumeState.load(context.scratch)
     if output is None:
         return state
     missing = output.specs.keys() - output.written
     prefixes = tuple(f"model.layers.{layer}." for layer in range(state.next_layer))
-    return ResumeState() if any(name.startswith(prefixes) for name in missing) else state
+    done = (*prefixes, *with_first) if prefixes else ()
+    return ResumeState() if any(name.startswith(done) for name in missing) else state
 
 
 def _stored(decoder: Decoder, layer: int) -> dict[str, Content]:

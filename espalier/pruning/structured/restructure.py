@@ -20,7 +20,7 @@ from espalier.models.adapter import Architecture
 from espalier.models.axes import LAYER_AXES, OUTER_AXES, Axis
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.reader import CheckpointReader
-from espalier.models.checkpoint.writer import CheckpointWriter, Selected, spec_of
+from espalier.models.checkpoint.writer import CheckpointWriter, Content, Selected, spec_of
 from espalier.models.content import config_as_stored
 from espalier.models.shapes import Shapes
 from espalier.pruning.structured.target import sized
@@ -66,20 +66,20 @@ def restructure(
     units = units_of(architecture, reader, kept)
     parts = {name: part for unit in units for name, part in unit.items()}
     stock = Architecture(config).expected_shapes()
-    _check_stock_shapes(config, stock, {name: part.shape for name, part in parts.items()})
+    check_stock_shapes(config, stock, {name: part.shape for name, part in parts.items()})
     write_units(output, units, stock, progress)
     copy_companions(parent, output)
     write_text(output / CONFIG, to_json(config, indent=2) + "\n")
 
 
 def write_units(
-    output: Path, units: Sequence[Mapping[str, Selected]], order: Iterable[str], progress: Progress
+    output: Path, units: Sequence[Mapping[str, Content]], order: Iterable[str], progress: Progress
 ) -> None:
-    """Write parts of a parent's tensors, a unit at a time; what a killed run wrote is kept.
+    """Write tensors, a unit at a time; what a killed run wrote is kept.
 
     Args:
         output: where to.
-        units: of `units_of`.
+        units: of `units_of`, and what is added to them.
         order: names in the order in which files are filled; those of no unit are passed over.
         progress: one step a unit.
 
@@ -165,12 +165,21 @@ def _select(
     return Selected(reader.entries[name], *(chosen.get(axis) for axis in axes))
 
 
-def _check_stock_shapes(
+def check_stock_shapes(
     config: dict[str, Any],
     stock: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Some versions take some families' head_dim from hidden / heads, whatever config.json says."""
+    """Some versions take some families' head_dim from hidden / heads, whatever config.json says.
+
+    Args:
+        config: of the new shape.
+        stock: the tensors' shapes that the stock model makes of it.
+        shapes: those that are to be written.
+
+    Raises:
+        InputError: they differ.
+    """
     for name, shape in shapes.items():
         if stock.get(name) != shape:
             raise InputError(

@@ -63,6 +63,21 @@ def sized(config: Mapping[str, Any], target: Shapes) -> dict[str, Any]:
     }
 
 
+def same_share(kv_heads: int, neurons: int, sparsity: float) -> tuple[int, int]:
+    """Key-value heads and neurons that make up the share `sparsity` of a layer's, rounded down.
+
+    Raises:
+        InputError: it is less than one of either.
+    """
+    counts = int(sparsity * kv_heads), int(sparsity * neurons)
+    if not any(counts):
+        raise InputError(
+            f"SPARSITY={sparsity:g} of {kv_heads} key-value heads and of {neurons} neurons is less "
+            "than one of either: nothing would be removed; give more."
+        )
+    return counts
+
+
 def check_layers(left: int, layers: int) -> int:
     """`left` where so many of `layers` can be left.
 

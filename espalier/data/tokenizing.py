@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from espalier.data.spelled_out import hide_special_tokens
 from espalier.data.token_ids import ModelLimits
 from espalier.data.tokens.index import narrowest, token_dtype
 from espalier.errors import InputError
@@ -16,8 +20,31 @@ from espalier.models.tokenizer import (
     probe_hash,
     tokenizer_hash,
 )
-from inputs.data.packing import Frame
-from inputs.data.spelled_out import hide_special_tokens
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands before and after each document's ids, and their dtype."""
+
+    bos: int | None
+    eos: int | None
+    dtype: "np.dtype[Any]"
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """BOS and EOS, where there are any."""
+        return frozenset(number for number in (self.bos, self.eos) if number is not None)
+
+    def without(self, ids: Sequence[int]) -> Sequence[int]:
+        """`ids` but for BOS and EOS, which end documents and stand in none."""
+        own = self.ids
+        return ids if own.isdisjoint(ids) else [number for number in ids if number not in own]
+
+    def around(self, ids: Sequence[int]) -> npt.NDArray[Any]:
+        """[BOS] ids [EOS] as an array [tokens]."""
+        before = [] if self.bos is None else [self.bos]
+        after = [] if self.eos is None else [self.eos]
+        return np.asarray([*before, *ids, *after], self.dtype)
 
 
 @dataclass(frozen=True)
@@ -77,3 +104,18 @@ class Tokenizing:
             return [one.ids for one in encoded]
         ids: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=False)["input_ids"]
         return ids
+
+    def after(self, texts: Sequence[str], starts: Sequence[int]) -> list[tuple[list[int], int]]:
+        """The ids of each text, and how many of them end at or before character `starts` of it.
+
+        A token that holds characters from both sides is of those after. Of a tokenizer that does
+        not say where its tokens lie, the ids of the first part by itself are counted.
+        """
+        if self._backend is None:
+            firsts = self([text[:start] for text, start in zip(texts, starts, strict=True)])
+            return [(ids, len(one)) for ids, one in zip(self(texts), firsts, strict=True)]
+        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            (one.ids, sum(end <= start for _, end in one.offsets))
+            for one, start in zip(encoded, starts, strict=True)
+        ]

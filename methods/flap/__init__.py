@@ -1,0 +1,1 @@
+"""FLAP: what hardly fluctuates goes, and its mean stays as a bias."""

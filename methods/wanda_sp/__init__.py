@@ -1,0 +1,1 @@
+"""Wanda-sp: Wanda's scores, summed up to whole heads and neurons."""

@@ -1,0 +1,1 @@
+"""Recovery of what pruning has cost: low-rank adapters, merged, every zero kept."""
