@@ -68,6 +68,8 @@ class Draft:
         require_usable(stage, inputs)
         file = _config_file(inputs)
         before = (shape or {}) if file is None else self._shape(file)
+        if before and stage.estimate:  # what it refuses of the shape is refused before any work
+            stage.estimate(parameters, before)
         target = self.store.path(stage.section, name)
         request = Request(stage, parameters, inputs, name, before)
         if self.requests.setdefault(target, request) != request:

@@ -105,3 +105,8 @@ def test_steps_are_a_chain_of_prunings(tmp_path: Path, model: Path) -> None:
         f"input model           {first}" in " ".join(done.stdout.split("  "))
         or first in done.stdout
     )
+
+
+def test_a_search_alone_is_refused_before_a_text_is_fetched(tmp_path: Path, model: Path) -> None:
+    done = espalier(tmp_path / "store", "score-sleb", f"MODEL={model}", "LAYERS=1")
+    refused(done, 2, "EARLY_BARRIER=1 and LATTER_BARRIER=1 leave 1 that may be; give LAYERS=2")

@@ -133,8 +133,6 @@ class PruningCommand:
         scorer = stage_named(derived.stage)
         asked = {**self.scoring[role], **derived.asked(parameters)}
         validated = scorer.parameters.from_assignments(asked)
-        if scorer.estimate and model == parent and (config := draft.config(parent)):
-            scorer.estimate(validated, config)  # what it refuses is refused before any work
         found = self._texts(draft, scorer, validated, parent)
         name = scores_name(model, scorer, validated, found)
         return draft.make(scorer, validated, {"model": model, **found}, name)
