@@ -26,6 +26,10 @@ elif sys.argv[1:2] == ["gradients"]:
     from benchmarks import gradients
 
     gradients.main(sys.argv[2:])
+elif sys.argv[1:2] == ["units"]:
+    from benchmarks import units
+
+    units.main(sys.argv[2:])
 else:
     from benchmarks import pruning
 

@@ -23,6 +23,8 @@ def main() -> None:
         "depth": (_depth, _plain_depth),
         "gradients": (_gradients, _plain_gradients),
         "greedy": (_greedy, _plain_greedy),
+        "flap": (_units, _plain_units),
+        "wanda-sp": (_units, _plain_units),
     }
     ours, plain = pairs.get(spec["method"], (_prune, _plain_prune))
     if kind == "ours":
@@ -145,6 +147,34 @@ def _plain_greedy(spec: dict[str, Any]) -> None:
 
     ids = load_file(spec["tokens"])["input_ids"]
     sys.stdout.write(to_json(removed_one_by_one(Path(spec["model"]), ids, spec["gone"])))
+
+
+def _units(spec: dict[str, Any]) -> None:
+    """The stages as they are run, pictures too; kept heads and neurons of each layer to stdout."""
+    from espalier.contract.discovery import stage_named
+
+    output = Path(spec["output"])
+    inputs = {"model": Path(spec["model"]), "calibration": Path(spec["tokens"])}
+    names = ["score-flap", "flap"] if spec["method"] == "flap" else [spec["method"]]
+    for name in names:
+        stage, place = stage_named(name), output / name
+        place.mkdir()
+        module, _, function = stage.entry.partition(":")
+        words = {} if name == "score-flap" else {"SPARSITY": str(spec["sparsity"])}
+        context = StageContext(inputs, place, output / f"{name}-scratch", "cpu", Progress())
+        run = getattr(importlib.import_module(module), function)
+        done = run(context, stage.parameters.from_assignments(words))
+        inputs = {"model": inputs["model"], "scores": place}
+    kept = done.pruning.kept
+    sys.stdout.write(to_json(list(zip(kept.kv_heads, kept.intermediate, strict=True))))
+
+
+def _plain_units(spec: dict[str, Any]) -> None:
+    from benchmarks.plain_units import prune
+
+    ids = load_file(spec["tokens"])["input_ids"]
+    model, output = Path(spec["model"]), Path(spec["output"])
+    sys.stdout.write(to_json(prune(model, output, spec["method"], ids, spec["sparsity"])))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,11 @@ from tests.sessions import NOTHING_COLLECTED, PARALLEL, Session, exit_code, run_
 
 MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
-BENCHED = {"maxtext": ("fsdp", "cpu"), "training": ("fsdp", "cpu"), "plan-tpu": ("maxtext", "tpu")}
+BENCHED = {
+    **dict.fromkeys(("maxtext", "training"), ("fsdp", "cpu")),
+    "plan-tpu": ("maxtext", "tpu"),
+    "units": ("minitron", "cpu"),
+}
 """The image, and its variant, whose packages a benchmark runs with; the others are of methods."""
 METHODS = ("wanda", "cpu")
 OTHERS = tuple(name for name in known_images() if name not in (SHARED, MAIN))
