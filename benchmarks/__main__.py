@@ -30,6 +30,10 @@ elif sys.argv[1:2] == ["units"]:
     from benchmarks import units
 
     units.main(sys.argv[2:])
+elif sys.argv[1:2] == ["slicing"]:
+    from benchmarks import slicing
+
+    slicing.main(sys.argv[2:])
 else:
     from benchmarks import pruning
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,15 +27,17 @@ class Cost:
 def run_worker(kind: str, spec: Mapping[str, Any]) -> Cost:
     """Run `python -m benchmarks.worker KIND SPEC` to its end."""
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker", kind, to_json(spec)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    errors = process.stderr.read() if process.stderr else ""
-    printed = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
+    with tempfile.TemporaryFile("w+") as said:  # a pipe would fill while the other is read
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", kind, to_json(spec)],
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+        printed = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        said.seek(0)
+        errors = said.read()
     if status:
         sys.exit(f"{kind} {spec['method']} failed:\n{errors[-2000:]}")
     processor = usage.ru_utime + usage.ru_stime

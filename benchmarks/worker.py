@@ -23,6 +23,7 @@ def main() -> None:
         "depth": (_depth, _plain_depth),
         "gradients": (_gradients, _plain_gradients),
         "greedy": (_greedy, _plain_greedy),
+        "slicing": (_slicing, _plain_slicing),
         "flap": (_units, _plain_units),
         "wanda-sp": (_units, _plain_units),
     }
@@ -175,6 +176,36 @@ def _plain_units(spec: dict[str, Any]) -> None:
     ids = load_file(spec["tokens"])["input_ids"]
     model, output = Path(spec["model"]), Path(spec["output"])
     sys.stdout.write(to_json(prune(model, output, spec["method"], ids, spec["sparsity"])))
+
+
+def _slicing(spec: dict[str, Any]) -> None:
+    """Each site's eigenvalues in order, to stdout."""
+    from espalier.models.decoder import Decoder
+    from methods.slicegpt.blockwise import slice_blockwise
+    from methods.slicegpt.cut import Cut
+    from methods.slicegpt.spec import SliceGPTParameters
+
+    model, ids = Path(spec["model"]), load_file(spec["tokens"])["input_ids"]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder)
+        context = StageContext({"model": model}, output, output / "scratch", "cpu", Progress())
+        decoder = Decoder(model, "cpu")
+        cut = Cut.of(SliceGPTParameters(sparsity=spec["sparsity"]), decoder, ids)
+        records = slice_blockwise(context, decoder, cut, ids, None)
+    sites = [site for record in records for site in record["sites"].values()]
+    sys.stdout.write(to_json([site["eigenvalues"] for site in sites]))
+
+
+def _plain_slicing(spec: dict[str, Any]) -> None:
+    from benchmarks.plain_slicing import spectra
+    from espalier.models.shapes import Shapes, read_config
+    from methods.slicegpt.algorithm import kept_channels
+
+    model, ids = Path(spec["model"]), load_file(spec["tokens"])["input_ids"]
+    kept = kept_channels(Shapes.of(read_config(model)).hidden, spec["sparsity"], 8)
+    with tempfile.TemporaryDirectory() as folder:
+        found = spectra(model, Path(folder) / "sliced.safetensors", ids, kept)
+    sys.stdout.write(to_json(found))
 
 
 if __name__ == "__main__":
