@@ -23,6 +23,9 @@ class Cost:
     memory: int
     printed: str
 
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} ({self.processor:.0f} cpu)"
+
 
 def run_worker(kind: str, spec: Mapping[str, Any]) -> Cost:
     """Run `python -m benchmarks.worker KIND SPEC` to its end."""

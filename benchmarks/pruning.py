@@ -3,7 +3,6 @@
 `python -m benchmarks --methods wanda sparsegpt magnitude --layers 4`
 """
 
-import argparse
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from benchmarks.limit import limit_seconds
 from benchmarks.process import GIB, Cost, run_worker
 from benchmarks.random_checkpoint import SHAPES, checkpoint
+from benchmarks.workload import options_of
 from espalier.models.shapes import Shapes, read_config
 
 METHODS = ("wanda", "sparsegpt", "magnitude")
@@ -69,8 +69,8 @@ def side_by_side(works: list[Work], cache: Path, plain: bool, with_limit: bool) 
             work.method,
             work.model.name,
             f"{work.samples}x{work.length}",
-            f"{ours.seconds:.1f} ({ours.processor:.0f} cpu)",
-            f"{other.seconds:.1f} ({other.processor:.0f} cpu)" if other else "",
+            str(ours),
+            str(other) if other else "",
             f"{limit:.1f}" if limit else "",
             f"{other.seconds / ours.seconds:.2f}" if other else "",
             f"{ours.seconds / limit:.2f}" if limit else "",
@@ -97,20 +97,11 @@ def growth(cache: Path, method: str, shape: str) -> Table:
 
 def main(words: Sequence[str]) -> None:
     """Parse options, measure, print."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser = options_of("benchmarks", __doc__, shape="1b", layers=4, samples=16, length=512)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="1b")
-    parser.add_argument("--layers", type=int, default=4, help="0: the shape's own depth")
-    parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--no-plain", action="store_true", help="ours and the limit only")
     parser.add_argument("--no-limit", action="store_true", help="do not time the bare products")
     parser.add_argument("--growth", action="store_true", help="how cost grows, one layer")
-    parser.add_argument(
-        "--cache",
-        type=Path,
-        default=Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "espalier-bench",
-    )
     options = parser.parse_args(words)
     layers = options.layers or int(SHAPES[options.shape]["num_hidden_layers"])
     options.cache.mkdir(parents=True, exist_ok=True)

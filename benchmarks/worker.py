@@ -4,6 +4,8 @@ import importlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from safetensors.torch import load_file
 
 from espalier.contract.json_text import to_json
 from espalier.contract.progress import Progress
-from espalier.contract.stage import StageContext
+from espalier.contract.pruned import Padded, Uniform
+from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.models.products import choose_products, products
 
 
@@ -43,11 +46,27 @@ def _prune(spec: dict[str, Any]) -> None:
     values = {"SPARSITY": str(spec["sparsity"])}
     if "calibration" in stage.inputs:
         values |= {"SAMPLES": str(spec["samples"]), "SEQLEN": str(spec["length"])}
-    module, _, function = stage.entry.partition(":")
     inputs = {"model": Path(spec["model"]), "calibration": Path(spec["tokens"])}
-    context = StageContext(inputs, output, output / ".run", "cpu", Progress())
-    run = getattr(importlib.import_module(module), function)
-    run(context, stage.parameters.from_assignments(values))
+    _run(stage, StageContext(inputs, output, output / ".run", "cpu", Progress()), values)
+
+
+def _run(stage: Stage, context: StageContext, words: dict[str, str]) -> Outcome:
+    """A stage as its image's command runs it."""
+    module, _, function = stage.entry.partition(":")
+    outcome: Outcome = getattr(importlib.import_module(module), function)(
+        context, stage.parameters.from_assignments(words)
+    )
+    return outcome
+
+
+@contextmanager
+def _scratch(spec: dict[str, Any]) -> Iterator[StageContext]:
+    """A stage's context whose files are nobody's afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        output, inputs = Path(folder), {"model": Path(spec["model"])}
+        scratch = output / "scratch"
+        scratch.mkdir()
+        yield StageContext(inputs, output, scratch, "cpu", Progress())
 
 
 def _plain_prune(spec: dict[str, Any]) -> None:
@@ -68,9 +87,7 @@ def _depth(spec: dict[str, Any]) -> None:
     decoder = Decoder(model, "cpu")
     cuts = cuts_of(decoder.num_layers, [decoder.num_layers - spec["left"]])
     scored = ids.shape[1] - 1
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder)
-        context = StageContext({}, output, output / "scratch", "cpu", Progress())
+    with _scratch(spec) as context:
         whole, without = measure(context, decoder, [Sample(row, scored) for row in ids], cuts)
     answers = [whole, *(without[cut] for cut in cuts)]
     sys.stdout.write(to_json([answer.perplexity(scored) for answer in answers]))
@@ -98,9 +115,7 @@ def _gradients(spec: dict[str, Any]) -> None:
         if name.endswith("proj.weight")
     ]
     ids = load_file(spec["tokens"])["input_ids"]
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder)
-        context = StageContext({}, output, output / "scratch", "cpu", Progress())
+    with _scratch(spec) as context:
         decoder = Decoder(Path(spec["model"]), "cpu", dtype=torch.float32)
         found = backward(context, decoder, ids, Salience(members, len(ids)))
     name = key("intermediate", "param_first")
@@ -125,10 +140,7 @@ def _greedy(spec: dict[str, Any]) -> None:
 
     ids = load_file(spec["tokens"])["input_ids"]
     tokens = ids.shape[1]
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder)
-        context = StageContext({}, output, output / "scratch", "cpu", Progress())
-        context.scratch.mkdir()
+    with _scratch(spec) as context:
         decoder = Decoder(Path(spec["model"]), "cpu")
         removal = remove_one_by_one(
             context,
@@ -160,13 +172,13 @@ def _units(spec: dict[str, Any]) -> None:
     for name in names:
         stage, place = stage_named(name), output / name
         place.mkdir()
-        module, _, function = stage.entry.partition(":")
         words = {} if name == "score-flap" else {"SPARSITY": str(spec["sparsity"])}
         context = StageContext(inputs, place, output / f"{name}-scratch", "cpu", Progress())
-        run = getattr(importlib.import_module(module), function)
-        done = run(context, stage.parameters.from_assignments(words))
+        done = _run(stage, context, words)
         inputs = {"model": inputs["model"], "scores": place}
+    assert isinstance(done.pruning, Padded | Uniform)
     kept = done.pruning.kept
+    assert kept and kept.kv_heads and kept.intermediate
     sys.stdout.write(to_json(list(zip(kept.kv_heads, kept.intermediate, strict=True))))
 
 
@@ -186,9 +198,7 @@ def _slicing(spec: dict[str, Any]) -> None:
     from methods.slicegpt.spec import SliceGPTParameters
 
     model, ids = Path(spec["model"]), load_file(spec["tokens"])["input_ids"]
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder)
-        context = StageContext({"model": model}, output, output / "scratch", "cpu", Progress())
+    with _scratch(spec) as context:
         decoder = Decoder(model, "cpu")
         cut = Cut.of(SliceGPTParameters(sparsity=spec["sparsity"]), decoder, ids)
         records = slice_blockwise(context, decoder, cut, ids, None)
