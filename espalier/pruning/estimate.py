@@ -1,12 +1,13 @@
 """What pruning a checkpoint needs, from its shapes alone. Needs no torch."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from espalier.contract.stage import Estimate
 from espalier.models.shapes import Shapes
+from espalier.pruning.depth.cuts import Cut, chunk_tokens, layer_runs
 from espalier.pruning.parameters import default_batch
 
 PROCESS_BYTES = 420 << 20
@@ -111,7 +112,23 @@ def estimate_forward(
     )
 
 
-def estimate_copy(config: Mapping[str, Any]) -> Estimate:
+def estimate_one_pass(parameters: Any, config: Mapping[str, Any]) -> Estimate:
+    """A stage that scores in one forward pass, of `samples`, `seqlen` and `batch`."""
+    given = (parameters.samples, parameters.seqlen, parameters.batch)
+    return estimate_forward(config, Tokens.of(*given, Shapes.of(config)))
+
+
+def estimate_cuts(config: Mapping[str, Any], tokens: Tokens, cuts: Sequence[Cut]) -> Estimate:
+    """A walk for the whole model and without each cut, whose hidden states are held together."""
+    shapes = Shapes.of(config)
+    passes, heads = layer_runs(shapes.layers, cuts), len(cuts) + 1
+    estimate = estimate_forward(config, tokens, 0, passes, heads)
+    width = shapes.hidden * shapes.item_bytes
+    held = min(tokens.count, max(tokens.length, chunk_tokens(len(cuts), width)))
+    return replace(estimate, memory=estimate.memory + (len(cuts) + 2) * held * width)
+
+
+def estimate_copying(parameters: Any, config: Mapping[str, Any]) -> Estimate:
     """A stage that copies a part of every tensor: one tensor and what is taken of it."""
     shapes = Shapes.of(config)
     largest = max(rows * columns for rows, columns in shapes.matrices.values())

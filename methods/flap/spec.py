@@ -10,7 +10,7 @@ from espalier.contract.parameters import Optional, Parameters
 from espalier.contract.stage import Derived, Estimate, Stage, Unrolled
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
+from espalier.pruning.estimate import Tokens, estimate_copying, estimate_forward
 from espalier.pruning.parameters import SHORT_WINDOW, Reference, ShortWindowParameters
 from espalier.pruning.structured.target import same_share
 from methods.flap.counts import Costs, manual_by_layer, manual_of_all, same_widths
@@ -143,11 +143,6 @@ def estimate_scores(parameters: FlapScoreParameters, config: Mapping[str, Any]) 
                    disk=forward.disk + 2 * figures)  # fmt: skip
 
 
-def estimate(parameters: FlapParameters, config: Mapping[str, Any]) -> Estimate:
-    """Copying what is kept, and one product with each layer's two matrices."""
-    return estimate_copy(config)
-
-
 STAGES = (
     Stage(
         name="score-flap",
@@ -169,7 +164,7 @@ STAGES = (
         entry="methods.flap.stage:run",
         summary="Remove the heads and neurons that fluctuate least; their mean stays as a bias.",
         inputs={"model": True, "scores": True},
-        estimate=estimate,
+        estimate=estimate_copying,
         derived={"scores": Derived("score-flap")},
         unroll=unroll,
     ),

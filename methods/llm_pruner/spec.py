@@ -10,7 +10,7 @@ from espalier.contract.parameters import Optional, Parameters, Seed, assigned_as
 from espalier.contract.stage import Derived, Estimate, Stage
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
+from espalier.pruning.estimate import Tokens, estimate_copying, estimate_forward
 from espalier.pruning.parameters import Reference, WindowParameters
 from espalier.pruning.structured.parameters import Layers
 from methods.llm_pruner.left import unroll
@@ -177,7 +177,7 @@ def estimate_scores(parameters: ScoreLlmPrunerParameters, config: Mapping[str, A
     """A pass forwards, which keeps every layer's inputs on the disk, and one back."""
     shapes = replace(Shapes.of(config), item_bytes=FLOAT32_BYTES)
     if parameters.importance == "magnitude":
-        return estimate_copy(config)
+        return estimate_copying(parameters, config)
     given = (parameters.samples, parameters.seqlen, parameters.batch)
     tokens = Tokens.of(*given, shapes)
     passed = estimate_forward(config, tokens, passes=BACKWARD_FLOPS * shapes.layers, heads=3)
@@ -188,11 +188,6 @@ def estimate_scores(parameters: ScoreLlmPrunerParameters, config: Mapping[str, A
         disk=(shapes.layers + 2) * held,
         seconds=passed.seconds + tokens.samples * shapes.layers * layer / 1e9,
     )
-
-
-def estimate(parameters: LlmPrunerParameters, config: Mapping[str, Any]) -> Estimate:
-    """Copying what is kept."""
-    return estimate_copy(config)
 
 
 STAGES = (
@@ -216,7 +211,7 @@ STAGES = (
         entry="methods.llm_pruner.stage:run",
         summary="Remove coupled heads and neurons, or channels, that the loss needs least.",
         inputs={"model": True, "scores": False},
-        estimate=estimate,
+        estimate=estimate_copying,
         derived={"scores": Derived("score-llm-pruner", asked)},
         unroll=unroll,
     ),

@@ -1,16 +1,15 @@
 """What the host knows of Minitron: two stages that score, three that prune."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from espalier.contract.parameters import Optional
 from espalier.contract.stage import Derived, Estimate, Stage
 from espalier.models.shapes import Shapes
-from espalier.pruning.depth.cuts import chunk_tokens, cuts_of, layer_runs
-from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
+from espalier.pruning.depth.cuts import cuts_of
+from espalier.pruning.estimate import Tokens, estimate_copying, estimate_cuts, estimate_one_pass
 from espalier.pruning.parameters import ScoreParameters, WindowParameters
 from espalier.pruning.structured.parameters import (
     Axis,
@@ -126,11 +125,6 @@ class DepthParameters(DepthChoice):
     axes: ClassVar[tuple[Axis, ...]] = ("layers",)
     searched: ClassVar[tuple[Axis, ...]] = ("layers",)
 
-    @model_validator(mode="after")
-    def _sized(self) -> "DepthParameters":
-        self.require_a_size()
-        return self
-
 
 class WidthParameters(WidthSizes):
     """Minitron width."""
@@ -138,22 +132,12 @@ class WidthParameters(WidthSizes):
     axes: ClassVar[tuple[Axis, ...]] = ("hidden", "ffn", "heads", "kv_heads")
     searched: ClassVar[tuple[Axis, ...]] = ("hidden", "ffn")
 
-    @model_validator(mode="after")
-    def _sized(self) -> "WidthParameters":
-        self.require_a_size()
-        return self
-
 
 class MinitronParameters(DepthChoice, WidthSizes):
     """Depth and width in one."""
 
     axes: ClassVar[tuple[Axis, ...]] = ("layers", "hidden", "ffn", "heads", "kv_heads")
     searched: ClassVar[tuple[Axis, ...]] = ("layers", "hidden", "ffn")
-
-    @model_validator(mode="after")
-    def _sized(self) -> "MinitronParameters":
-        self.require_a_size()
-        return self
 
     def unused(self) -> frozenset[str]:
         """Scores of an axis that is not cut."""
@@ -173,24 +157,8 @@ def estimate_depth(parameters: DepthScoreParameters, config: Mapping[str, Any]) 
     if parameters.score != PERPLEXITY:
         return None
     shapes = Shapes.of(config)
-    cuts = cuts_of(shapes.layers, parameters.blocks(shapes.layers))
     tokens = Tokens.of(parameters.windows, parameters.seqlen, parameters.batch, shapes)
-    passes, heads = layer_runs(shapes.layers, cuts), len(cuts) + 1
-    estimate = estimate_forward(config, tokens, 0, passes, heads)
-    width = shapes.hidden * shapes.item_bytes
-    held = min(tokens.count, max(tokens.length, chunk_tokens(len(cuts), width)))
-    return replace(estimate, memory=estimate.memory + (len(cuts) + 2) * held * width)
-
-
-def estimate_width(parameters: WidthScoreParameters, config: Mapping[str, Any]) -> Estimate:
-    """One forward pass."""
-    given = (parameters.samples, parameters.seqlen, parameters.batch)
-    return estimate_forward(config, Tokens.of(*given, Shapes.of(config)))
-
-
-def estimate_pruning(parameters: ShapeParameters, config: Mapping[str, Any]) -> Estimate:
-    """Copying what is kept."""
-    return estimate_copy(config)
+    return estimate_cuts(config, tokens, cuts_of(shapes.layers, parameters.blocks(shapes.layers)))
 
 
 DEPTH = Derived("score-minitron-depth", asked_of_depth)
@@ -217,7 +185,7 @@ STAGES = (
         entry="methods.minitron.width_stage:run",
         summary="Measure the importance of channels, neurons and heads, in one pass.",
         inputs={"model": True, "calibration": True},
-        estimate=estimate_width,
+        estimate=estimate_one_pass,
     ),
     Stage(
         name="minitron-depth",
@@ -228,7 +196,7 @@ STAGES = (
         entry="methods.minitron.stage:run",
         summary="Remove the block of layers whose absence changes the score least.",
         inputs={"model": True, "depth_scores": True},
-        estimate=estimate_pruning,
+        estimate=estimate_copying,
         derived={"depth_scores": DEPTH},
         unroll=unroll,
     ),
@@ -241,7 +209,7 @@ STAGES = (
         entry="methods.minitron.stage:run",
         summary="Keep the channels, neurons and heads of the largest activations.",
         inputs={"model": True, "width_scores": True},
-        estimate=estimate_pruning,
+        estimate=estimate_copying,
         derived={"width_scores": WIDTH},
         unroll=unroll,
     ),
@@ -254,7 +222,7 @@ STAGES = (
         entry="methods.minitron.stage:run",
         summary="Depth and width in one, both scored on the parent.",
         inputs={"model": True, "depth_scores": False, "width_scores": False},
-        estimate=estimate_pruning,
+        estimate=estimate_copying,
         derived={"depth_scores": DEPTH, "width_scores": WIDTH},
         unroll=unroll,
     ),

@@ -10,15 +10,16 @@ from espalier.contract.parameters import Optional, Seed
 from espalier.contract.stage import Derived, Estimate, Stage, Unrolled
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.pruning.depth.cuts import chunk_tokens, cuts_of, layer_runs
+from espalier.pruning.depth.cuts import cuts_of
 from espalier.pruning.estimate import (
     Tokens,
-    estimate_copy,
+    estimate_copying,
+    estimate_cuts,
     estimate_forward,
     estimate_weights_only,
 )
 from espalier.pruning.parameters import CalibrationParameters, Reference
-from espalier.pruning.structured.parameters import Axis, Layers, ShapeParameters
+from espalier.pruning.structured.parameters import LayersLeft
 from espalier.pruning.structured.unroll import unroll
 from methods.shortened_llama.protection import Protect, require_removable
 
@@ -95,13 +96,9 @@ class BlockScoreParameters(CalibrationParameters):
         return "-".join(filter(None, (self.importance, self.taken_norm, tokens)))
 
 
-class ShortenedLlamaParameters(ShapeParameters):
+class ShortenedLlamaParameters(LayersLeft):
     """How many blocks are kept, and which ones in any case."""
 
-    axes: ClassVar[tuple[Axis, ...]] = ("layers",)
-    searched: ClassVar[tuple[Axis, ...]] = ("layers",)
-
-    layers: Layers = None
     protect: Annotated[
         Protect,
         Field(
@@ -119,11 +116,6 @@ class ShortenedLlamaParameters(ShapeParameters):
             if quirks in ("1", "true"):
                 return {**values, "PROTECT": "published"}
         return values
-
-    @model_validator(mode="after")
-    def _sized(self) -> "ShortenedLlamaParameters":
-        self.require_a_size()
-        return self
 
     def removals(self, layers: int) -> int:
         """How many blocks go of a model of `layers`.
@@ -151,23 +143,13 @@ def estimate_scores(parameters: BlockScoreParameters, config: Mapping[str, Any])
         return estimate_weights_only(config)
     shapes = Shapes.of(config)
     tokens = Tokens.of(parameters.samples, parameters.seqlen, parameters.batch, shapes)
-    width = shapes.hidden * shapes.item_bytes
     if parameters.importance == "ppl":
-        cuts = cuts_of(shapes.layers, [1])
-        passes, heads = layer_runs(shapes.layers, cuts), len(cuts) + 1
-        estimate = estimate_forward(config, tokens, 0, passes, heads)
-        held = min(tokens.count, max(tokens.length, chunk_tokens(len(cuts), width)))
-        return replace(estimate, memory=estimate.memory + (len(cuts) + 2) * held * width)
+        return estimate_cuts(config, tokens, cuts_of(shapes.layers, [1]))
     # Forwards, and again backwards with twice the products; all in float32.
     estimate = estimate_forward(config, tokens, 3, 4 * shapes.layers, 4)
     states = 4 * tokens.count * shapes.hidden * (shapes.layers + 1)
     layer = 4 * shapes.layer_parameters
     return replace(estimate, memory=estimate.memory + 5 * layer, disk=estimate.disk + states)
-
-
-def estimate(parameters: ShortenedLlamaParameters, config: Mapping[str, Any]) -> Estimate:
-    """Copying what is kept."""
-    return estimate_copy(config)
 
 
 def unroll_where_removable(
@@ -206,7 +188,7 @@ STAGES = (
         entry="methods.shortened_llama.stage:run",
         summary="Remove the blocks of least score at once.",
         inputs={"model": True, "scores": True},
-        estimate=estimate,
+        estimate=estimate_copying,
         derived={"scores": Derived("score-shortened-llama")},
         unroll=unroll_where_removable,
     ),

@@ -4,14 +4,14 @@ from espalier.contract.stage import Outcome, StageContext
 from espalier.figures import save
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import read_scores, write_scores
+from espalier.pruning.structured.parameters import LayersLeft
 from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Selection, restructure
 from methods.shortgpt.algorithm import least_influential
 from methods.shortgpt.plots import draw_block_influence
-from methods.shortgpt.spec import ShortGPTParameters
 
 
-def run(context: StageContext, parameters: ShortGPTParameters) -> Outcome:
+def run(context: StageContext, parameters: LayersLeft) -> Outcome:
     """Remove layers of the input `model` by the input `scores`.
 
     Raises:

@@ -2,17 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from espalier.contract.stage import Derived, Estimate, Stage
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
 from espalier.pruning.depth.cuts import KEPT_BYTES, Cut, chunk_tokens, walk_runs
-from espalier.pruning.estimate import Tokens, estimate_copy, estimate_forward
+from espalier.pruning.estimate import Tokens, estimate_copying, estimate_forward
 from espalier.pruning.parameters import Reference, ScoreParameters
-from espalier.pruning.structured.parameters import Axis, Layers, ShapeParameters
+from espalier.pruning.structured.parameters import Layers, LayersLeft
 from espalier.pruning.structured.target import check_layers
 from espalier.pruning.structured.unroll import unroll
 
@@ -67,21 +67,7 @@ class SlebScoreParameters(ScoreParameters):
         return "-".join(filter(None, (left, shown, super().label(), quirks)))
 
 
-class SlebParameters(ShapeParameters):
-    """How many layers are kept."""
-
-    axes: ClassVar[tuple[Axis, ...]] = ("layers",)
-    searched: ClassVar[tuple[Axis, ...]] = ("layers",)
-
-    layers: Layers = None
-
-    @model_validator(mode="after")
-    def _sized(self) -> "SlebParameters":
-        self.require_a_size()
-        return self
-
-
-def asked_of_search(parameters: SlebParameters) -> dict[str, str]:
+def asked_of_search(parameters: LayersLeft) -> dict[str, str]:
     """It ends where enough layers are gone."""
     return {"LAYERS": str(parameters.layers)}
 
@@ -105,11 +91,6 @@ def estimate_search(parameters: SlebScoreParameters, config: Mapping[str, Any]) 
     return replace(estimate, memory=estimate.memory + held)
 
 
-def estimate(parameters: SlebParameters, config: Mapping[str, Any]) -> Estimate:
-    """Copying what is kept."""
-    return estimate_copy(config)
-
-
 STAGES = (
     Stage(
         name="score-sleb",
@@ -127,11 +108,11 @@ STAGES = (
         verb="prune",
         section="checkpoints",
         image="minitron",
-        parameters=SlebParameters,
+        parameters=LayersLeft,
         entry="methods.sleb.stage:run",
         summary="Remove layers one by one, each time the one that is missed least.",
         inputs={"model": True, "scores": True},
-        estimate=estimate,
+        estimate=estimate_copying,
         derived={"scores": Derived("score-sleb", asked_of_search)},
         unroll=unroll,
     ),

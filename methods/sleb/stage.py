@@ -8,13 +8,13 @@ from espalier.errors import InputError
 from espalier.figures import save
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import read_scores, write_scores
+from espalier.pruning.structured.parameters import LayersLeft
 from espalier.pruning.structured.record import uniform
 from espalier.pruning.structured.restructure import Selection, restructure
 from methods.sleb.plots import draw_removal
-from methods.sleb.spec import SlebParameters
 
 
-def run(context: StageContext, parameters: SlebParameters) -> Outcome:
+def run(context: StageContext, parameters: LayersLeft) -> Outcome:
     """Remove the first layers in the order of the input `scores` from the input `model`.
 
     Raises:

@@ -20,8 +20,9 @@ from espalier.pruning.depth.depth_search import Front, states_without
 from espalier.pruning.depth.fronts import Fronts, chosen_depths
 from espalier.pruning.depth.greedy import Removal, remove_one_by_one
 from espalier.pruning.depth.samples import Sample
+from espalier.pruning.structured.parameters import LayersLeft
 from methods.sleb.algorithm import mean_loss, order_of_the_reference
-from methods.sleb.spec import SlebParameters, SlebScoreParameters
+from methods.sleb.spec import SlebScoreParameters
 from tests.unit.tiny_checkpoints import make_checkpoint, make_context, make_ids
 
 pytestmark = pytest.mark.every_image
@@ -200,4 +201,4 @@ def test_names() -> None:
     assert parameters(EARLY_BARRIER="0", SEQLEN="512").label() == "half-barriers0-1-16x512"
     assert parameters(REFERENCE="1").label() == "half-16-reference"
     with pytest.raises(InputError, match="say what is to be left: give LAYERS or PARAMS"):
-        SlebParameters.from_assignments({})
+        LayersLeft.from_assignments({})

@@ -1,8 +1,8 @@
 """What is left of a model, as parameters. Needs no torch."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from espalier.contract.parameters import Count, Optional, Parameters
 from espalier.errors import InputError
@@ -74,7 +74,8 @@ class ShapeParameters(Parameters):
         values: dict[str, Any] = {axis: sizes.get(axis) for axis in self.axes}
         return self.model_copy(update={**values, "params": None, "steps": 1})
 
-    def require_a_size(self) -> None:
+    @model_validator(mode="after")
+    def _sized(self) -> Self:
         """Either sizes or PARAMS.
 
         Raises:
@@ -88,6 +89,16 @@ class ShapeParameters(Parameters):
                 f"PARAMS={self.params} chooses {' and '.join(a.upper() for a in self.searched)}; "
                 f"leave out {', '.join(a.upper() for a in given)} or PARAMS."
             )
+        return self
+
+
+class LayersLeft(ShapeParameters):
+    """How many layers are kept."""
+
+    axes: ClassVar[tuple[Axis, ...]] = ("layers",)
+    searched: ClassVar[tuple[Axis, ...]] = ("layers",)
+
+    layers: Layers = None
 
 
 def short_count(count: int) -> str:
