@@ -169,6 +169,13 @@ class PaddedLayer(_Part):
     def is_padding(self, axis: PaddedAxis, index: int) -> bool:
         return any(first <= index < end for first, end in self.padding.get(axis, ()))
 
+    def true_places(self, axis: PaddedAxis, size: int) -> tuple[int, ...]:
+        """Of an axis stored with `size` heads or neurons, those that are no padding, ascending."""
+        padding = {
+            place for first, end in self.padding.get(axis, ()) for place in range(first, end)
+        }
+        return tuple(place for place in range(size) if place not in padding)
+
 
 class Padded(_Part):
     """Layers of different widths in the uniform shape of the widest, zeros making the difference.

@@ -100,8 +100,7 @@ def _all_heads(layer: PaddedLayer, account: Padded) -> tuple[tuple[int, ...], tu
 
 
 def _true(layer: PaddedLayer, axis: PaddedAxis, account: Padded) -> list[int]:
-    padding = {i for first, end in layer.padding.get(axis, ()) for i in range(first, end)}
-    return sorted({*range(getattr(account.after, axis))} - padding)
+    return list(layer.true_places(axis, getattr(account.after, axis)))
 
 
 def _group(kv_head: int, account: Padded) -> range:

@@ -13,7 +13,7 @@ from rich.table import Table
 from espalier.contract.stage import Unrolled
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.target import check_layers, sized
+from espalier.pruning.structured.target import check_layers, sized, with_kv_heads
 
 if TYPE_CHECKING:
     from methods.llm_pruner.spec import LlmPrunerParameters
@@ -185,13 +185,7 @@ def stored(
     shapes = Shapes.of(config)
     if parameters.mode != "block" or parameters.global_ or len(left.pruned) < shapes.layers:
         return sized(config, replace(shapes, hidden=left.hidden, layers=left.layers))
-    group = shapes.heads // shapes.kv_heads
-    kv_heads = next(
-        count
-        for count in range(left.kv_heads, shapes.kv_heads + 1)
-        if shapes.hidden % (count * group) == 0 or count == shapes.kv_heads
-    )
-    narrow = replace(shapes, heads=kv_heads * group, kv_heads=kv_heads, intermediate=left.neurons)
+    narrow = replace(next(with_kv_heads(shapes, left.kv_heads)), intermediate=left.neurons)
     return sized(config, narrow)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.pruning.structured.units import LayerUnits
+from espalier.pruning.structured.units import LayerUnits, all_but_lowest
 from methods.llm_pruner.left import kept, kept_heads
 
 
@@ -64,10 +64,8 @@ def local(
 
 def largest(importance: Tensor, among: Sequence[int], count: int) -> tuple[int, ...]:
     """The `count` places of largest importance among some, ascending; of equals the later stay."""
-    places = torch.tensor(among, dtype=torch.int64)
-    order = importance[places].sort(stable=True).indices
-    chosen = places[order[max(0, len(places) - count) :]]
-    return tuple(sorted(chosen.tolist()))
+    own = importance[torch.tensor(among, dtype=torch.int64)]
+    return tuple(among[place] for place in all_but_lowest(own, max(0, len(among) - count)))
 
 
 def over_layers(

@@ -54,10 +54,13 @@ class HeadLoss:
         self._decoder, self._hidden = decoder, hidden
         self._targets = input_ids[:, 1:].to(decoder.device)  # [S, T - 1]
         self._norm = decoder.architecture.final_norm(decoder.reader, decoder.dtype, decoder.device)
+        with torch.no_grad():  # the last token predicts nothing
+            states = (self._norm(part[:-1].to(decoder.device)).cpu() for part in hidden)
+            self._normed = list(states)  # [T - 1, H] each
         self._log_sum = torch.full(self._targets.shape, -torch.inf, device=decoder.device)
         own = torch.zeros_like(self._log_sum)
         for block in self.blocks():
-            for sample, states in enumerate(self._normed()):
+            for sample, states in enumerate(self._on_device()):
                 logits = states @ block.weight.T  # [T - 1, v]
                 total = torch.logaddexp(self._log_sum[sample], logits.logsumexp(-1))
                 self._log_sum[sample] = total
@@ -81,7 +84,7 @@ class HeadLoss:
 
     def gradient(self, block: HeadBlock, sample: int) -> Tensor:
         """Of a sample's loss with respect to the block's rows, [v, H]."""
-        states = self._normed_sample(sample)
+        states = self._normed[sample].to(self._decoder.device)
         return self._logit_gradients(block, sample, states).T @ states
 
     def backward(self) -> tuple[Tensor, list[Tensor]]:
@@ -92,7 +95,7 @@ class HeadLoss:
         """
         normed = torch.zeros_like(self._hidden[:, :-1], device=self._decoder.device)
         for block in self.blocks():
-            for sample, states in enumerate(self._normed()):
+            for sample, states in enumerate(self._on_device()):
                 normed[sample] += self._logit_gradients(block, sample, states) @ block.weight
         gradient, of_norm = torch.zeros_like(self._hidden), []
         weight = self._norm.weight.requires_grad_()
@@ -114,13 +117,7 @@ class HeadLoss:
         gradients[inside, rows] -= 1
         return gradients / self._targets.shape[1]
 
-    def _normed(self) -> Iterator[Tensor]:
-        for sample in range(len(self._hidden)):
-            yield self._normed_sample(sample)
-
-    def _normed_sample(self, sample: int) -> Tensor:
-        """[T - 1, H]: the last token predicts nothing."""
-        states = self._hidden[sample, :-1].to(self._decoder.device)
-        with torch.no_grad():
-            normed: Tensor = self._norm(states)
-        return normed
+    def _on_device(self) -> Iterator[Tensor]:
+        """What each sample's tokens but the last are after the final norm, [T - 1, H]."""
+        for states in self._normed:
+            yield states.to(self._decoder.device)

@@ -32,7 +32,8 @@ from espalier.pruning.structured.restructure import (
     units_of,
     write_units,
 )
-from espalier.pruning.structured.units import LayerUnits, group_of
+from espalier.pruning.structured.target import with_kv_heads
+from espalier.pruning.structured.units import LayerUnits, queries_of
 
 
 @dataclass(frozen=True)
@@ -101,10 +102,7 @@ def _selection(kept: Sequence[LayerUnits], shapes: Shapes) -> Selection:
     return Selection(
         layers=range(len(kept)),
         intermediate={number: layer.neurons for number, layer in enumerate(kept)},
-        heads={
-            number: [query for head in layer.kv_heads for query in group_of(head, shapes)]
-            for number, layer in enumerate(kept)
-        },
+        heads={number: queries_of(layer, shapes) for number, layer in enumerate(kept)},
         kv_heads={number: layer.kv_heads for number, layer in enumerate(kept)},
     )
 
@@ -120,11 +118,8 @@ def _stock_shape(
     neurons = max(len(layer.neurons) for layer in kept)
     if not widest or not neurons:
         raise InputError("nothing is left of any layer's attention or FFN; prune less.")
-    for groups in range(widest, shapes.kv_heads + 1):
-        heads = groups * (shapes.heads // shapes.kv_heads)
-        if shapes.hidden % heads and not shapes.hidden % shapes.heads:
-            continue  # transformers 5 refuses it, whichever version is installed here
-        target = replace(shapes, heads=heads, kv_heads=groups, intermediate=neurons)
+    for narrow in with_kv_heads(shapes, widest):
+        target = replace(narrow, intermediate=neurons)
         changed = restructured_config(config, range(len(kept)), target)
         try:
             stock = Architecture(changed).expected_shapes()

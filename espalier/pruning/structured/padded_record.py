@@ -8,7 +8,7 @@ from espalier.contract.manifest import pruning_of
 from espalier.contract.pruned import KeptIndices, Padded, PaddedAxis, PaddedLayer, Uniform
 from espalier.models.shapes import Shapes
 from espalier.pruning.structured.record import sizes_of
-from espalier.pruning.structured.units import LayerUnits, group_of
+from espalier.pruning.structured.units import LayerUnits, queries_of
 
 
 def account_of(
@@ -36,7 +36,7 @@ def account_of(
 def _layer(
     units: LayerUnits, number: int, shapes: Shapes, target: Shapes, padded: Padded | None
 ) -> PaddedLayer:
-    queries = [query for head in units.kv_heads for query in group_of(head, shapes)]
+    queries = queries_of(units, shapes)
     empty = [
         place
         for place, query in enumerate(queries)
@@ -72,9 +72,8 @@ def _origins(kept: Sequence[LayerUnits], shapes: Shapes, padded: Padded | None) 
 
     Of a padded parent whose manifest does not say which, its own places are.
     """
-    queries = [[q for head in units.kv_heads for q in group_of(head, shapes)] for units in kept]
     places: dict[PaddedAxis, Sequence[Sequence[int]]] = {
-        "heads": queries,
+        "heads": [queries_of(units, shapes) for units in kept],
         "kv_heads": [units.kv_heads for units in kept],
         "intermediate": [units.neurons for units in kept],
     }
@@ -98,8 +97,7 @@ def _traced(
     places: Sequence[int], origins: Sequence[int], padded: Padded, layer: int, axis: PaddedAxis
 ) -> tuple[int, ...]:
     """Places of a padded parent's axis as indices of the model that was whole."""
-    size = getattr(padded.after, axis)
-    true = [place for place in range(size) if not padded.layers[layer].is_padding(axis, place)]
+    true = padded.layers[layer].true_places(axis, getattr(padded.after, axis))
     by_place = dict(zip(true, origins, strict=True))
     return tuple(by_place[place] for place in places if place in by_place)
 

@@ -1,6 +1,6 @@
 """From what is asked to the shapes that are left, or the sentence that says why not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +61,18 @@ def sized(config: Mapping[str, Any], target: Shapes) -> dict[str, Any]:
         "num_key_value_heads": target.kv_heads,
         "head_dim": target.head_dim,
     }
+
+
+def with_kv_heads(shapes: Shapes, least: int) -> Iterator[Shapes]:
+    """The shapes with `least` key-value heads and more, whole groups, that stock models may have.
+
+    transformers 5 wants query heads that divide the hidden width, whichever version is installed
+    here; a model whose heads do not is left as it is.
+    """
+    group, free = shapes.heads // shapes.kv_heads, shapes.hidden % shapes.heads
+    for kv_heads in range(least, shapes.kv_heads + 1):
+        if free or not shapes.hidden % (kv_heads * group):
+            yield replace(shapes, heads=kv_heads * group, kv_heads=kv_heads)
 
 
 def same_share(kv_heads: int, neurons: int, sparsity: float) -> tuple[int, int]:

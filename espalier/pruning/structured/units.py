@@ -45,8 +45,8 @@ def true_units(model: Path) -> list[LayerUnits]:
         return [whole] * shapes.layers
     return [
         LayerUnits(
-            tuple(n for n in range(shapes.kv_heads) if not layer.is_padding("kv_heads", n)),
-            tuple(n for n in range(shapes.intermediate) if not layer.is_padding("intermediate", n)),
+            layer.true_places("kv_heads", shapes.kv_heads),
+            layer.true_places("intermediate", shapes.intermediate),
         )
         for layer in account.layers
     ]
@@ -56,6 +56,11 @@ def group_of(kv_head: int, shapes: Shapes) -> range:
     """The query heads that read a key-value head."""
     size = shapes.heads // shapes.kv_heads
     return range(kv_head * size, (kv_head + 1) * size)
+
+
+def queries_of(units: LayerUnits, shapes: Shapes) -> list[int]:
+    """The query heads of a layer's groups."""
+    return [query for head in units.kv_heads for query in group_of(head, shapes)]
 
 
 def by_group(features: Tensor, shapes: Shapes) -> Tensor:
@@ -69,9 +74,8 @@ def by_group(features: Tensor, shapes: Shapes) -> Tensor:
 
 def columns_of(units: LayerUnits, shapes: Shapes) -> dict[str, Tensor]:
     """The columns that read these units, int64, of the two matrices by their names in a layer."""
-    queries = [query for head in units.kv_heads for query in group_of(head, shapes)]
     neurons = torch.tensor(units.neurons, dtype=torch.int64)
-    return {ATTENTION: head_rows(queries, shapes.head_dim), MLP: neurons}
+    return {ATTENTION: head_rows(queries_of(units, shapes), shapes.head_dim), MLP: neurons}
 
 
 def places_among(there: Sequence[LayerUnits], chosen: Sequence[LayerUnits]) -> list[LayerUnits]:
