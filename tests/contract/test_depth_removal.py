@@ -1,26 +1,21 @@
 """SLEB and Shortened-LLaMA as a user runs them, with the packages of their image."""
 
 import json
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from espalier.contract.manifest import read_manifest
-from espalier.contract.paths import ROOT
 from espalier.contract.pruned import Uniform
 from tests.contract.command import (
-    command,
     differing,
     espalier,
-    quiet_environment,
     refused,
     tree,
     without_times,
 )
 from tests.contract.shaped import check_loads, pictures, pruned
+from tests.contract.waiting import interrupted
 from tests.tiny import tiny_llama, token_rows
 
 pytestmark = pytest.mark.minitron
@@ -95,23 +90,7 @@ def test_sleb_interrupted(tmp_path: Path, tokens: Path) -> None:
     model = tiny_llama(tmp_path / "deep", num_hidden_layers=10)
     rows = token_rows(tmp_path / "rows.safetensors", rows=512, width=128)
     words = ("score-sleb", f"MODEL={model}", f"CALIBRATION={rows}", "LAYERS=7", "SAMPLES=512")
-    process = subprocess.Popen(
-        command(tmp_path / "store", *words),
-        cwd=ROOT,
-        env=quiet_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "store").glob("scores/deep/*/.run/scratch/rounds.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
+    errors = interrupted(tmp_path / "store", words, "scores/deep/*/.run/scratch/rounds.json")
     assert "from round 2 of 3" in errors
     whole = espalier(tmp_path / "whole", *words)
     again = espalier(tmp_path / "store", *words)

@@ -2,9 +2,6 @@
 
 import json
 import random
-import signal
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +9,18 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from espalier.contract.manifest import read_manifest
-from espalier.contract.paths import ROOT
 from espalier.contract.pruned import Uniform
 from espalier.data.task_rows import minimal_pair_config, rows_config
 from espalier.models.tokenizer import load_tokenizer
 from tests.contract.command import (
-    command,
     differing,
     espalier,
-    quiet_environment,
     refused,
     tree,
     without_times,
 )
 from tests.contract.shaped import check_loads, pictures, pruned
+from tests.contract.waiting import interrupted
 from tests.tiny import tiny_llama, token_rows
 
 pytestmark = pytest.mark.minitron
@@ -230,23 +225,7 @@ def test_an_interrupted_search_goes_on(tmp_path: Path, tokens: Path) -> None:
     rows = token_rows(tmp_path / "rows.safetensors", rows=512, width=128)
     words = ("score-minitron-depth", f"MODEL={model}", f"CALIBRATION={rows}", "LAYERS=11")
     words = (*words, "SAMPLES=512")
-    process = subprocess.Popen(
-        command(tmp_path / "store", *words),
-        cwd=ROOT,
-        env=quiet_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "store").glob("scores/deep/*/.run/scratch/chunks.json")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
+    interrupted(tmp_path / "store", words, "scores/deep/*/.run/scratch/chunks.json")
     whole = espalier(tmp_path / "whole", *words)
     again = espalier(tmp_path / "store", *words)
     assert again.returncode == whole.returncode == 0, again.stderr

@@ -1,14 +1,17 @@
 """Waiting for another process, with an end."""
 
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from espalier.contract.manifest import METRICS
+from espalier.contract.paths import ROOT
 from espalier.models.checkpoint.shards import JOURNAL
+from tests.contract.command import command, quiet_environment
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
@@ -27,6 +30,24 @@ def wait_for(store: Path, pattern: str, process: subprocess.Popen[Any]) -> None:
         return any(store.glob(pattern))
 
     wait_until(made_it, 120)
+
+
+def interrupted(store: Path, words: Sequence[str], pattern: str) -> str:
+    """What a command says that gets Ctrl-C once it has made a file that matches; it ends in 75."""
+    process = subprocess.Popen(
+        command(store, *words),
+        cwd=ROOT,
+        env=quiet_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(store, pattern, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    return errors
 
 
 def wait_for_layer(store: Path, layer: int, process: subprocess.Popen[Any]) -> None:

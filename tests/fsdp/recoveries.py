@@ -6,12 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from espalier.contract.manifest import METRICS
 from espalier.contract.progress import Progress
-from tests.fsdp.tiny_runs import place_of
-from tests.unit.tiny_checkpoints import load_all
+from tests.fsdp.tiny_runs import Run, place_of
 from training.gpu_fsdp.repeatable import repeatable
 from training.recover.job import RecoverRun
 from training.recover.spec import RecoverParameters
@@ -46,24 +42,10 @@ def instructions(path: Path, rows: int = 24) -> Path:
 
 
 @dataclass(frozen=True)
-class Recovered:
+class Recovered(Run):
     """A finished recovery."""
 
-    output: Path
-    found: dict[str, Any]
     trainer: RecoverTrainer
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.output / METRICS).read_text().splitlines()]
-
-    @property
-    def losses(self) -> list[float]:
-        return [row["loss"] for row in self.rows]
-
-    @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        return load_all(self.output)
 
     @property
     def bytes(self) -> dict[str, bytes]:

@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+pytest.importorskip("matplotlib", reason="the stages draw")
+
 from espalier.contract.progress import Progress
 from espalier.contract.pruned import Padded, Uniform
 from espalier.contract.stage import StageContext

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+pytest.importorskip("matplotlib", reason="the stages draw")
+
 from espalier.contract.progress import Progress
 from espalier.contract.stage import StageContext
 from espalier.models.shapes import Shapes, read_config

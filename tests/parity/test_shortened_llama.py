@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("matplotlib", reason="the stages draw")
+
 from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import read_manifest
 from espalier.contract.progress import Progress

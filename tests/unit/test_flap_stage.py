@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+pytest.importorskip("matplotlib", reason="the stages draw")
+
 from espalier.contract.pruned import Padded, Uniform
 from espalier.contract.stage import StageContext
 from espalier.errors import InputError

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+pytest.importorskip("matplotlib", reason="the stages draw")
+
 from espalier.errors import InputError
 from espalier.models.decoder import Decoder
 from espalier.models.shapes import Shapes
