@@ -1,16 +1,17 @@
-"""The README's results of a real LLM: every command, run one after another, and their table.
+"""The README's results of a real LLM: every command, run one after another, and their tables.
 
     python -m benchmarks.results STORE=<folder> WIKITEXT2=<test.txt> BLIMP=<folder>
 
-What is on the store already is not run again, and the table is made of what lies there alone: of
-each result's manifest and its evaluations. `TABLE=1` runs nothing; `COMMANDS=1` prints commands.
+What is on the store already is not run again, and a table is made of what lies there alone: of
+each result's manifest and its evaluations. `ONLY=masked`, `structured` or `recovered` makes one of
+the tables; `TABLE=1` runs nothing; `COMMANDS=1` prints the commands.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -18,33 +19,41 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-BEGIN, END = "<!-- real: written by make results -->", "<!-- end of real -->"
-WORDS = ("WIKITEXT2", "BLIMP", "COMMANDS", "TABLE")
+WORDS = ("WIKITEXT2", "BLIMP", "ONLY", "COMMANDS", "TABLE")
 """What may be given beside the settings of every command."""
 MODEL = "smollm2-135m-q4"
 CALIBRATED = ("SAMPLES=32", "SEQLEN=512")
 SEARCHED = ("SAMPLES=8", "SEQLEN=512")
 """Of methods that measure the model once for every block of layers."""
+SEARCHED_ANEW = ("SAMPLES=4", "SEQLEN=512")
+"""Of the one that measures it again after every layer that goes."""
 WINDOWS = ("SUITE=perplexity", "SEQLEN=2048", "LIMIT=8")
 ROWS = ("SUITE=tasks", "LIMIT=25", "BATCH=32")
 MEASURED = ("wikitext2", "blimp", "pydoc")
-FIFTH, HALF = "113.3M", "81.4M"
-"""Parameters without a fifth and without half of those in the layers (106.2 M of 134.5 M)."""
-DEPTHS = {FIFTH: "LAYERS=24", HALF: "LAYERS=15"}
+RECOVERY = ("DATA=pydoc", "TOKENS=65536", "SEQLEN=512", "BATCH=8", "LR=5e-4", "VALID=16")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A pruning: its words, and what the table calls it."""
+    """A pruning: its words, and what the table calls it.
+
+    Attributes:
+        method: whose command it is.
+        setting: the table's second column.
+        words: of the command.
+        scores: the words of a command that scores first, and its result; by default the pruning's.
+    """
 
     method: str
     setting: str
     words: tuple[str, ...]
+    scores: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Of the result on the store."""
-        return f"real-{self.method}-{self.setting.lower().replace(':', 'of').replace(' ', '-')}"
+        setting = self.setting.lower().replace(":", "of").replace(" %", "").replace(" ", "-")
+        return f"real-{self.method}-{setting}"
 
     @property
     def command(self) -> list[str]:
@@ -54,17 +63,70 @@ class Run:
         ]
 
 
-def runs() -> Iterator[Run]:
-    """Every pruning, in the table's order."""
+def masked() -> Iterator[Run]:
+    """Every pruning that leaves zeros, in their table's order."""
     for method in ("magnitude", "wanda", "sparsegpt"):
         words = () if method == "magnitude" else CALIBRATED
         yield Run(method, "0.5", ("SPARSITY=0.5", *words))
         yield Run(method, "2:4", ("PATTERN=2:4", *words))
-    for size in (FIFTH, HALF):
-        yield Run("shortgpt", size, (DEPTHS[size], *CALIBRATED))
-        yield Run("minitron-depth", size, (DEPTHS[size], *SEARCHED))
-        yield Run("minitron-width", size, (f"PARAMS={size}", *CALIBRATED))
-        yield Run("minitron", size, (f"PARAMS={size}", *SEARCHED))
+
+
+@dataclass(frozen=True)
+class Share:
+    """How much of the layers' 106.2 M parameters goes, as each method's own words say it.
+
+    Heads are coarse (3 key-value heads a layer), so that what cuts every layer alike comes only
+    near to some shares; the table says how near.
+    """
+
+    percent: int
+    parameters: str
+    layers: int
+    channels: str
+    block: tuple[str, ...]
+    heads_and_neurons: str
+    unshared: str
+
+    def runs(self) -> Iterator[Run]:
+        """Every structured pruning of this share, in the table's order."""
+        size, depth = f"PARAMS={self.parameters}", f"LAYERS={self.layers}"
+        whole = f"{self.percent} %"
+        yield Run("shortgpt", whole, (depth, *CALIBRATED))
+        yield Run("shortened-llama", f"{whole} ppl", (depth, *SEARCHED))
+        taylor = (depth, "IMPORTANCE=taylor", *CALIBRATED)
+        yield Run("shortened-llama", f"{whole} taylor", taylor)
+        yield Run("sleb", whole, (depth, f"SCORES={MODEL}/sleb-pydoc-15-4x512"), ORDER)
+        yield Run("minitron-depth", whole, (depth, *SEARCHED))
+        yield Run("minitron-width", whole, (size, *CALIBRATED))
+        yield Run("minitron", whole, (size, *SEARCHED))
+        yield Run("llm-pruner", f"{whole} block", (*self.block, *CALIBRATED))
+        channels = f"SPARSITY={self.channels}"
+        yield Run("llm-pruner", f"{whole} channel", ("MODE=channel", channels, *CALIBRATED))
+        yield Run("wanda-sp", whole, (f"SPARSITY={self.heads_and_neurons}", *CALIBRATED))
+        yield Run("flap", whole, (f"SPARSITY={self.percent / 100:g}", *CALIBRATED))
+        sliced = ("SHARED=1", "ROUND=1", channels, *CALIBRATED)
+        yield Run("slicegpt", f"{whole} shared", sliced)
+        yield Run("slicegpt", whole, (f"SPARSITY={self.unshared}", *CALIBRATED))
+
+
+ORDER = ("score-sleb", f"MODEL={MODEL}", "LAYERS=15", *SEARCHED_ANEW)
+"""The order of all 15 layers, of which every share takes as many as it needs."""
+ALL_BUT_ENDS = ("FIRST=2", "LAST=28", "SPARSITY=0.66")
+SHARES = (
+    Share(20, "113.3M", 24, "0.158", ("SPARSITY=0.333",), "0.267", "0.361"),
+    Share(30, "102.6M", 21, "0.237", ("SPARSITY=0.389",), "0.3334", "0.4167"),
+    Share(50, "81.4M", 15, "0.395", ALL_BUT_ENDS, "0.555", "0.5278"),
+)
+
+
+BEST = ("real-slicegpt-20-shared", "real-minitron-width-20", "real-flap-20")
+"""The structured ones that are recovered."""
+
+
+def structured() -> Iterator[Run]:
+    """Every pruning that leaves less, in their table's order."""
+    for share in SHARES:
+        yield from share.runs()
 
 
 def evaluation(checkpoint: str, what: str, wikitext2: str, blimp: str) -> list[str]:
@@ -77,15 +139,54 @@ def evaluation(checkpoint: str, what: str, wikitext2: str, blimp: str) -> list[s
     return ["eval", f"CKPT={checkpoint}", *source[what], f"NAME={what}"]
 
 
-def commands(wikitext2: str, blimp: str) -> Iterator[list[str]]:
-    """Everything that the table needs, a column after another."""
+@dataclass(frozen=True)
+class Recovery:
+    """A model of the other tables, or the dense one, and the same tokens for each of them."""
+
+    parent: str
+    method: str
+    setting: str
+    scores: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the result on the store."""
+        return f"{self.parent}-recovered"
+
+    @property
+    def command(self) -> list[str]:
+        return ["recover", f"CKPT={self.parent}", *RECOVERY, "SUITE=none", f"NAME={self.name}"]
+
+
+def recovered() -> Iterator[Recovery]:
+    """The dense model, and the best where a fifth is gone."""
+    yield Recovery(MODEL, "dense", "")
+    for run in SHARES[0].runs():
+        if run.name in BEST:
+            yield Recovery(run.name, run.method, run.setting)
+
+
+TABLES: dict[str, Callable[[], Iterator[Run | Recovery]]] = {
+    "masked": masked,
+    "structured": structured,
+    "recovered": recovered,
+}
+
+
+def commands(table: str, wikitext2: str, blimp: str) -> Iterator[list[str]]:
+    """Everything that a table needs, a column after another."""
     yield ["fetch", f"MODEL={MODEL}"]
     yield evaluation(MODEL, MEASURED[0], wikitext2, blimp)
-    for run in runs():
+    made = list(TABLES[table]())
+    scored: set[tuple[str, ...]] = set()
+    for run in made:
+        if run.scores and run.scores not in scored:
+            scored.add(run.scores)
+            yield list(run.scores)
         yield run.command
         yield evaluation(run.name, MEASURED[0], wikitext2, blimp)
     for what in MEASURED[1:]:
-        for name in (MODEL, *(run.name for run in runs())):
+        for name in (MODEL, *(run.name for run in made)):
             yield evaluation(name, what, wikitext2, blimp)
 
 
@@ -131,11 +232,12 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
 
-def table(store: Path) -> list[str]:
-    """The table's lines, of what is on the store."""
+def lines_of(table: str, store: Path) -> list[str]:
+    """A table's lines, of what is on the store."""
     rows = [Row.of(store, store / "models" / MODEL, "dense", "")]
     rows += [
-        Row.of(store, store / "checkpoints" / run.name, run.method, run.setting) for run in runs()
+        Row.of(store, store / "checkpoints" / run.name, run.method, run.setting)
+        for run in TABLES[table]()
     ]
     return [
         "| method | setting | non-zero, M | WikiText-2 | pydoc | BLiMP | minutes | GiB |",
@@ -144,26 +246,37 @@ def table(store: Path) -> list[str]:
     ]
 
 
-def put_into_readme(lines: list[str]) -> None:
-    """Replace the README's table."""
+def put_into_readme(table: str, lines: list[str]) -> None:
+    """Replace one of the README's tables."""
+    begin, end = f"<!-- {table}: written by make results -->", f"<!-- end of {table} -->"
     text = README.read_text()
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    README.write_text("\n".join([before + BEGIN, *lines, END + after]))
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    README.write_text("\n".join([before + begin, *lines, end + after]))
 
 
 def main(words: list[str]) -> int:
     """Run what is missing; 0, or the code of the first command that failed."""
     given = dict(word.split("=", 1) for word in words)
     own = {word: given.pop(word, "") for word in WORDS}
-    wikitext2, blimp = own["WIKITEXT2"] or "wikitext2", own["BLIMP"] or "blimp"
+    texts = own["WIKITEXT2"] or "wikitext2", own["BLIMP"] or "blimp"
     store = Path(given.get("STORE") or os.environ.get("STORE") or "store")
     settings = [f"{name}={value}" for name, value in given.items()]
-    if own["COMMANDS"] == "1":
-        for command in commands(wikitext2, blimp):
-            print("make", *command)
-        return 0
-    for command in () if own["TABLE"] == "1" else commands(wikitext2, blimp):
+    for table in [own["ONLY"]] if own["ONLY"] else TABLES:
+        if own["COMMANDS"] == "1":
+            for command in commands(table, *texts):
+                print("make", *command)
+            continue
+        if own["TABLE"] != "1" and (code := _run(commands(table, *texts), settings)):
+            return code
+        lines = lines_of(table, store)
+        print("\n".join(lines))
+        put_into_readme(table, lines)
+    return 0
+
+
+def _run(wanted: Iterable[list[str]], settings: list[str]) -> int:
+    for command in wanted:
         print("make", *command, file=sys.stderr, flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "espalier", *command, *settings],
@@ -174,9 +287,6 @@ def main(words: list[str]) -> int:
         )
         if done.returncode:
             return done.returncode
-    lines = table(store)
-    print("\n".join(lines))
-    put_into_readme(lines)
     return 0
 
 
