@@ -19,6 +19,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+MARKS = ("<!-- {}: written by make results -->", "<!-- end of {} -->")
+"""What a table of the README lies between."""
 WORDS = ("WIKITEXT2", "BLIMP", "ONLY", "COMMANDS", "TABLE")
 """What may be given beside the settings of every command."""
 MODEL = "smollm2-135m-q4"
@@ -248,7 +250,7 @@ def lines_of(table: str, store: Path) -> list[str]:
 
 def put_into_readme(table: str, lines: list[str]) -> None:
     """Replace one of the README's tables."""
-    begin, end = f"<!-- {table}: written by make results -->", f"<!-- end of {table} -->"
+    begin, end = (mark.format(table) for mark in MARKS)
     text = README.read_text()
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)

@@ -14,14 +14,20 @@ from espalier.models.aliases import model_aliases
 
 def test_every_command_is_understood() -> None:
     assert model_aliases()[subject.MODEL].package
-    for run in subject.runs():
+    made = [*subject.masked(), *subject.structured()]
+    for run in made:
         method, *words = run.command
         given = dict(word.split("=", 1) for word in words)
         given.pop("SUITE")
         command = PruningCommand.parse(method.removeprefix("prune-"), given)
         assert command.sources.name == run.name
-    names = [run.name for run in subject.runs()]
-    assert len(set(names)) == len(names) == 6 + 8
+    names = [run.name for run in made]
+    assert len(set(names)) == len(names) == 6 + 3 * 13
+    recovered = list(subject.recovered())
+    assert {run.parent for run in recovered} == {subject.MODEL, *subject.BEST}
+    stage_named("recover").parameters.from_assignments(
+        dict(word.split("=", 1) for word in subject.RECOVERY if not word.startswith("DATA="))
+    )
     for what in subject.MEASURED:
         first, _, *words = subject.evaluation(names[0], what, "test.txt", "rows")
         given = dict(word.split("=", 1) for word in words)
@@ -31,7 +37,7 @@ def test_every_command_is_understood() -> None:
 
 
 def test_the_table_is_what_the_store_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = next(run for run in subject.runs() if run.method == "shortgpt")
+    run = next(run for run in subject.structured() if run.method == "shortgpt")
     scores = {"timing": {"seconds": 30}, "peak_memory_bytes": 3 << 30, "inputs": {}}
     made: dict[str, Any] = {
         "model": {"nonzero": 113_300_000},
@@ -46,15 +52,17 @@ def test_the_table_is_what_the_store_says(tmp_path: Path, monkeypatch: pytest.Mo
     tasks = {"a": {"acc,none": 0.5}, "b": {"acc,none": 1.0}}
     _write(tmp_path / "evals" / run.name / "blimp" / "results.json", {"results": tasks})
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{subject.BEGIN}\nold\n{subject.END}\nafter\n")
+    begin, end = (mark.format("structured") for mark in subject.MARKS)
+    others = [line.format("masked") for line in (subject.MARKS[0], "another", subject.MARKS[1])]
+    readme.write_text("\n".join(["before", *others, begin, "old", end, "after", ""]))
     monkeypatch.setattr(subject, "README", readme)
-    assert subject.main([f"STORE={tmp_path}", "TABLE=1"]) == 0
+    assert subject.main([f"STORE={tmp_path}", "ONLY=structured", "TABLE=1"]) == 0
     lines = readme.read_text().splitlines()
     assert f"| shortgpt | {run.setting} | 113.3 | 20.13 |  | 0.750 | 2.0 | 3.00 |" in lines
-    assert lines[:2] == ["before", subject.BEGIN]
-    assert lines[-2:] == [subject.END, "after"]
+    assert lines[:5] == ["before", *others, begin]
+    assert lines[-2:] == [end, "after"]
     assert "old" not in lines
-    assert len(lines) == 4 + 2 + 1 + len(list(subject.runs()))
+    assert len(lines) == 7 + 2 + 1 + len(list(subject.structured()))
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
