@@ -1,12 +1,14 @@
 """Run inside an image after it is built: its packages must import and fit together.
 
-Prints what the image holds as one JSON object; fails with Python's own message otherwise.
+Prints what the image holds as one JSON object; fails with Python's own message otherwise. A virtual
+environment gives its uv and the packages that its image overrides: `check.py <uv> [<package> …]`.
 """
 
 import importlib
 import importlib.metadata
 import json
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +26,16 @@ def main() -> None:
     for name in names:
         importlib.import_module(name)
 
-    command = ["uv", "pip", "check", "--quiet", "--python", sys.executable]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    listing = IMAGE / "overridden.txt"
+    listed = listing.read_text().split() if listing.is_file() else []
+    uv, *overridden = sys.argv[1:] or ["uv", *listed]
+    command = [uv, "pip", "check", "--python", sys.executable]
+    found = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    needs = re.findall(r"^The package `[^`]+` requires `([\w.-]+)", found.stderr, re.MULTILINE)
+    if found.returncode and (not needs or set(needs) - set(overridden)):
+        sys.exit(found.stderr)
+    if sys.argv[1:]:
+        return
 
     installed = importlib.metadata.distributions()
     packages = {

@@ -42,6 +42,7 @@ def test_images_that_differ_in_their_lists_alone_share_a_dockerfile() -> None:
         "DESCRIPTION": "Pruning by Wanda, SparseGPT and magnitude, and the harness that their "
         "papers used",
         "APT": "",
+        "OVERRIDDEN": "",
     }
 
 

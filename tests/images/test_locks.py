@@ -104,6 +104,19 @@ def test_a_lock_is_compiled_by_hash_and_leaves_torch_to_the_shared_image() -> No
         assert command[command.index(name) - 1] == "--no-emit-package"
 
 
+def test_what_an_image_overrides_is_locked_so() -> None:
+    """Composer wants an older torch than the shared one, and is compiled against that."""
+    image = load_image("sheared-llama")
+    (lock,) = locks_of("sheared-llama")
+    command = lock.command(lock.target)
+    assert command[command.index("--override") + 1] == "overrides.txt"
+    assert image.overridden == ["torch"]
+    assert image.arguments["OVERRIDDEN"] == "torch"
+    locked = pins(lock.target)
+    assert (locked["mosaicml"], locked["torchvision"]) == ("0.32.1", "0.22.0")
+    assert not [name for name in locked if CUDA_ONLY.match(name)]
+
+
 def test_unknown_locks_are_told_the_known_ones() -> None:
     with pytest.raises(InputError, match="no lock nothing; known locks: dev, eval, export, f"):
         compile_lock("nothing")

@@ -1,6 +1,7 @@
 """The virtual environments that stand for images where there is no engine."""
 
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from espalier.errors import EnvironmentFailure, InputError
 from espalier.host.images import venv
-from espalier.host.images.definition import Image, load_image
+from espalier.host.images.definition import IMAGES, Image, load_image
 from espalier.host.images.lock import run_uv
 
 
@@ -109,3 +110,24 @@ def test_the_environment_holds_what_the_lock_says(tmp_path: Path) -> None:
     words += "print(torch.__version__)"
     done = subprocess.run([python, "-c", words], check=True, capture_output=True, text=True)
     assert done.stdout.split()[-1] == "2.13.0+cpu"
+
+
+@pytest.mark.parametrize(
+    ("overridden", "code"), [(["torch"], 0), ([], 1), (["numpy"], 1), (["torch", "numpy"], 0)]
+)
+def test_what_an_image_overrides_is_no_misfit(
+    tmp_path: Path, overridden: list[str], code: int
+) -> None:
+    """Only that is let pass, and a check that does not say what is wrong is no pass either."""
+    uv = tmp_path / "uv"
+    says = "The package `mosaicml` requires `torch<2.7.1,>=2.6`, but `2.13.0` is installed"
+    uv.write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
+    uv.chmod(0o755)
+    check = [sys.executable, str(IMAGES / "torch" / "check.py"), str(uv), *overridden]
+    done = subprocess.run(check, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == ("" if code == 0 else f"{says}\n\n")
+    uv.write_text("#!/bin/sh\necho 'no such environment' >&2\nexit 2\n")
+    done = subprocess.run(check, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no such environment" in done.stderr

@@ -49,7 +49,10 @@ class Image:
         """What fills in the shared Dockerfile; a Dockerfile of the image's own says all itself."""
         if self.dockerfile.parent == self.folder:
             return {}
-        return {"IMAGE": self.name, "DESCRIPTION": self.description, "APT": " ".join(self.apt)}
+        return {
+            **{"IMAGE": self.name, "DESCRIPTION": self.description},
+            **{"APT": " ".join(self.apt), "OVERRIDDEN": " ".join(self.overridden)},
+        }
 
     @property
     def description(self) -> str:
@@ -63,6 +66,16 @@ class Image:
         listing = self.folder / "apt.txt"
         lines = listing.read_text().splitlines() if listing.is_file() else []
         return [word for line in lines for word in line.partition("#")[0].split()]
+
+    @property
+    def overrides(self) -> Path:
+        """Pins that hold against what some package says that it needs, if there is the file."""
+        return self.folder / "overrides.txt"
+
+    @property
+    def overridden(self) -> list[str]:
+        """The names of the packages that these pin."""
+        return sorted(locked_names(self.overrides)) if self.overrides.is_file() else []
 
     def packages(self, accel: str) -> frozenset[str]:
         """The names of the Python packages that it holds."""

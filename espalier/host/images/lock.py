@@ -37,6 +37,7 @@ class Lock:
     options: list[str] = field(default_factory=list)
     python: str = HOST_PYTHON
     shared: Path | None = None  # a lock whose pins hold here too, and are not repeated
+    overrides: Path | None = None  # what is put in against what some package says that it needs
 
     @property
     def building(self) -> list[str]:
@@ -57,6 +58,8 @@ class Lock:
             command += ["--constraints", os.path.relpath(self.shared, self.source.parent)]
             for name in locked_names(self.shared):
                 command += ["--no-emit-package", name]
+        if self.overrides:
+            command += ["--override", self.overrides.name]
         return [*command, "--output-file", str(output), self.source.name]
 
 
@@ -106,7 +109,9 @@ def _image_locks(image: Image) -> Iterator[Lock]:
         # What the CUDA build needs contains what the CPU build needs: one lock serves both.
         shared = image.parent.folder / "requirements-cuda.lock"
         target = image.folder / "requirements.lock"
-        yield Lock(requirements, target, [*for_images, IMAGE_PLATFORM], image.python, shared)
+        options = [*for_images, IMAGE_PLATFORM]
+        overrides = image.overrides if image.overrides.is_file() else None
+        yield Lock(requirements, target, options, image.python, shared, overrides)
         return
     cpu = image.folder / "requirements-cpu.lock"
     yield Lock(requirements, cpu, [*for_images, IMAGE_PLATFORM], image.python)

@@ -9,7 +9,7 @@ from filelock import FileLock
 
 from espalier.contract.image import SHARED
 from espalier.errors import EnvironmentFailure
-from espalier.host.images.definition import Image, load_image
+from espalier.host.images.definition import IMAGES, Image, load_image
 from espalier.host.images.lock import cpu_torch_options, find_uv, run_uv
 
 COMPLETE = ".complete"  # written last: a virtual environment can't be built elsewhere and moved
@@ -70,6 +70,6 @@ def _build(image: Image, accel: str, folder: Path, python: Path) -> None:
     install += [str(lock) for lock in image.lock_files(accel)]
     run_uv(install, f"The packages of image {image.name} could not be installed")
     run_uv(
-        [uv, "pip", "check", "--quiet", "--python", str(python)],
+        [str(python), str(IMAGES / SHARED / "check.py"), uv, *image.overridden],
         f"The packages of image {image.name} do not fit together",
     )

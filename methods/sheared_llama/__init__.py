@@ -1,0 +1,1 @@
+"""Sheared-LLaMA: masks learned to a target shape, with data loaded by domain."""
