@@ -1,0 +1,1 @@
+"""Sheared-LLaMA: masks learned to a target shape while the data's domains are rebalanced."""
