@@ -22,7 +22,7 @@ Batch = dict[str, Tensor]
 """`input_ids` int64 [b, T] and `domains` int64 [b]."""
 
 
-class DomainBatches(IterableDataset[Batch]):
+class DomainBatches(IterableDataset[Batch]):  # type: ignore[misc]
     """A rank's part of every batch that a sampler draws, without an end.
 
     Proportions that change hold from the next batch on: what was read ahead is drawn again.
@@ -44,6 +44,7 @@ class DomainBatches(IterableDataset[Batch]):
         self,
         sources: Mapping[str, Source],
         sampler: DomainSampler,
+        *,
         rank: int = 0,
         world: int = 1,
         ahead: int = 1,
@@ -114,7 +115,7 @@ class DomainBatches(IterableDataset[Batch]):
         self.sampler.load_state_dict(state)
 
 
-class EveryRow(Dataset[Batch]):
+class EveryRow(Dataset[Batch]):  # type: ignore[misc]
     """The first rows of each domain, one domain after the other, to evaluate on.
 
     Args:

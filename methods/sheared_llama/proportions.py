@@ -140,5 +140,6 @@ def _softmax(logits: Float64) -> Float64:
     largest = logits.max()
     if np.isneginf(largest):  # none of them is ever drawn, so that they have nothing to divide
         return np.full_like(logits, 1 / len(logits))
-    weights: Float64 = np.exp(logits - largest)
-    return weights / weights.sum()
+    weights = np.exp(logits - largest)
+    shares: Float64 = weights / weights.sum()
+    return shares

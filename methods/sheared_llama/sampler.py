@@ -9,18 +9,16 @@ Shapes: K domains, B rows of a batch on all ranks together.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from espalier.errors import InputError
 from methods.sheared_llama.named import Float64
 from methods.sheared_llama.proportions import require_distribution
+from methods.sheared_llama.sampler_state import Change, DomainState, SamplerState
 
 Int64 = npt.NDArray[np.int64]
-Whole = Annotated[int, Field(ge=0)]
 
 OF_DOMAINS, OF_ROWS = 0, 1
 """What random numbers are for: those of two purposes have nothing to do with each other."""
@@ -52,37 +50,6 @@ class Draw:
     domains: Int64
     rows: Int64
     restarted: dict[str, int]
-
-
-class Change(BaseModel):
-    """Proportions that hold from a step on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    step: Whole
-    proportions: dict[str, float]
-
-
-class DomainState(BaseModel):
-    """How many rows a domain has, and how many were drawn, over all its epochs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    rows: Annotated[int, Field(gt=0)]
-    taken: Whole
-
-
-class SamplerState(BaseModel):
-    """All that a sampler goes on from: it is JSON, and numbers come out of it as they went in."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: Literal[1] = 1
-    seed: Whole
-    batch: Annotated[int, Field(gt=0)]
-    step: Whole
-    domains: dict[str, DomainState]
-    history: tuple[Change, ...]
 
 
 class DomainSampler:
@@ -188,16 +155,7 @@ class DomainSampler:
 
     def state_dict(self) -> dict[str, Any]:
         """A SamplerState as plain JSON."""
-        pairs = zip(self._sizes, self.place.taken, strict=True)
-        states = [DomainState(rows=size, taken=taken) for size, taken in pairs]
-        state = SamplerState(
-            seed=self._seed,
-            batch=self.batch,
-            step=self.place.step,
-            domains=dict(zip(self.domains, states, strict=True)),
-            history=self.history,
-        )
-        return state.model_dump(mode="json")
+        return self._saved().model_dump(mode="json")
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was made.
@@ -205,33 +163,21 @@ class DomainSampler:
         Raises:
             InputError: it is no such state, or one of other domains, rows, batches or another seed.
         """
-        try:
-            saved = SamplerState.model_validate(dict(state))
-        except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"
-            raise InputError(
-                f"the saved state of the data cannot be used ({where}); start again with FORCE=1."
-            ) from None
-        here = {
-            "domains": list(self.domains),
-            "rows": list(self._sizes),
-            "sequences a batch": self.batch,
-            "seed": self._seed,
-        }
-        there = {
-            "domains": list(saved.domains),
-            "rows": [domain.rows for domain in saved.domains.values()],
-            "sequences a batch": saved.batch,
-            "seed": saved.seed,
-        }
-        for name, value in here.items():
-            if value != there[name]:
-                raise InputError(
-                    f"the stopped run had other {name} ({there[name]}, now {value}); give it the "
-                    "same data and parameters, or start again with FORCE=1."
-                )
+        saved = SamplerState.read(state)
+        saved.require_same_run(self._saved())
         self.place = Place(saved.step, tuple(domain.taken for domain in saved.domains.values()))
         self._history = list(saved.history[:-1])
         last = saved.history[-1].proportions
         self.set_proportions(np.array([last[name] for name in self.domains]))
         self._history[-1] = saved.history[-1]
+
+    def _saved(self) -> SamplerState:
+        pairs = zip(self._sizes, self.place.taken, strict=True)
+        states = [DomainState(rows=size, taken=taken) for size, taken in pairs]
+        return SamplerState(
+            seed=self._seed,
+            batch=self.batch,
+            step=self.place.step,
+            domains=dict(zip(self.domains, states, strict=True)),
+            history=self.history,
+        )
