@@ -145,7 +145,7 @@ def _prefix(name: str) -> str:
 
 def _files(parts: tuple[TextPart, ...]) -> str:
     named = ", ".join(f"{count} {split}" for split, count in _by_split(parts).items())
-    return f"{len(parts)} files: {named}"
+    return f"{len(parts)} file{'s' * (len(parts) > 1)}: {named}"
 
 
 def _by_split(parts: tuple[TextPart, ...]) -> Counter[str]:
