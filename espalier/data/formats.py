@@ -104,13 +104,7 @@ def files_of(folder: Path) -> dict[str | None, list[Path]]:
     """
     chosen = [path for path in _below(folder) if not describes(path.name)]
     for path in chosen:
-        if not (folder / path).is_file():
-            raise InputError(f"{folder / path} is a link, and not to a file; copy the files there.")
-        if format_of(path.name) is None:
-            raise InputError(
-                f"{folder / path} cannot be read as text; make it {SPOKEN}, or take it out of the "
-                "folder."
-            )
+        require_readable(folder / path)
     if not chosen:
         raise InputError(f"{folder} holds no text; give a folder of {SPOKEN} files.")
     try:
@@ -118,6 +112,20 @@ def files_of(folder: Path) -> dict[str | None, list[Path]]:
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     return {split: [folder / path for path in paths] for split, paths in found.items()}
+
+
+def require_readable(path: Path) -> None:
+    """Refuse what lies in a folder of texts and is no file of documents.
+
+    Raises:
+        InputError: it is a link to a folder or to nothing, or has none of the formats.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is a link, and not to a file; copy the files there.")
+    if format_of(path.name) is None:
+        raise InputError(
+            f"{path} cannot be read as text; make it {SPOKEN}, or take it out of the folder."
+        )
 
 
 def left_out(folder: Path) -> list[str]:

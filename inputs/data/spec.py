@@ -33,15 +33,27 @@ class DataParameters(Parameters):
         bool, Field(description="leave out and count documents that cannot be used")
     ] = False
 
+    domains: Annotated[
+        bool,
+        Field(
+            description="each folder or file in SOURCE is a domain with token data of its own; "
+            "TOKENS are then of each"
+        ),
+    ] = False
+
     @model_validator(mode="after")
     def _something_is_left(self) -> Self:
         if self.valid + self.test >= 1:
             raise ValueError("VALID and TEST leave nothing for training; lower them")
         return self
 
+    def label(self) -> str:
+        """Whether there are several domains."""
+        return "domains" if self.domains else ""
+
 
 def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate | None:
-    if not parameters.tokens:
+    if not parameters.tokens or parameters.domains:  # how many there are, the folder says
         return None
     disk = round(parameters.tokens * BYTES_PER_TOKEN * 1.02)
     seconds = 5 + parameters.tokens / TOKENS_PER_SECOND

@@ -2,93 +2,181 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.files import file_sha256
 from espalier.contract.parameters import Parameters
+from espalier.contract.saved import note
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.formats import left_out
-from espalier.data.text import DESCRIPTION, Description, sha256_of_file
-from espalier.data.text_files import BadDocument, entries_of
+from espalier.data.text import DESCRIPTION, Description
 from espalier.data.tokenizing import Tokenizing
-from espalier.data.tokens import INDEX
-from espalier.data.tokens.index import SPLITS, Split, TokenIndex, narrowest
-from espalier.errors import InputError
-from inputs.data.packing import Fractions, blocks, until_enough
+from espalier.data.tokens import DOMAINS, INDEX
+from espalier.data.tokens.domains import DomainIndex
+from espalier.data.tokens.index import SPLITS, TokenIndex, narrowest
+from inputs.data.domains import domains_of
 from inputs.data.source import TextPart, parts_of
 from inputs.data.spec import DataParameters
-from inputs.data.work import Position, Work
+from inputs.data.stream import Packing
+from inputs.data.work import Work
 
-BLOCK_DOCUMENTS, BLOCK_CHARACTERS = 2048, 4_000_000
-"""Of a block: enough to keep all cores busy, and little to do again after an interruption."""
+Streams = Mapping[str, Packing]
+"""By the names of their domains; the one of a text without domains has none."""
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
     """Pack the input `text` with the tokenizer of the input `tokenizer`."""
     assert isinstance(parameters, DataParameters)  # noqa: S101
     text = context.inputs["text"]
-    parts = parts_of(text)
-    files = Counter(part.split or "train" for part in parts)
-    if len(parts) > 1:
-        named = ", ".join(f"{count} {split}" for split, count in files.items())
-        context.progress.say(f"{len(parts)} files: {named}")
+    parts = domains_of(text) if parameters.domains else {"": parts_of(text)}
+    for name, its_parts in parts.items():
+        if name or len(its_parts) > 1:
+            context.progress.say(f"{_prefix(name)}{_files(its_parts)}")
     tokenizing = Tokenizing.of(context.inputs["tokenizer"])
-    work = Work(context.scratch, tokenizing.frame.dtype, parameters.shard)
-    packed = Packing(parameters, parts, tokenizing, work)
-    began, before = time.monotonic(), packed.tokens
-    with context.progress.steps("blocks packed", None) as steps:
-        for _ in packed.blocks():
-            seconds = time.monotonic() - began
-            speed = f"{(packed.tokens - before) / seconds:,.0f} tokens/s"
-            steps.advance(tokens=f"{packed.tokens:,}", speed=speed)
-    seconds = time.monotonic() - began
-    packed.require_enough()
-    index = TokenIndex(
-        dtype=narrowest(tokenizing.vocabulary),
-        tokenizer=tokenizing.sha256,
-        vocabulary=tokenizing.vocabulary,
-        bos=tokenizing.frame.bos,
-        eos=tokenizing.frame.eos,
-        splits=work.finish(context.output),
-    )
-    index.write(context.output)
-    new = packed.tokens - before
-    if work.place.bad:
-        context.progress.say(
-            f"skipped {work.place.bad:,} documents that cannot be used, the first: "
-            f"{work.place.first_bad}"
+    streams = {
+        name: Packing(
+            parameters,
+            its_parts,
+            tokenizing,
+            Work(_scratch(context, name), tokenizing.frame.dtype, parameters.shard),
+            name,
         )
-    context.progress.say(
-        ", ".join(f"{index.splits[split].tokens:,} tokens {split}" for split in SPLITS)
-        + f"; {new / seconds:,.0f} tokens/s"
-    )
+        for name, its_parts in parts.items()
+    }
+    speed = _pack(context, streams)
+    indexes = _write(context.output, streams, tokenizing)
+    _report(context, streams, indexes, speed)
+    records = {
+        name: {**_counts(index), "sha256": file_sha256(context.output / name / INDEX)}
+        for name, index in indexes.items()
+    }
+    notes = {name: _notes(stream, parts[name]) for name, stream in streams.items()}
+    if parameters.domains:
+        digest = file_sha256(context.output / DOMAINS)
+        record = {**_sums(list(records.values())), "sha256": digest, "domains": records}
+    else:
+        record = records[""]
     return Outcome(
         data={
             **_origin(text),
-            "tokenizer": index.tokenizer,
+            "tokenizer": tokenizing.sha256,
             "tokenizer_probe": tokenizing.probe,
-            "tokens": {split: index.splits[split].tokens for split in SPLITS},
-            "documents": {split: index.splits[split].documents for split in SPLITS},
-            "sha256": sha256_of_file(context.output / INDEX),
+            **record,
         },
         notes={
-            **_left_out(text, work.place),
-            "files": dict(files),
-            "tokens_per_second": round(new / seconds),
+            **({"domains": notes} if parameters.domains else notes[""]),
+            "files_left_out": left_out(text) if text.is_dir() else [],
+            "tokens_per_second": round(speed),
         },
     )
 
 
-def _left_out(text: Path, place: Position) -> dict[str, Any]:
-    """What of the text is not among the tokens, or not as the tokenizer gave it."""
+def _scratch(context: StageContext, name: str) -> Path:
+    """Where a stream is packed; no other file there is called as a domain's folder is."""
+    folder = context.scratch / (f"domain-{name}" if name else "")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _pack(context: StageContext, streams: Streams) -> float:
+    """Pack one stream after the other, each refused where it lacks what is asked; tokens/s."""
+    began, before = time.monotonic(), _tokens(streams)
+    speed = 0.0
+    with context.progress.steps("blocks packed", None) as steps:
+        for name, stream in streams.items():
+            its_name = {"domain": name} if name else {}
+            for _ in stream.blocks():
+                note(context.scratch, f"{stream.place}{f' of domain {name}' if name else ''}")
+                speed = (_tokens(streams) - before) / (time.monotonic() - began)
+                tokens, said = f"{stream.tokens:,}", f"{speed:,.0f} tokens/s"
+                steps.advance(**its_name, tokens=tokens, speed=said)
+            stream.require_enough()
+    return speed
+
+
+def _tokens(streams: Streams) -> int:
+    return sum(stream.tokens for stream in streams.values())
+
+
+def _write(output: Path, streams: Streams, tokenizing: Tokenizing) -> dict[str, TokenIndex]:
+    """Hash all shards, which may take a while, then move them to `output`, which does not."""
+    indexes = {
+        name: TokenIndex(
+            dtype=narrowest(tokenizing.vocabulary),
+            tokenizer=tokenizing.sha256,
+            vocabulary=tokenizing.vocabulary,
+            bos=tokenizing.frame.bos,
+            eos=tokenizing.frame.eos,
+            splits=stream.work.hashed(),
+        )
+        for name, stream in streams.items()
+    }
+    for name, index in indexes.items():
+        folder = output / name
+        folder.mkdir(exist_ok=True)
+        streams[name].work.move(index.splits, folder)
+        index.write(folder)
+    if names := [name for name in indexes if name]:
+        DomainIndex.of(output, names).write(output)
+    return indexes
+
+
+def _report(
+    context: StageContext, streams: Streams, indexes: Mapping[str, TokenIndex], speed: float
+) -> None:
+    """Say what was skipped and what there is."""
+    for name, stream in streams.items():
+        if stream.work.place.bad:
+            context.progress.say(
+                f"{_prefix(name)}skipped {stream.work.place.bad:,} documents that cannot be used, "
+                f"the first: {stream.work.place.first_bad}"
+            )
+    for name, index in indexes.items():
+        counts = ", ".join(f"{index.splits[split].tokens:,} tokens {split}" for split in SPLITS)
+        context.progress.say(f"{_prefix(name)}{counts}")
+    context.progress.say(f"{_tokens(streams):,} tokens in all; {speed:,.0f} tokens/s")
+
+
+def _prefix(name: str) -> str:
+    return f"{name}: " if name else ""
+
+
+def _files(parts: tuple[TextPart, ...]) -> str:
+    named = ", ".join(f"{count} {split}" for split, count in _by_split(parts).items())
+    return f"{len(parts)} file{'s' * (len(parts) > 1)}: {named}"
+
+
+def _by_split(parts: tuple[TextPart, ...]) -> Counter[str]:
+    return Counter(part.split or "train" for part in parts)
+
+
+def _counts(index: TokenIndex) -> dict[str, Any]:
+    """Tokens and documents of each split."""
+    return {
+        "tokens": {split: index.splits[split].tokens for split in SPLITS},
+        "documents": {split: index.splits[split].documents for split in SPLITS},
+    }
+
+
+def _sums(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Those of all domains."""
+    return {
+        what: {split: sum(record[what][split] for record in records) for split in SPLITS}
+        for what in ("tokens", "documents")
+    }
+
+
+def _notes(stream: Packing, parts: tuple[TextPart, ...]) -> dict[str, Any]:
+    """Of which files a stream is, and what of them is not in it or not as the tokenizer gave it."""
+    place = stream.work.place
     return {
         "empty_documents": place.empty,
         "bad_documents": place.bad,
         "first_bad_document": place.first_bad,
         "documents_with_bos_or_eos_taken_out": place.framed,
-        "files_left_out": left_out(text) if text.is_dir() else [],
+        "files": dict(_by_split(parts)),
     }
 
 
@@ -98,97 +186,3 @@ def _origin(text: Path) -> dict[str, str]:
         return {}
     about = Description.read(text)
     return {"name": about.name, "source": about.source, "revision": about.revision}
-
-
-class Packing:
-    """Blocks of documents, read on from where the work stands, tokenised and appended to it."""
-
-    def __init__(
-        self,
-        parameters: DataParameters,
-        parts: tuple[TextPart, ...],
-        tokenizing: Tokenizing,
-        work: Work,
-    ) -> None:
-        self._parameters, self._parts = parameters, parts
-        self._tokenizing, self._work = tokenizing, work
-        self._fractions = Fractions(
-            valid=0 if any(part.split == "valid" for part in parts) else parameters.valid,
-            test=0 if any(part.split == "test" for part in parts) else parameters.test,
-        )
-
-    @property
-    def tokens(self) -> int:
-        """Of all splits."""
-        return sum(map(self._work.tokens, SPLITS))
-
-    def blocks(self) -> Iterator[None]:
-        """Pack block after block, until the text ends or TOKENS are there."""
-        place = self._work.place
-        if place.enough:
-            return
-        for number in range(place.part, len(self._parts)):
-            done = place.documents if number == place.part else 0
-            part = self._parts[number]
-            entries = islice(entries_of(part.file, self._parameters.column), done, None)
-            for block in blocks(entries, BLOCK_DOCUMENTS, BLOCK_CHARACTERS):
-                enough = self._pack(self._usable(block), part.split)
-                done += len(block)
-                self._work.save(part=number, documents=done, enough=enough)
-                yield
-                if enough:
-                    return
-
-    def require_enough(self) -> None:
-        """Refuse a text that has fewer training tokens than asked.
-
-        Raises:
-            InputError: it says how many there are.
-        """
-        found, wanted = self._work.tokens("train"), self._parameters.tokens
-        if found == 0:
-            raise InputError(
-                "no document of the text is for training; give a longer text, or less to VALID= "
-                "and TEST=."
-            )
-        if wanted and found < wanted:
-            raise InputError(
-                f"TOKENS={wanted} are more than the {found} training tokens of the text; give "
-                f"TOKENS={found} or less, or a longer text."
-            )
-
-    def _usable(self, entries: list[str | BadDocument]) -> list[str]:
-        """The texts among them; what is no text is counted or refused."""
-        bad = [entry for entry in entries if isinstance(entry, BadDocument)]
-        if bad and not self._parameters.skip_bad:
-            raise InputError(
-                f"{bad[0].where} {bad[0].what}; correct it, or leave out and count such documents "
-                "with SKIP_BAD=1."
-            )
-        place = self._work.place
-        if bad and not place.bad:
-            place.first_bad = f"{bad[0].where} {bad[0].what}"
-        place.bad += len(bad)
-        return [entry for entry in entries if isinstance(entry, str)]
-
-    def _pack(self, texts: list[str], own: Split | None) -> bool:
-        """Append a block of documents; True when the training tokens are enough."""
-        frame = self._tokenizing.frame
-        splits = [own or self._fractions.split_of(text) for text in texts]
-        raw = self._tokenizing(texts)
-        ids = [frame.without(one) for one in raw]
-        changed = (len(one) != len(other) for one, other in zip(raw, ids, strict=True))
-        self._work.place.framed += sum(changed)
-        kept = [(split, frame.around(one)) for split, one in zip(splits, ids, strict=True) if one]
-        self._work.place.empty += len(texts) - len(kept)
-        enough = False
-        if self._parameters.tokens:
-            left = self._parameters.tokens - self._work.tokens("train")
-            lengths = [len(one) if split == "train" else 0 for split, one in kept]
-            enough = sum(lengths) >= left
-            kept = kept[: until_enough(lengths, left)]
-        found: dict[Split, list[Any]] = {split: [] for split in SPLITS}
-        for split, one in kept:
-            found[split].append(one)
-        self._work.append(found)
-        return enough

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from espalier.contract.files import write_text
-from espalier.contract.saved import note
 from espalier.data.tokens.index import SPLITS, Split, SplitIndex
 from espalier.data.tokens.writer import Size, SplitWriter
 
@@ -25,7 +24,7 @@ class Position(BaseModel):
         empty: documents without a token, which are left out.
         framed: documents from which BOS or EOS were taken out, which the tokenizer had given.
         bad: documents that could not be used and were skipped, and the first of them.
-        enough: nothing more is wanted.
+        enough: nothing more is wanted, or there is no more.
     """
 
     part: int = 0
@@ -64,14 +63,15 @@ class Work:
         sizes = {split: writer.sizes for split, writer in self._writers.items()}
         self.place = self.place.model_copy(update={**changes, "sizes": sizes})
         write_text(self._folder / STATE, self.place.model_dump_json())
-        note(self._folder, f"document {self.place.documents + 1} of file {self.place.part + 1}")
 
-    def finish(self, target: Path) -> dict[Split, SplitIndex]:
-        """Hash all shards, which may take a while, then move them to `target`, which does not."""
-        found = {split: writer.finish() for split, writer in self._writers.items()}
-        for split, index in found.items():
+    def hashed(self) -> dict[Split, SplitIndex]:
+        """End all shards and hash them, which may take a while."""
+        return {split: writer.finish() for split, writer in self._writers.items()}
+
+    def move(self, splits: Mapping[Split, SplitIndex], target: Path) -> None:
+        """Move the shards that have been hashed to `target`, which takes no time."""
+        for split, index in splits.items():
             self._writers[split].move(index, target)
-        return found
 
     def _open(self, dtype: "np.dtype[Any]", limit: int) -> dict[Split, SplitWriter]:
         return {

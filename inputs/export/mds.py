@@ -18,21 +18,22 @@ import numpy as np
 
 from espalier.contract.files import replacing, write_text
 from espalier.contract.json_text import to_json
+from espalier.data.tokens.mds import INDEX
 from espalier.data.tokens.reader import Ids
 from espalier.errors import InputError
 
-INDEX = "index.json"
 LIMIT = 1 << 26
 """Bytes of a shard, MDSWriter's default."""
 SIZE = np.dtype("<u4")
 """Of everything that counts samples or bytes."""
 
 
-def write(folder: Path, rows: Iterator[Ids], dtype: str) -> None:
+def write(folder: Path, rows: Iterator[Ids], dtype: str, domain: str = "") -> None:
     """Write rows as samples of `tokens` (ndarray of `dtype`, uint16 or uint32) and `set` (str).
 
-    LLM-Shearing's loaders ask of each sample which set it is of: the folder's name. Shards that an
-    interrupted run has finished are kept; the index comes last.
+    LLM-Shearing's loaders ask of each sample which set it is of: the domain, or the folder's name
+    where there are no domains. Shards that an interrupted run has finished are kept; the index
+    comes last.
 
     Raises:
         InputError: a row is too large for the offsets of a shard.
@@ -49,7 +50,7 @@ def write(folder: Path, rows: Iterator[Ids], dtype: str) -> None:
         "column_sizes": [None, None],  # they vary
     }
     header = to_json(config, sort_keys=True).encode()
-    name = folder.name.encode()
+    name = (domain or folder.name).encode()
     shards = []
     for number, samples in enumerate(_shards(rows, header, name)):
         path = folder / f"shard.{number:05d}.mds"

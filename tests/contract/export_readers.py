@@ -67,8 +67,11 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-def read_mds(folder: Path, split: str) -> list[list[int]]:
-    """By the published form, as StreamingDataset does: the index, then any sample by its offset."""
+def read_mds(folder: Path, split: str, name: str = "") -> list[list[int]]:
+    """By the published form, as StreamingDataset does: the index, then any sample by its offset.
+
+    Each says its set: `name`, or the split's where there are no domains.
+    """
     if not (folder / split).exists():
         return []
     index = json.loads((folder / split / "index.json").read_text())
@@ -85,9 +88,9 @@ def read_mds(folder: Path, split: str) -> list[list[int]]:
         offsets = struct.unpack_from(f"<{samples + 1}I", content, 4)
         assert offsets[-1] == len(content)
         for begin, end in pairwise(offsets):
-            name, array = struct.unpack_from("<2I", content, begin)
-            at = begin + 8 + name
-            assert content[begin + 8 : at].decode() == split
+            length, array = struct.unpack_from("<2I", content, begin)
+            at = begin + 8 + length
+            assert content[begin + 8 : at].decode() == (name or split)
             assert at + array == end
             assert content[at] >> 2 == 1  # dimensions
             width = 1 << (content[at] & 3)
@@ -98,7 +101,7 @@ def read_mds(folder: Path, split: str) -> list[list[int]]:
     return rows
 
 
-READERS: dict[str, Callable[[Path, str], list[list[int]]]] = {
+READERS: dict[str, Callable[..., list[list[int]]]] = {
     "parquet": read_parquet,
     "arrow": read_arrow,
     "arrayrecord": read_arrayrecord,

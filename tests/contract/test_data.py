@@ -14,6 +14,7 @@ from datasets import Dataset  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
 from espalier.contract.manifest import MANIFEST, read_manifest  # noqa: E402
+from espalier.data.tokens.domains import domains_for  # noqa: E402
 from espalier.data.tokens.reader import TokenData  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
 from inputs.export import tables  # noqa: E402
@@ -239,6 +240,39 @@ def test_bad_documents_are_refused_or_counted(tmp_path: Path, model: Path) -> No
     assert "line 1 holds half" in notes["first_bad_document"]
     text.write_bytes(good)
     assert token_files(make(tmp_path / "other", text, model, *SPLIT)) == token_files(made)
+
+
+def test_each_folder_of_a_text_is_a_domain(tmp_path: Path, model: Path) -> None:
+    text, store = tmp_path / "text", tmp_path / "store"
+    for name, part in {"wiki": TEXTS[:30], "c4-rp": TEXTS[30:]}.items():
+        (text / name).mkdir(parents=True)
+        write_lines(text / name / "a.jsonl", part)
+    words = ("data", f"SOURCE={text}", f"TOKENIZER={model}", "VALID=0.2")
+    done = espalier(store, *words, "DOMAINS=1")
+    assert done.returncode == 0, done.stderr
+    made = store / "data" / "text-tiny-domains"
+    assert done.stdout == f"{made}\n"
+    found = domains_for(made, model, SHAPE["vocab_size"], ["wiki", "c4-rp"])
+    documents = {
+        name: {
+            tokenizer().decode(ids[1:-1]) for split in data.splits for ids in data.documents(split)
+        }
+        for name, data in found.items()
+    }
+    assert documents == {"wiki": set(TEXTS[:30]), "c4-rp": set(TEXTS[30:])}
+    manifest = read_manifest(made)
+    assert {file.path for file in manifest.files} >= {"domains.json", "wiki/tokens.json"}
+    assert (manifest.data or {})["documents"] == {
+        split: sum(data.counts(split)[1] for data in found.values() if split in data.splits)
+        for split in ("train", "valid", "test")
+    }
+    assert espalier(store, "verify", "CKPT=text-tiny-domains").returncode == 0
+    one = espalier(store, *words)  # what such a folder means without the word is one stream
+    assert one.stdout == f"{store}/data/text-tiny\n"
+    assert TokenData(store / "data" / "text-tiny").splits == ("train", "valid", "test")
+    write_lines(text / "wiki.jsonl", TEXTS)
+    done = espalier(store, *words, "DOMAINS=1", "DATA=other")
+    refused(done, 2, "wiki and wiki.jsonl of", "would be one domain; rename one")
 
 
 def test_a_hub_id_is_fetched_first(tmp_path: Path) -> None:

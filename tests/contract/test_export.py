@@ -1,6 +1,8 @@
 """`make export`: what is written is read back by the formats' own readers, as the same tokens."""
 
 import hashlib
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +20,13 @@ from espalier.contract.manifest import (
     write_manifest,
 )
 from espalier.data.tokens.index import SPLITS, Split, TokenIndex, token_dtype
+from espalier.data.tokens.mds import MdsDomains
 from espalier.data.tokens.reader import Ids, TokenData
 from espalier.data.tokens.writer import SplitWriter
+from espalier.errors import InputError
 from tests.contract.command import differing, espalier, refused, tree, without_times
 from tests.contract.export_readers import READERS, read_mds
+from tests.unit.tiny_domains import Documents, write_domains
 
 pytestmark = pytest.mark.export
 
@@ -35,6 +40,12 @@ LENGTHS: dict[Split, list[int]] = {
     "train": [3, 255, 256, 40, 300, 1, 257, 2, 70000, 9],
     "valid": [5, 1],
     "test": [7],
+}
+
+DOMAINS: dict[str, dict[Split, Documents]] = {
+    "wiki": {"train": [[1, 2, 3], [4], [5, 6]], "valid": [[5, 6], [7, 8, 9]]},
+    "c4-rp": {"train": [[7, 8, 9, 7, 8], [8, 9, 10, 11]], "valid": [[10, 65_535]], "test": [[11]]},
+    "cc": {"train": [[13] * 10], "valid": [[14, 15]], "test": [[16, 17]]},
 }
 
 
@@ -162,6 +173,81 @@ def test_damaged_data_are_not_exported(tmp_path: Path) -> None:
         done = espalier(tmp_path, "export", "DATA=d", f"FORMAT={form}")
         refused(done, 2, f"{shard.name} is not what tokens.json says")
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["d"]
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Token data `d` of three domains, one of which has no documents for test."""
+    folder = tmp_path_factory.mktemp("store") / "data" / "d"
+    write_domains(folder, DOMAINS)
+    publish(folder)
+    return folder
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_each_domain_is_exported_to_a_folder_of_its_own(domains: Path, form: str) -> None:
+    store = domains.parent.parent
+    done = espalier(store, "export", "DATA=d", f"FORMAT={form}")
+    assert done.returncode == 0, done.stderr
+    made = store / "data" / f"d-{form}"
+    for name, splits in DOMAINS.items():
+        for split in SPLITS:
+            kept = {"name": name} if form == "mds" else {}
+            found = READERS[form](made / name, split, **kept)
+            assert found == splits.get(split, [])
+    record = read_manifest(made).data or {}
+    assert list(record["domains"]) == list(DOMAINS)
+    assert record["domains"]["wiki"]["rows"] == {"train": 3, "valid": 2}
+    assert record["rows"] == {"train": 6, "valid": 4, "test": 2}
+    assert record["tokens"] == {"train": 25, "valid": 9, "test": 3}
+
+
+def test_an_mds_export_of_domains_is_read_by_their_names(domains: Path, tmp_path: Path) -> None:
+    store = domains.parent.parent
+    done = espalier(store, "export", "DATA=d", "FORMAT=mds", "SEQLEN=2")
+    assert done.returncode == 0, done.stderr
+    found = MdsDomains.of(store / "data" / "d-mds-2")
+    found.verify()
+    assert (found.seqlen, found.vocabulary) == (2, 65_536)
+    assert list(found.folders("train")) == list(DOMAINS)
+    assert found.folders("valid", ["cc"]) == {"cc": found.directory / "cc" / "valid"}
+    assert found.samples["cc"] == {"train": 5, "valid": 1, "test": 1}
+    with pytest.raises(InputError, match=r"has no domain arxiv \(it has: wiki, c4-rp, cc\)"):
+        found.folders("train", ["cc", "arxiv"])
+    with pytest.raises(InputError, match=r"wiki/test is no MDS folder, or an empty one"):
+        found.folders("test")
+    with pytest.raises(InputError, match="has no tokenizer; make the data with TOKENIZER="):
+        found.require_fit(tmp_path, 65_536)
+    with pytest.raises(InputError, match="is not an MDS export of several domains; make one"):
+        MdsDomains.of(domains)
+
+
+def test_an_empty_mds_folder_is_refused(domains: Path, tmp_path: Path) -> None:
+    store = domains.parent.parent
+    assert espalier(store, "export", "DATA=d", "FORMAT=mds").returncode == 0
+    made = Path(shutil.copytree(store / "data" / "d-mds", tmp_path / "mds"))
+    found, folder = MdsDomains.of(made), made / "cc" / "train"
+    index = json.loads((folder / "index.json").read_text())
+    (folder / "index.json").write_text(json.dumps({**index, "shards": []}))
+    with pytest.raises(InputError, match="cc/train is an MDS folder without a sample"):
+        found.folders("train")
+    (folder / "index.json").write_text(json.dumps({**index, "version": 1}))
+    with pytest.raises(InputError, match=r"cc/train/index\.json is not an MDS index"):
+        found.folders("train")
+    index["shards"][0]["samples"] += 1
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"has 2 samples where its export has written 1"):
+        found.folders("train")
+    (folder / "shard.00000.mds").unlink()
+    with pytest.raises(InputError, match=r"shard\.00000\.mds is not what index\.json says"):
+        found.folders("train")
+
+
+def test_a_domain_without_a_row_is_not_exported(domains: Path) -> None:
+    store = domains.parent.parent
+    done = espalier(store, "export", "DATA=d", "FORMAT=mds", "SEQLEN=3")
+    refused(done, 2, "domain cc has no row of SEQLEN=3 tokens in valid; give fewer")
+    assert not (store / "data" / "d-mds-3").exists()
 
 
 @pytest.mark.parametrize("limit", WRITTEN)

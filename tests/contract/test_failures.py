@@ -81,7 +81,7 @@ FAILING: dict[str, tuple[Callable[[str], str], str]] = {
         "layer 4",  # but for what was still being written
     ),
     "data": (
-        lambda what: at_call("inputs.data.stage:Packing._pack", 3, what),
+        lambda what: at_call("inputs.data.stream:Packing._pack", 3, what),
         "document 4097 of file 1",
     ),
 }

@@ -29,7 +29,7 @@ class FsdpRun(TaughtRun):
         """
         start, teacher = Start.of(parameters, inputs), inputs.get("teacher")
         data, shapes = TokenData(inputs["data"]), Shapes.of(start.config)
-        check_data(data, start.tokenizer, shapes)
+        data.require_fit(start.tokenizer, shapes.vocabulary)
         seqlen = parameters.sequence_length(shapes.positions)
         check_objective(parameters, teacher)
         if teacher is not None:
@@ -65,25 +65,12 @@ class FsdpRun(TaughtRun):
         return self.parameters.sequences_at_once(share, self.budget.seqlen)
 
 
-def check_data(data: TokenData, tokenizer: Path, shapes: Shapes) -> None:
-    """Refuse token data that a model cannot read.
-
-    Raises:
-        InputError: another tokenizer made them, or they have ids beyond the model's rows.
-    """
-    data.require_tokenizer_of(tokenizer)
-    if data.index.vocabulary > shapes.vocabulary:
-        raise InputError(
-            f"{data.directory} has tokens up to {data.index.vocabulary} and the vocabulary of "
-            f"{tokenizer} ends at {shapes.vocabulary}; make the data with its own tokenizer."
-        )
-
-
 def _check_teacher(
     parameters: TrainingParameters, teacher: Path, data: TokenData, shapes: Shapes, seqlen: int
 ) -> None:
-    check_data(data, teacher, Shapes.of(read_config(teacher)))
-    check_distillation(parameters, Shapes.of(read_config(teacher)), shapes, seqlen)
+    teacher_shapes = Shapes.of(read_config(teacher))
+    data.require_fit(teacher, teacher_shapes.vocabulary)
+    check_distillation(parameters, teacher_shapes, shapes, seqlen)
 
 
 def check_distillation(

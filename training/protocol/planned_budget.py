@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from espalier.contract.manifest import MANIFEST, read_manifest
-from espalier.data.tokens import INDEX
+from espalier.data.tokens import is_token_data
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
@@ -41,7 +41,7 @@ def _tokens_of(data: Path, seqlen: int) -> int:
     Raises:
         InputError: its rows have another length, or it is neither.
     """
-    if (data / INDEX).is_file() or not (data / MANIFEST).is_file():
+    if is_token_data(data) or not (data / MANIFEST).is_file():
         return TokenData(data).counts("train")[0]
     manifest = read_manifest(data)
     rows = (manifest.data or {}).get("rows", {}).get("train")

@@ -17,12 +17,11 @@ from espalier.data.instructions import (
 )
 from espalier.data.text_files import documents_of
 from espalier.data.tokenizing import Tokenizing
-from espalier.data.tokens import INDEX
+from espalier.data.tokens import is_token_data
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
 from training.gpu_fsdp.batches import Windows
-from training.gpu_fsdp.job import check_data
 from training.recover.examples import Data, Examples, Ids
 from training.recover.spec import HELD_OUT, INSTRUCTION, WINDOW, RecoverParameters
 
@@ -37,7 +36,7 @@ def read_data(place: Path, model: Path, shapes: Shapes, parameters: RecoverParam
     Raises:
         InputError: it is of no kind that is known, or nothing of it can be trained on.
     """
-    if (place / INDEX).is_file():
+    if is_token_data(place):
         return _packed(place, model, shapes, parameters)
     training, validation = _files(place)
     read = _text if _holds_text(training[0]) else _instructions
@@ -103,7 +102,7 @@ def _instructions(
 def _packed(place: Path, model: Path, shapes: Shapes, parameters: RecoverParameters) -> Data:
     """Token data, in windows that are read when they are needed."""
     tokens = TokenData(place)
-    check_data(tokens, model, shapes)
+    tokens.require_fit(model, shapes.vocabulary)
     tokens.verify()
     seqlen = _seqlen(parameters, shapes, WINDOW)
     train = Windows(tokens, "train", seqlen, document_mask=False)

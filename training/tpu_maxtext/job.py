@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from espalier.data.tokens.fitting import check_fit
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from espalier.models.tokenizer import check_tokenizer, require_same_tokenizer
+from espalier.models.tokenizer import check_tokenizer
 from training.maxtext_model.shape import model_keys
 from training.protocol.budget import Budget
 from training.protocol.run import Run, Start
@@ -103,9 +104,5 @@ def hardware(device: str) -> dict[str, Any]:
 
 def _check_data(records: Records, tokenizer: Path, shapes: Shapes) -> None:
     check_tokenizer(tokenizer, shapes.vocabulary)
-    require_same_tokenizer(records.directory, records.tokenizer, tokenizer)
-    if records.vocabulary > shapes.vocabulary:
-        raise InputError(
-            f"{records.directory} has tokens up to {records.vocabulary} and the model's vocabulary "
-            f"ends at {shapes.vocabulary}; make the data with its own tokenizer."
-        )
+    vocabulary, rows = records.vocabulary, shapes.vocabulary
+    check_fit(records.directory, records.tokenizer, vocabulary, tokenizer, rows)

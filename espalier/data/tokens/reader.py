@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from espalier.contract.files import file_sha256
+from espalier.data.tokens.fitting import check_fit
 from espalier.data.tokens.index import START, Split, SplitIndex, TokenIndex, TokenShard, token_dtype
 from espalier.errors import InputError
 from espalier.models.tokenizer import require_same_tokenizer
@@ -74,6 +75,14 @@ class TokenData:
             InputError: it has another, or none.
         """
         require_same_tokenizer(self.directory, self.index.tokenizer, model)
+
+    def require_fit(self, model: Path, rows: int) -> None:
+        """Refuse a model, with `rows` in its embedding, that cannot read these ids.
+
+        Raises:
+            InputError: another tokenizer made them, or there may be some beyond its rows.
+        """
+        check_fit(self.directory, self.index.tokenizer, self.index.vocabulary, model, rows)
 
     def verify(self, part: int = 0, of: int = 1) -> None:
         """Read every shard, or every `of`-th from `part`, and compare it with the index.

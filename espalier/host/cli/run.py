@@ -172,7 +172,8 @@ def data(assignments: Assignments = None) -> None:
     def build(draft: Draft) -> Path:
         text = text_named(draft, source, files)
         inputs = {"text": text, "tokenizer": model_named(draft, tokenizer, given_as="TOKENIZER")}
-        name = given or "-".join(name_after(path) for path in inputs.values())
+        names = (*map(name_after, inputs.values()), parameters.label())
+        name = given or "-".join(filter(None, names))
         return draft.make(stage, parameters, inputs, name)
 
     session.carry_out("data", build)

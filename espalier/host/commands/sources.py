@@ -10,7 +10,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
 from espalier.contract.store import name_after
 from espalier.data.formats import FORMATS, IDS
-from espalier.data.tokens import INDEX
+from espalier.data.tokens import is_token_data
 from espalier.errors import InputError
 from espalier.host.draft import CONFIG, Draft
 from espalier.models.aliases import model_aliases, resolve_model
@@ -104,7 +104,7 @@ def text_named(draft: Draft, name: str, files: str = "", anew: bool = False) -> 
         return path
     stored = name.replace("/", "--")
     if not (files or anew) and (found := draft.find(stored, ("data",))):
-        if (found / INDEX).is_file() or draft.stage_of(found) in PACKED:
+        if is_token_data(found) or draft.stage_of(found) in PACKED:
             raise InputError(
                 f"{name} is token data that make data has packed, not a text; give a text, or "
                 "make the data again under another name."
@@ -121,7 +121,7 @@ def text_named(draft: Draft, name: str, files: str = "", anew: bool = False) -> 
 def token_data_named(draft: Draft, name: str) -> Path | None:
     """The token data that DATA=name means, a path or a name, where there are any."""
     path = Path(name).expanduser()
-    if "/" in name and (path in draft.requests or (path / INDEX).is_file()):
+    if "/" in name and (path in draft.requests or is_token_data(path)):
         return path
     return draft.find(name, ("data",))
 
