@@ -22,6 +22,7 @@ ROLES: Mapping[str, Mapping[str, str]] = {
     },
     "calibration": {"CALIBRATION": "c4, wikitext2, pg19, bookcorpus, pydoc, a file, token ids"},
     "tasks": {"TASK_DATA": "a folder with the rows of tasks"},
+    "domains": {"DOMAIN_DATA": "token data of several domains, which make data DOMAINS=1 makes"},
     "architecture": {"ARCH": "a config.json, or a model whose shape is trained from scratch"},
     "tokenizer": {"TOKENIZER": "a model whose tokenizer is taken"},
     "teacher": {"TEACHER": f"{MODEL}: who is distilled from"},

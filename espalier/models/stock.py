@@ -10,8 +10,8 @@ from typing import Any
 from espalier.contract.imports import uncollected
 from espalier.errors import EnvironmentFailure, InputError
 
-UNNEEDED = ("sklearn", "scipy")
-"""What transformers imports where it is there, for losses of detectors and assisted generation."""
+UNNEEDED = ("sklearn", "scipy", "torchvision")
+"""What transformers imports where it is there, for assisted generation and for pictures."""
 MOST_SAID = 300
 """Letters of another package's reason."""
 REQUESTS = (

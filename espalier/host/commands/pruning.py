@@ -18,9 +18,13 @@ from espalier.host.commands.sources import (
     first_given,
     model_named,
     text_named,
+    token_data_named,
 )
 from espalier.host.draft import Draft
 from espalier.host.resolution import record_of
+
+DOMAIN_DATA = "DOMAIN_DATA"
+"""Of a method that trains: DATA of a pipeline is what is evaluated on."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Sources:
         model: MODEL or CKPT.
         calibration: a text, or nothing.
         tasks: the folder of tasks' rows, or nothing.
+        domains: token data of several domains, or nothing.
         scores: what SCORES names, with commas between.
         name: of the result, or nothing.
         given_as: the variable that names the model.
@@ -40,6 +45,7 @@ class Sources:
     revision: str
     calibration: str
     tasks: str
+    domains: str
     scores: tuple[str, ...]
     name: str
     given_as: str = "MODEL"
@@ -56,6 +62,7 @@ class Sources:
             revision=rest.pop("REVISION", ""),
             calibration=rest.pop("CALIBRATION", ""),
             tasks=rest.pop(TASK_DATA, ""),
+            domains=rest.pop(DOMAIN_DATA, ""),
             scores=tuple(filter(None, rest.pop("SCORES", "").split(","))),
             name=rest.pop("NAME", ""),
         )
@@ -146,6 +153,8 @@ class PruningCommand:
         """Refuse what would be silently ignored."""
         if self.sources.calibration and "calibration" not in roles_of(self.stage):
             raise InputError(f"{self.stage.name} uses no calibration; leave CALIBRATION out.")
+        if self.sources.domains and "domains" not in self.stage.inputs:
+            raise InputError(f"{self.stage.name} uses no domains; leave {DOMAIN_DATA} out.")
         if self.sources.scores and not self.stage.derived:
             raise InputError(f"{self.stage.name} uses no scores; leave SCORES out.")
         if not self.sources.scores:
@@ -204,14 +213,32 @@ def texts(
         found["calibration"] = text_named(draft, text)
     if "tasks" in wanted and sources.tasks:
         found["tasks"] = text_named(draft, sources.tasks)
+    if "domains" in wanted:
+        found["domains"] = _domains_named(draft, sources.domains)
     return found
+
+
+def _domains_named(draft: Draft, name: str) -> Path:
+    """The data that DOMAIN_DATA means: a path, or a name on the store.
+
+    Raises:
+        InputError: none is named, or there is none such.
+    """
+    if found := token_data_named(draft, name) if name else None:
+        return found
+    made = f"{DOMAIN_DATA}={name} is not on the store" if name else f"give {DOMAIN_DATA}=<name>"
+    raise InputError(
+        f"{made}; make data DATA=<name> DOMAINS=1 SOURCE=<folder> TOKENIZER=<the model> makes it "
+        "of a folder that has one for each domain."
+    )
 
 
 def scores_name(
     model: Path, stage: Stage, parameters: Parameters, texts: Mapping[str, Path]
 ) -> str:
     """`<model>/<method>-<text>-<what the parameters say>`."""
-    text = [path.name.partition(".")[0] for role, path in texts.items() if role == "calibration"]
+    named = ("calibration", "domains")
+    text = [path.name.partition(".")[0] for role, path in texts.items() if role in named]
     method = stage.name.removeprefix("score-")
     label = "-".join(filter(None, (method, *text, parameters.label())))
     return f"{name_after(model)}/{label}"

@@ -1,0 +1,79 @@
+"""What Composer trains: a stock model with masks, and the multipliers that drive them.
+
+Shapes: B rows, T tokens a row, V vocabulary, K domains.
+"""
+
+from typing import Any
+
+import torch
+from composer.models import ComposerModel
+from torch import Tensor
+from torchmetrics import Metric
+
+from methods.sheared_llama.batches import Batch
+from methods.sheared_llama.lagrangian import Lagrangian
+from methods.sheared_llama.losses import next_token_losses, overall_mean, totals
+from methods.sheared_llama.masked import MaskedModel
+from methods.sheared_llama.masks import Masks
+
+LOSSES = "losses"
+"""Of the metric that an evaluation leaves."""
+
+
+class DomainLosses(Metric):  # type: ignore[misc]
+    """The losses of an evaluation by domain, added up exactly over batches and ranks."""
+
+    full_state_update = False
+
+    def __init__(self, domains: int) -> None:
+        super().__init__()
+        zeros = torch.zeros((3, domains), dtype=torch.int64)
+        self.add_state("sums", default=zeros, dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, batch: Batch) -> None:
+        """Add a batch's, of its logits [B, T, V]."""
+        losses = next_token_losses(logits, batch["input_ids"])
+        self.sums += totals(losses, batch["domains"], self.sums.shape[1])
+
+    def compute(self) -> Tensor:
+        """The mean over all tokens, nats, a number."""
+        mean = overall_mean(self.sums)
+        return torch.tensor(float("nan") if mean is None else mean, dtype=torch.float64)
+
+
+class ShearedModel(ComposerModel):  # type: ignore[misc]
+    """The model, its masks and the Lagrangian, whose parameters are all trained.
+
+    Attributes:
+        stock: the model that is sheared.
+        masks: what is learned of it.
+        lagrangian: what holds the masks to the target.
+        masked: computes with the masks that are in use.
+    """
+
+    def __init__(self, stock: Any, masks: Masks, lagrangian: Lagrangian, domains: int) -> None:
+        super().__init__()
+        self.stock, self.masks, self.lagrangian = stock, masks, lagrangian
+        self.masked = MaskedModel(stock)
+        self._domains = domains
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits [B, T, V]."""
+        logits: Tensor = self.stock(input_ids=batch["input_ids"], use_cache=False).logits
+        return logits
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy of the next token, nats."""
+        return next_token_losses(outputs, batch["input_ids"]).mean()
+
+    def eval_forward(self, batch: Batch, outputs: Tensor | None = None) -> Tensor:
+        """As `forward`."""
+        return self.forward(batch) if outputs is None else outputs
+
+    def get_metrics(self, is_train: bool) -> dict[str, Metric]:
+        """Losses by domain, of an evaluation."""
+        return {} if is_train else {LOSSES: DomainLosses(self._domains)}
+
+    def update_metric(self, batch: Batch, outputs: Tensor, metric: Metric) -> None:
+        """Add a batch to the losses by domain."""
+        metric.update(outputs, batch)

@@ -1,0 +1,227 @@
+"""What the host knows of Sheared-LLaMA: losses by domain, measured, and a learning of masks."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from espalier.contract.parameters import Count, Optional, Parameters, Seed
+from espalier.contract.stage import Derived, Estimate, Stage
+from espalier.models.flops import forward_flops, training_flops
+from espalier.models.shapes import Shapes
+from espalier.pruning.structured.parameters import Ffn, Heads, Hidden, Layers
+from methods.sheared_llama.target import Sizes, Target, sizes_of
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+LONGEST = 4096
+"""Tokens a row where SEQLEN is not given, as published."""
+TOKENS_AT_ONCE = 8192
+RISE, WARM_UP = 0.1, 0.1
+"""Shares of the steps in which targets rise and rates warm up: 320 of 3200 in the published run."""
+STATE_BYTES = 16
+"""Of a parameter: itself, its gradient and AdamW's two moments, float32."""
+PROCESS_BYTES, CPU_FLOPS = 1 << 30, 40e9
+FORECAST = "forecast"
+
+
+class RowParameters(Parameters):
+    """Rows of tokens, and how many pass at a time."""
+
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"micro_batch"})
+
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None, Optional,
+        Field(description="tokens a row; default min(model's positions, 4096)"),
+    ] = None  # fmt: skip
+    valid: Annotated[Positive, Field(description="held-out rows of each domain, at most")] = 64
+    micro_batch: Annotated[
+        Positive | None, Optional, Field(description="rows at once; default 8192 tokens")
+    ] = None  # fmt: skip
+
+    def length(self, positions: int) -> int:
+        """Tokens a row, of a model with so many positions."""
+        return self.seqlen or min(positions, LONGEST)
+
+    def micro(self, seqlen: int) -> int:
+        """Rows at once."""
+        return self.micro_batch or max(1, TOKENS_AT_ONCE // seqlen)
+
+
+class DomainLossParameters(RowParameters):
+    """How much of each domain is measured."""
+
+    def label(self) -> str:
+        """`64`, `64x512`."""
+        return f"{self.valid}x{self.seqlen}" if self.seqlen else str(self.valid)
+
+
+class ShearedLlamaParameters(RowParameters):
+    """To which shape, on how much of which data, and how masks are learned."""
+
+    EXECUTION: ClassVar[frozenset[str]] = RowParameters.EXECUTION | {"save_every", "tracker"}
+
+    target: Annotated[
+        str | None, Optional,
+        Field(description="2.7b, 1.3b, 370m or a .toml file with layers, hidden, heads, ffn"),
+    ] = None  # fmt: skip
+    layers: Layers = None
+    hidden: Hidden = None
+    heads: Heads = None
+    ffn: Ffn = None
+    tokens: Annotated[
+        Positive, Count, Field(description="that masks are learned on; published: 0.42B")
+    ] = 419_430_400
+    batch: Annotated[Positive, Field(description="rows a step")] = 32
+    masks: Annotated[
+        Literal["sampled", "deterministic"],
+        Field(description="drawn anew for each step, or the most likely ones, without noise"),
+    ] = "sampled"
+    proportions: Annotated[
+        Literal["fixed", "doremi", "bandit"],
+        Field(description="whether, and by which rule, domains with more excess loss grow"),
+    ] = "doremi"
+    shares: Annotated[
+        str, Field(description="domain=share,… to begin with; default RedPajama's, or by tokens")
+    ] = ""
+    reference_losses: Annotated[
+        str,
+        Field(
+            description="domain=loss,…, or 2.7b, 1.3b, 370m (published), or forecast from MODEL's"
+        ),
+    ] = FORECAST
+    lr: Annotated[Rate, Field(description="peak learning rate of the weights")] = 1e-4
+    mask_lr: Annotated[Rate, Field(description="of the masks")] = 1.0
+    lag_lr: Annotated[Rate, Field(description="of the multipliers, which ascend")] = 1.0
+    clip: Annotated[float, Field(gt=0, description="gradient norm at most")] = 1.0
+    precision: Annotated[
+        Literal["bf16", "float32"] | None, Optional,
+        Field(description="of products; weights stay float32; default: as the model is stored"),
+    ] = None  # fmt: skip
+    seed: Seed = 17
+    eval_every: Annotated[
+        Positive | None, Optional,
+        Field(description="steps between evaluations; default a 64th of all, as published"),
+    ] = None  # fmt: skip
+    save_every: Annotated[
+        Positive | None, Optional,
+        Field(description="steps between checkpoints; default a 64th of all"),
+    ] = None  # fmt: skip
+    tracker: Annotated[
+        Literal["none", "tensorboard", "wandb"], Field(description="beside metrics.jsonl")
+    ] = "none"
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        sized = any((self.layers, self.hidden, self.heads, self.ffn))
+        if sized == (self.target is not None):
+            raise ValueError(
+                "give TARGET, or LAYERS, HIDDEN, HEADS and FFN of the shape that is to be left"
+                + (", not both" if sized else "")
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_divide(self) -> Self:
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"MICRO_BATCH={self.micro_batch} does not divide BATCH={self.batch}")
+        return self
+
+    def label(self) -> str:
+        """`1.3b`, or the sizes: `24-h2048-a16-f5504`."""
+        if self.target is not None:
+            return self.target.rpartition("/")[2].removesuffix(".toml").lower()
+        sizes = {"": self.layers, "h": self.hidden, "a": self.heads, "f": self.ffn}
+        return "-".join(f"{letter}{size}" for letter, size in sizes.items() if size)
+
+    def unused(self) -> frozenset[str]:
+        """Losses of the parent, where nothing is forecast from them."""
+        forecasts = self.proportions != "fixed" and self.reference_losses == FORECAST
+        return frozenset() if forecasts else frozenset({"losses"})
+
+    def aim(self, parent: Shapes) -> Target:
+        """The shape of what is left.
+
+        Raises:
+            InputError: there is none such.
+        """
+        if self.target is not None:
+            return Target.of(parent, sizes_of(self.target))
+        return Target.of(parent, Sizes(self.layers, self.hidden, self.heads, self.ffn))
+
+    def steps(self, seqlen: int) -> int:
+        """How many batches TOKENS are."""
+        return max(1, math.ceil(self.tokens / (self.batch * seqlen)))
+
+    def rise(self, steps: int) -> int:
+        """Steps until the targets are what is asked for."""
+        return round(RISE * steps)
+
+    def warmed_up(self, steps: int) -> int:
+        """Steps until the rates are what is asked for."""
+        return round(WARM_UP * steps)
+
+    def every(self, given: int | None, steps: int) -> int:
+        """Steps between two of what is done so often."""
+        return given or max(1, steps // 64)
+
+
+def asked_of_losses(parameters: ShearedLlamaParameters) -> dict[str, str]:
+    """Rows of the same length."""
+    return {"SEQLEN": str(parameters.seqlen)} if parameters.seqlen else {}
+
+
+def _estimate(parameters: ShearedLlamaParameters, config: Mapping[str, Any]) -> Estimate:
+    shapes = Shapes.of(config)
+    seqlen = parameters.length(shapes.positions)
+    micro = min(parameters.micro(seqlen), parameters.batch) * seqlen
+    width = 14 * shapes.hidden + 5 * shapes.intermediate
+    activations = 4 * micro * (shapes.layers * width + 4 * shapes.vocabulary)
+    flops = training_flops(shapes, seqlen)
+    states = 3 * 12 * shapes.parameters
+    return Estimate(
+        memory=PROCESS_BYTES + STATE_BYTES * shapes.parameters + activations,
+        disk=states + shapes.parameters * shapes.item_bytes,
+        seconds=30 + parameters.steps(seqlen) * parameters.batch * seqlen * flops / CPU_FLOPS,
+    )
+
+
+def _estimate_losses(parameters: DomainLossParameters, config: Mapping[str, Any]) -> Estimate:
+    shapes = Shapes.of(config)
+    seqlen = parameters.length(shapes.positions)
+    micro = parameters.micro(seqlen) * seqlen
+    return Estimate(
+        memory=PROCESS_BYTES + 4 * shapes.parameters + 12 * micro * shapes.vocabulary,
+        disk=1 << 20,
+        seconds=20 + 7 * parameters.valid * seqlen * forward_flops(shapes, seqlen) / CPU_FLOPS,
+    )
+
+
+STAGES = (
+    Stage(
+        name="score-sheared-llama",
+        verb="score",
+        section="scores",
+        image="sheared-llama",
+        parameters=DomainLossParameters,
+        entry="methods.sheared_llama.loss_stage:run",
+        summary="Measure a model's loss on held-out rows of each domain.",
+        inputs={"model": True, "domains": True},
+        estimate=_estimate_losses,
+        saved=None,
+    ),
+    Stage(
+        name="sheared-llama",
+        verb="prune",
+        section="checkpoints",
+        image="sheared-llama",
+        parameters=ShearedLlamaParameters,
+        entry="methods.sheared_llama.stage:run",
+        summary="Learn masks to a target shape while training, with data loaded by domain.",
+        inputs={"model": True, "domains": True, "losses": False},
+        estimate=_estimate,
+        derived={"losses": Derived("score-sheared-llama", asked_of_losses)},
+        saved="methods.sheared_llama.saved:last_step",
+    ),
+)
