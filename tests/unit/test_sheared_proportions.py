@@ -134,7 +134,7 @@ def test_excess_losses_are_not_clipped() -> None:
 
 
 def test_initial_proportions() -> None:
-    tokens = dict.fromkeys(reversed(PUBLISHED), 10)
+    tokens = dict.fromkeys(list(PUBLISHED)[::-1], 10)
     found = initial_proportions(tokens)
     assert found == pytest.approx([PUBLISHED[name] for name in tokens], abs=1e-15)
     assert abs(found.sum() - 1) < 1e-12

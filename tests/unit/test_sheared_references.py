@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-
 from espalier.errors import InputError
 from methods.sheared_llama.references import (
     EXPONENT,
@@ -39,7 +38,7 @@ def test_two_models_lie_on_their_own_line() -> None:
 
 
 def test_a_fit_to_three_models_is_the_least_squares_line() -> None:
-        sizes, losses = [10, 100, 700], [3.0, 2.2, 2.1]
+    sizes, losses = [10, 100, 700], [3.0, 2.2, 2.1]
     models = [measured(size, cc=loss) for size, loss in zip(sizes, losses, strict=True)]
     slope, level = np.polyfit(np.log(sizes), np.log(losses), 1)
     expected = float(np.exp(slope * np.log(5) + level))
