@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.errors import InputError
-from methods.sheared_llama.named import Float64
+from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
