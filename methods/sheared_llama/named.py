@@ -1,14 +1,12 @@
-"""Numbers of which each belongs to a domain, as users write them: `cc=0.67,github=0.33`."""
+"""Numbers of which each belongs to a domain, as users write them: `cc=0.67,github=0.33`.
+
+The host checks parameters by this too, and has no numpy.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-import numpy.typing as npt
-
 from espalier.errors import InputError
-
-Float64 = npt.NDArray[np.float64]
 
 
 def named_numbers(text: str, parameter: str) -> dict[str, float]:
@@ -39,8 +37,8 @@ def named_numbers(text: str, parameter: str) -> dict[str, float]:
     return found
 
 
-def in_order(values: Mapping[str, float], domains: Iterable[str], parameter: str) -> Float64:
-    """The numbers of `domains`, float64 [K], in the order of these.
+def in_order(values: Mapping[str, float], domains: Iterable[str], parameter: str) -> list[float]:
+    """The numbers of `domains`, in the order of these.
 
     Raises:
         InputError: a domain has none, or one is given of a domain that the data does not have.
@@ -58,4 +56,4 @@ def in_order(values: Mapping[str, float], domains: Iterable[str], parameter: str
             f"{parameter} names {', '.join(unknown)}, which the data does not have "
             f"(it has: {', '.join(names)})."
         )
-    return np.array([values[name] for name in names], dtype=np.float64)
+    return [values[name] for name in names]

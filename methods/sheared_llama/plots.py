@@ -11,9 +11,11 @@ from matplotlib.ticker import PercentFormatter
 
 from espalier.figures import INK, PALETTE, house_style, legend_below, new_figure, plottable
 
-MARKERS = "osD^vP"
+COLOURS = (*PALETTE, "#8A8A8A")
+"""RedPajama has seven domains."""
+MARKERS = "osD^vPX"
 HATCHES = ("", "////", "....", "xxxx")
-"""Of areas that have no colour of their own: there are more domains than colours."""
+"""Of areas that have no colour of their own, of more domains than that."""
 
 
 @house_style()
@@ -36,8 +38,8 @@ def draw_proportions(history: Sequence[Mapping[str, Any]], steps: int, title: st
     handles = []
     for index, name in enumerate(domains):
         look = {
-            "facecolor": PALETTE[index % len(PALETTE)],
-            "hatch": HATCHES[index // len(PALETTE) % len(HATCHES)],
+            "facecolor": COLOURS[index % len(COLOURS)],
+            "hatch": HATCHES[index // len(COLOURS) % len(HATCHES)],
             "edgecolor": "white",
             "linewidth": 0.6,
         }
@@ -72,8 +74,8 @@ def draw_domain_losses(
     steps = [evaluation["step"] for evaluation in evaluations]
     handles: list[Any] = []
     for index, name in enumerate(evaluations[0]["losses"]):
-        colour = PALETTE[index % len(PALETTE)]
-        marker = MARKERS[index % len(MARKERS)] if index < len(PALETTE) else "x"
+        colour = COLOURS[index % len(COLOURS)]
+        marker = MARKERS[index % len(MARKERS)] if index < len(COLOURS) else "x"
         losses = plottable([evaluation["losses"][name] for evaluation in evaluations])
         handles += axes.plot(steps, losses, color=colour, marker=marker, markersize=5, label=name)
         if name in references:

@@ -4,29 +4,18 @@ Shapes: K domains. All numbers are float64, which checkpoints hold exactly.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from espalier.errors import InputError
-from methods.sheared_llama.named import Float64, in_order
+from methods.sheared_llama.named import in_order
+from methods.sheared_llama.shares import PUBLISHED, Rule, require_shares
 
-Rule = Literal["fixed", "doremi", "bandit"]
+Float64 = npt.NDArray[np.float64]
 
-PUBLISHED: Mapping[str, float] = {
-    "cc": 0.67,
-    "github": 0.045,
-    "book": 0.045,
-    "stackexchange": 0.02,
-    "wiki": 0.045,
-    "arxiv": 0.025,
-    "c4-rp": 0.15,
-}
-"""RedPajama's, which the published runs begin with."""
 SMOOTHING = 1e-4
 """Of what is drawn, so much is drawn evenly: a domain that shrank to nothing can come back."""
-TOLERANCE = 1e-6
-"""Shares that are given sum to 1 but for what decimals leave."""
 
 
 def initial_proportions(
@@ -43,34 +32,15 @@ def initial_proportions(
         InputError: the shares are not one for each domain, or are no distribution.
     """
     if given is not None:
-        return require_distribution(given, list(tokens))
+        return np.array(require_shares(given, tokens))
     if set(tokens) == set(PUBLISHED):
-        return require_distribution(PUBLISHED, list(tokens))
+        return np.array(require_shares(PUBLISHED, tokens))
     counts = np.array(list(tokens.values()), dtype=np.float64)
     if not len(counts) or counts.min() <= 0:
         empty = [name for name, count in tokens.items() if count <= 0]
         raise InputError(f"the data has no tokens of {', '.join(empty) or 'any domain'}; add some.")
     shares: Float64 = counts / counts.sum()
     return shares
-
-
-def require_distribution(shares: Mapping[str, float], domains: Sequence[str]) -> Float64:
-    """Shares [K] in the order of `domains` that sum to 1 within 1e-12.
-
-    Raises:
-        InputError: one is missing, unknown, negative or NaN, or they do not sum to 1.
-    """
-    found = in_order(shares, domains, "PROPORTIONS")
-    wrong = [name for name, share in zip(domains, found, strict=True) if not 0 <= share <= 1]
-    if wrong:
-        raise InputError(
-            f"PROPORTIONS gives {wrong[0]} {shares[wrong[0]]:g}; each share lies between 0 and 1."
-        )
-    total = float(found.sum())
-    if abs(total - 1) > TOLERANCE:
-        raise InputError(f"PROPORTIONS sum to {total:.6g}; give shares that sum to 1.")
-    normalised: Float64 = found / total
-    return normalised
 
 
 def excess_losses(
@@ -96,7 +66,7 @@ def excess_losses(
             "from it; resume from an earlier checkpoint with a lower learning rate."
         )
     return [
-        None if loss is None else loss - float(reference)
+        None if loss is None else loss - reference
         for loss, reference in zip(losses.values(), wanted, strict=True)
     ]
 

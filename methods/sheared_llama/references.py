@@ -1,10 +1,11 @@
 """The loss of each domain that a sheared model is to come down to: given, measured or forecast."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import linear_regression
 from typing import Annotated
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from espalier.contract.files import write_text
@@ -96,9 +97,9 @@ def require_references(losses: Mapping[str, float], domains: Iterable[str]) -> d
     names = list(domains)
     found = in_order(losses, names, "REFERENCE")
     for name, loss in zip(names, found, strict=True):
-        if not 0 <= loss < np.inf:
+        if not 0 <= loss < math.inf:
             raise InputError(f"REFERENCE gives {name} a loss of {loss:g}; give 0 or more.")
-    return dict(zip(names, found.tolist(), strict=True))
+    return dict(zip(names, found, strict=True))
 
 
 def forecast(measured: Iterable[Measured], parameters: int) -> dict[str, float]:
@@ -120,25 +121,31 @@ def forecast(measured: Iterable[Measured], parameters: int) -> dict[str, float]:
     models = list(measured)
     if not models:
         raise InputError("a forecast needs a model whose losses are measured; name one.")
+    if len(models) > 1 and len({one.parameters for one in models}) == 1:
+        raise InputError("a forecast needs models of different sizes; name another or just one.")
     domains = list(models[0].losses)
-    losses = np.array([in_order(one.losses, domains, f"{one.model}'s losses") for one in models])
-    if losses.min() <= 0:
-        raise InputError("a loss of 0 has no forecast; give REFERENCE as domain=loss for each.")
-    sizes = np.log([one.parameters for one in models])  # [models]
-    distances = sizes - sizes.mean()
-    exponents = np.full(len(domains), EXPONENT)
-    if len(models) > 1:
-        if not distances.any():
-            raise InputError(
-                "a forecast needs models of different sizes; name another or just one."
-            )
-        # the slope of the least squares line; centred distances sum to 0
-        exponents = -(distances @ np.log(losses)) / (distances @ distances)
-    for name, exponent in zip(domains, exponents, strict=True):
-        if exponent < 0:
-            raise InputError(
-                f"the larger of the models has the higher loss on {name}, so nothing can be "
-                "forecast from them; name other models, or give REFERENCE as domain=loss for each."
-            )
-    found = np.exp(np.log(losses).mean(0) - exponents * (np.log(parameters) - sizes.mean()))
-    return dict(zip(domains, found.tolist(), strict=True))
+    losses = [in_order(one.losses, domains, f"REFERENCE of {one.model}") for one in models]
+    sizes = [one.parameters for one in models]
+    return {
+        name: _extrapolated(name, sizes, of_models, parameters)
+        for name, *of_models in zip(domains, *losses, strict=True)
+    }
+
+
+def _extrapolated(
+    domain: str, sizes: Sequence[int], losses: Sequence[float], parameters: int
+) -> float:
+    if min(losses) <= 0:
+        raise InputError(
+            f"the loss on {domain} is 0, which has no forecast; give REFERENCE as domain=loss for "
+            "each."
+        )
+    if len(sizes) == 1:
+        return losses[0] * math.pow(sizes[0] / parameters, EXPONENT)
+    line = linear_regression([*map(math.log, sizes)], [*map(math.log, losses)])
+    if line.slope > 0:
+        raise InputError(
+            f"the larger of the models has the higher loss on {domain}, so nothing can be "
+            "forecast from them; name other models, or give REFERENCE as domain=loss for each."
+        )
+    return math.exp(line.intercept + line.slope * math.log(parameters))

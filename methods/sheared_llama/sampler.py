@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from methods.sheared_llama.named import Float64
-from methods.sheared_llama.proportions import require_distribution
+from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler_state import Change, DomainState, SamplerState
+from methods.sheared_llama.shares import require_shares
 
 Int64 = npt.NDArray[np.int64]
 
@@ -91,7 +91,7 @@ class DomainSampler:
             InputError: they are no distribution.
         """
         named = dict(zip(self.domains, proportions.tolist(), strict=True))
-        require_distribution(named, self.domains)
+        require_shares(named, self.domains)
         self.proportions = proportions.copy()
         self.proportions.flags.writeable = False  # whoever drew ahead knows them by identity
         change = Change(step=self.place.step, proportions=named)

@@ -70,7 +70,7 @@ def test_a_broken_loss_is_seen_in_its_domain_alone(value: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_next_token_losses_are_minus_log_probabilities(dtype: "torch.dtype") -> None:
+def test_next_token_losses_are_minus_log_probabilities(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn((2, 5, 11), generator=generator).to(dtype)
     ids = torch.randint(0, 11, (2, 5), generator=generator)

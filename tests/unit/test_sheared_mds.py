@@ -22,7 +22,7 @@ from methods.sheared_llama.mds_source import MdsSource  # noqa: E402
 ROWS = np.arange(48, dtype=np.uint32).reshape(12, 4) * 1500
 
 
-def rows() -> Iterator["np.ndarray"]:
+def rows() -> Iterator["np.ndarray[Any, Any]"]:
     yield from ROWS
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 from espalier.figures import save  # noqa: E402
 from methods.sheared_llama.plots import draw_domain_losses, draw_proportions  # noqa: E402
-from methods.sheared_llama.proportions import PUBLISHED  # noqa: E402
+from methods.sheared_llama.shares import PUBLISHED  # noqa: E402
 
 HISTORY: list[dict[str, Any]] = [
     {"step": 0, "proportions": {"cc": 0.75, "wiki": 0.25}},

@@ -1,11 +1,13 @@
 """Reference losses: given, on the store, and forecast from other sizes."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-
+from espalier.contract.paths import ROOT
 from espalier.errors import InputError
 from methods.sheared_llama.references import (
     EXPONENT,
@@ -39,7 +41,7 @@ def test_two_models_lie_on_their_own_line() -> None:
 
 
 def test_a_fit_to_three_models_is_the_least_squares_line() -> None:
-        sizes, losses = [10, 100, 700], [3.0, 2.2, 2.1]
+    sizes, losses = [10, 100, 700], [3.0, 2.2, 2.1]
     models = [measured(size, cc=loss) for size, loss in zip(sizes, losses, strict=True)]
     slope, level = np.polyfit(np.log(sizes), np.log(losses), 1)
     expected = float(np.exp(slope * np.log(5) + level))
@@ -60,9 +62,9 @@ def test_refuses_what_gives_no_forecast() -> None:
         forecast([measured(10, cc=1.0), measured(10, cc=2.0)], 5)
     with pytest.raises(InputError, match="higher loss on cc"):
         forecast([measured(10, cc=1.0), measured(20, cc=2.0)], 5)
-    with pytest.raises(InputError, match="model-20's losses has no number for cc"):
+    with pytest.raises(InputError, match="REFERENCE of model-20 has no number for cc"):
         forecast([measured(10, cc=1.0), measured(20, wiki=2.0)], 5)
-    with pytest.raises(InputError, match="a loss of 0"):
+    with pytest.raises(InputError, match="loss on cc is 0"):
         forecast([measured(10, cc=0.0)], 5)
 
 
@@ -84,3 +86,12 @@ def test_given_losses_are_one_for_each_domain() -> None:
         given_references("cc=-1", ["cc"])
     with pytest.raises(InputError, match="names wiki, which the data does not have"):
         require_references({"cc": 1.0, "wiki": 1.0}, ["cc"])
+
+
+def test_the_host_which_has_no_numpy_can_check_what_is_given() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(('numpy', 'torch')));"
+        "import methods.sheared_llama.references, methods.sheared_llama.shares"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == 0

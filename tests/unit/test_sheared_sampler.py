@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from espalier.errors import InputError
+from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
 
 SIZES = st.lists(st.integers(1, 12), min_size=1, max_size=4)
@@ -34,10 +35,11 @@ def drawn(source: DomainSampler, batches: int) -> list[tuple[list[int], list[int
     return found
 
 
-def skewed(count: int, step: int) -> "np.ndarray":
+def skewed(count: int, step: int) -> Float64:
     """Proportions that differ with the step."""
     parts = np.arange(1, count + 1, dtype=np.float64) ** (1 + step % 3)
-    return parts / parts.sum()
+    shares: Float64 = parts / parts.sum()
+    return shares
 
 
 def run(source: DomainSampler, first: int, end: int) -> list[tuple[list[int], list[int]]]:
