@@ -13,7 +13,7 @@ from composer.utils import dist
 from espalier.contract.progress import Progress
 from methods.sheared_llama.losses import means, overall_mean
 from methods.sheared_llama.model import LOSSES
-from methods.sheared_llama.named import Float64
+from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.proportions import Rule, excess_losses, updated
 from methods.sheared_llama.sampler import DomainSampler
 

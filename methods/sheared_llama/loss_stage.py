@@ -3,6 +3,7 @@
 import torch
 from torch.utils.data import DataLoader
 
+import methods.sheared_llama.torchvision_operators  # noqa: F401 - before streaming is imported
 from espalier.contract.stage import Outcome, StageContext
 from espalier.models.device import require_device
 from espalier.models.loading import load_stock

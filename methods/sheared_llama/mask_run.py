@@ -25,7 +25,7 @@ from methods.sheared_llama.learning import MaskLearning, optimizer
 from methods.sheared_llama.loading import EVALUATOR, DynamicLoading
 from methods.sheared_llama.masks import Masks
 from methods.sheared_llama.model import LOSSES, ShearedModel
-from methods.sheared_llama.named import Float64
+from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.saved import FILE, FOLDER, LATEST
 from methods.sheared_llama.spec import ShearedLlamaParameters

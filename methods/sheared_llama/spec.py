@@ -20,6 +20,8 @@ LONGEST = 4096
 TOKENS_AT_ONCE = 8192
 RISE, WARM_UP = 0.1, 0.1
 """Shares of the steps in which targets rise and rates warm up: 320 of 3200 in the published run."""
+OFTEN = 50
+"""Steps between evaluations, as published; so many at least between checkpoints."""
 STATE_BYTES = 16
 """Of a parameter: itself, its gradient and AdamW's two moments, float32."""
 PROCESS_BYTES, CPU_FLOPS = 1 << 30, 40e9
@@ -102,11 +104,11 @@ class ShearedLlamaParameters(RowParameters):
     seed: Seed = 17
     eval_every: Annotated[
         Positive | None, Optional,
-        Field(description="steps between evaluations; default a 64th of all, as published"),
+        Field(description="steps between evaluations; default 50, or a tenth of fewer than 500"),
     ] = None  # fmt: skip
     save_every: Annotated[
         Positive | None, Optional,
-        Field(description="steps between checkpoints; default a 64th of all"),
+        Field(description="steps between checkpoints; default as EVAL_EVERY"),
     ] = None  # fmt: skip
     tracker: Annotated[
         Literal["none", "tensorboard", "wandb"], Field(description="beside metrics.jsonl")
@@ -164,7 +166,7 @@ class ShearedLlamaParameters(RowParameters):
 
     def every(self, given: int | None, steps: int) -> int:
         """Steps between two of what is done so often."""
-        return given or max(1, steps // 64)
+        return given or min(OFTEN, max(1, steps // 10))
 
 
 def asked_of_losses(parameters: ShearedLlamaParameters) -> dict[str, str]:

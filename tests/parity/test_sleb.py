@@ -63,6 +63,7 @@ def test_what_the_reference_does_where_nothing_is_left_to_try() -> None:
     assert quirk.removals(5) == 4
 
 
+@pytest.mark.minitron  # the stages draw
 @pytest.mark.parametrize("job", BARRIERS)
 def test_perplexity_of_the_checkpoints(
     tmp_path: Path, shared: Path, expected: dict[str, Any], job: str
