@@ -103,14 +103,18 @@ class Target:
         """
         for name, size in asdict(sizes).items():
             if size is not None and size < 1:
-                raise InputError(f"{name.upper()}={size} leaves nothing of the model; give 1 or more.")
+                raise InputError(
+                    f"{name.upper()}={size} leaves nothing of the model; give 1 or more."
+                )
         if sizes.layers is not None and sizes.layers > parent.layers:
             raise InputError(
                 f"LAYERS={sizes.layers} is above the parent's {parent.layers} layers; give fewer."
             )
         heads = sizes.heads or parent.heads
         if heads > parent.heads:
-            raise InputError(f"HEADS={heads} is above the parent's {parent.heads} heads; give fewer.")
+            raise InputError(
+                f"HEADS={heads} is above the parent's {parent.heads} heads; give fewer."
+            )
         group = parent.heads // parent.kv_heads
         if heads % group:
             raise InputError(

@@ -54,7 +54,9 @@ def extract(model: Any, masks: Drawn, target: Target) -> tuple[Any, list[str]]:
     tensors = dict(extracted(names_of(model), state.__getitem__, masks, target))
     missing, unexpected = new.load_state_dict(tensors, strict=False)
     new.tie_weights()
-    return new, [name for name in [*missing, *unexpected] if not (target.parent.tied and name == HEAD)]
+    return new, [
+        name for name in [*missing, *unexpected] if not (target.parent.tied and name == HEAD)
+    ]
 
 
 def wide(norm: Any, states: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def test_penalty_in_closed_form() -> None:
     lagrangian.lambda2.data = torch.tensor([4.0, 5.0, -6.0, 0.25])
     expected = 0.0
     for place, site in enumerate(SITES):
-        one, two = float(lagrangian.lambda1[place]), float(lagrangian.lambda2[place])
+        one, two = lagrangian.lambda1.tolist()[place], lagrangian.lambda2.tolist()[place]
         gaps = [value - 0.3 * TARGET.sparsity[site] for value in sparsity[site]]
         expected += sum(one * gap + two * gap**2 for gap in gaps) / len(gaps)
     penalty = lagrangian.penalty(rows(sparsity), step=3)
