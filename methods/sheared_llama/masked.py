@@ -56,15 +56,18 @@ class MaskedModel:
             setattr(parent, name, stock)
 
     def _norm(self, parent: nn.Module, name: str) -> MaskedNorm:
-        return self._replace(parent, name, MaskedNorm(getattr(parent, name)))
+        part = MaskedNorm(getattr(parent, name))
+        self._replace(parent, name, part)
+        return part
 
     def _linear(self, parent: nn.Module, name: str) -> MaskedLinear:
-        return self._replace(parent, name, MaskedLinear(getattr(parent, name)))
+        part = MaskedLinear(getattr(parent, name))
+        self._replace(parent, name, part)
+        return part
 
-    def _replace(self, parent: nn.Module, name: str, part: Any) -> Any:
+    def _replace(self, parent: nn.Module, name: str, part: nn.Module) -> None:
         self._stock.append((parent, name, getattr(parent, name)))
         setattr(parent, name, part)
-        return part
 
 
 @contextmanager

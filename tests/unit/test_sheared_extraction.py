@@ -31,7 +31,8 @@ def final_masks(target: Target, dtype: torch.dtype = torch.float64) -> Drawn:
     masks = Masks(target.parent, generator).to(dtype)
     for values in masks.parameters():
         values.data = 4 * torch.randn(values.shape, generator=generator, dtype=dtype)
-    return masks.final(target)
+    final: Drawn = masks.final(target)
+    return final
 
 
 def target_for(model: Any) -> Target:
@@ -54,9 +55,8 @@ def extract(model: Any, masks: Drawn, target: Target) -> tuple[Any, list[str]]:
     tensors = dict(extracted(names_of(model), state.__getitem__, masks, target))
     missing, unexpected = new.load_state_dict(tensors, strict=False)
     new.tie_weights()
-    return new, [
-        name for name in [*missing, *unexpected] if not (target.parent.tied and name == HEAD)
-    ]
+    odd = {*missing, *unexpected} - ({HEAD} if target.parent.tied else set())
+    return new, sorted(odd)
 
 
 def wide(norm: Any, states: Tensor) -> Tensor:

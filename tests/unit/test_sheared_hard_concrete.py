@@ -105,7 +105,7 @@ def test_what_is_zero_has_the_gradient_of_its_soft_value() -> None:
 
 
 def test_expected_number_is_that_of_the_probabilities() -> None:
-    probabilities = tensor([[0.9, 0.9, 0.5, 0.4], [0.5, 0.5, 0.3, 0.1]])  # 2.7 and 1.4 of 4
+    probabilities = tensor([0.9, 0.9, 0.5, 0.4, 0.5, 0.5, 0.3, 0.1]).view(2, 4)  # 2.7, 1.4
     zero = math.log(1 / 11) * 2 / 3
     log_alpha = (probabilities / (1 - probabilities)).log() + zero
     assert torch.allclose(keep_probability(log_alpha), probabilities)

@@ -13,7 +13,7 @@ from methods.sheared_llama.masked_parts import MaskedLinear
 from methods.sheared_llama.masks import Drawn
 from tests.unit.sheared import ids, masked_logits, random_masks, shapes_of, stock
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "tied": {"tie_word_embeddings": True},
     "ungrouped": {"num_key_value_heads": 6},

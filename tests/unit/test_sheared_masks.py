@@ -108,8 +108,8 @@ def test_penalty_in_closed_form() -> None:
         gaps = [value - 0.3 * TARGET.sparsity[site] for value in sparsity[site]]
         expected += sum(one * gap + two * gap**2 for gap in gaps) / len(gaps)
     penalty = lagrangian.penalty(rows(sparsity), step=3)
-    assert float(penalty) == pytest.approx(expected, rel=1e-5)
-    assert float(Lagrangian(TARGET, 10).penalty(rows(sparsity), 3)) == 0  # all begin at 0
+    assert penalty.item() == pytest.approx(expected, rel=1e-5)
+    assert Lagrangian(TARGET, 10).penalty(rows(sparsity), 3).item() == 0  # all begin at 0
 
 
 def test_targets_rise_linearly_and_stay() -> None:
