@@ -7,7 +7,7 @@ MLP add to the hidden state x:
 All of x carries the factor z, so the model keeps r = x / z as its hidden state, without a division:
     norm = (z^2 * gain) * r / sqrt(sum(z^2 r^2) / count(z > 0)  +  eps)
 This is the same number, z = 0 included, and costs what the stock norm costs. y goes into h and n.
-What is left beside plain training is one product of activations at each down_proj and o_proj.
+What is left beside plain training is one product of activations at each o_proj and down_proj.
 
 Gradient checkpointing must not be the re-entrant kind: masks are read from outside the layers, and
 that kind runs back through them once for each layer. They must stay until the backward pass ends.
@@ -17,97 +17,57 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from methods.sheared_llama.masked_parts import MaskedLinear, MaskedNorm
 from methods.sheared_llama.masks import Drawn
 
 
 class MaskedModel:
-    """Makes a stock model masked, from the outside: its parameters keep their names.
+    """Makes a stock model masked, in place: its parameters stay the same, under the same names.
 
     Done before the model is wrapped for several GPUs.
     """
 
     def __init__(self, model: Any) -> None:
         """`model`: a stock Llama, Mistral, Qwen2 or Qwen3 for causal language modelling."""
-        self._drawn: Drawn | None = None
-        self._undo: list[Any] = []
-        inner = model.model
-        self._mask_norm(inner, "norm")
-        for number, layer in enumerate(inner.layers):
-            self._mask_norm(layer, "input_layernorm")
-            self._mask_norm(layer, "post_attention_layernorm")
-            width = layer.self_attn.o_proj.in_features
-            self._mask_product(layer.self_attn.o_proj, number, "heads", width)
-            self._mask_product(layer.mlp.down_proj, number, "neurons", layer.mlp.down_proj.in_features)
+        self._stock: list[tuple[nn.Module, str, nn.Module]] = []
+        self._norms = [self._norm(model.model, "norm")]
+        self._heads: list[MaskedLinear] = []
+        self._neurons: list[MaskedLinear] = []
+        for layer in model.model.layers:
+            self._norms.append(self._norm(layer, "input_layernorm"))
+            self._norms.append(self._norm(layer, "post_attention_layernorm"))
+            self._heads.append(self._linear(layer.self_attn, "o_proj"))
+            self._neurons.append(self._linear(layer.mlp, "down_proj"))
 
     def use(self, drawn: Drawn | None) -> None:
         """Compute with these masks from now on; None: as the stock model does."""
-        self._drawn = drawn
+        for norm in self._norms:
+            norm.masks = None if drawn is None else drawn.hidden
+        for number, (heads, neurons) in enumerate(zip(self._heads, self._neurons, strict=True)):
+            heads.masks = None if drawn is None else drawn.heads[number]
+            neurons.masks = None if drawn is None else drawn.neurons[number]
+            heads.whole = neurons.whole = None if drawn is None else drawn.layers[number]
 
     def remove(self) -> None:
         """Make the model the stock one again."""
-        for undo in reversed(self._undo):
-            undo()
-        self._undo.clear()
+        for parent, name, stock in self._stock:
+            setattr(parent, name, stock)
 
-    def hidden(self) -> Tensor | None:
-        """The channels' masks in use, [D]."""
-        return None if self._drawn is None else self._drawn.hidden
+    def _norm(self, parent: nn.Module, name: str) -> MaskedNorm:
+        part = MaskedNorm(getattr(parent, name))
+        self._replace(parent, name, part)
+        return part
 
-    def _mask_norm(self, parent: nn.Module, name: str) -> None:
-        stock = getattr(parent, name)
-        setattr(parent, name, MaskedNorm(stock, self))
-        self._undo.append(lambda: setattr(parent, name, stock))
+    def _linear(self, parent: nn.Module, name: str) -> MaskedLinear:
+        part = MaskedLinear(getattr(parent, name))
+        self._replace(parent, name, part)
+        return part
 
-    def _mask_product(self, matrix: nn.Module, layer: int, site: str, width: int) -> None:
-        """Mask what a matrix is given by unit and layer; a bias, which the first leaves, by layer."""
-
-        def before(module: nn.Module, args: tuple[Tensor, ...]) -> Any:
-            if self._drawn is None:
-                return None
-            units = getattr(self._drawn, site)[layer]
-            if module.bias is None:
-                units = units * self._drawn.layers[layer]
-            values = units.repeat_interleave(width // len(units))
-            return (args[0] * values.to(args[0].dtype), *args[1:])
-
-        def after(module: nn.Module, args: Any, output: Tensor) -> Any:
-            if self._drawn is None or module.bias is None:
-                return None
-            return output * self._drawn.layers[layer].to(output.dtype)
-
-        self._undo.append(matrix.register_forward_pre_hook(before).remove)
-        self._undo.append(matrix.register_forward_hook(after).remove)
-
-
-class MaskedNorm(nn.Module):  # type: ignore[misc]
-    """A root mean square norm over the channels that are there.
-
-    Attributes:
-        weight: the stock norm's gains, [D].
-    """
-
-    def __init__(self, stock: Any, masks: MaskedModel) -> None:
-        super().__init__()
-        self.weight, self.variance_epsilon = stock.weight, stock.variance_epsilon
-        self._masks = masks
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Hidden states [B, T, D] without the channels' masks to normalized ones with them."""
-        hidden = self._masks.hidden()
-        wide = states.to(torch.promote_types(states.dtype, torch.float32))
-        squares, gains = wide.square(), self.weight
-        if hidden is None:
-            variance = squares.mean(-1, keepdim=True)
-        else:
-            weights = hidden.to(wide.dtype).square()
-            gains = (gains.to(wide.dtype) * weights).to(gains.dtype)
-            kept = hidden.detach().count_nonzero().clamp(min=1)
-            with torch.autocast(states.device.type, enabled=False):  # it would round the squares
-                variance = (squares @ (weights / kept))[..., None]
-        return gains * (wide * (variance + self.variance_epsilon).rsqrt()).to(states.dtype)
+    def _replace(self, parent: nn.Module, name: str, part: nn.Module) -> None:
+        self._stock.append((parent, name, getattr(parent, name)))
+        setattr(parent, name, part)
 
 
 @contextmanager

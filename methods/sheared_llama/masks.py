@@ -75,9 +75,7 @@ class Masks(nn.Module):  # type: ignore[misc]
         if generator is None:
             return self._each(lambda values: deterministic(values, expected_kept(values)))
         return self._each(
-            lambda values: sample(
-                values, uniform(tuple(values.shape), generator).to(values.device)
-            )
+            lambda values: sample(values, uniform(tuple(values.shape), generator).to(values.device))
         )
 
     def expected(self) -> Drawn:

@@ -5,7 +5,7 @@ Groups of heads are pruned as units: a key-value head leaves with the query head
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -103,20 +103,22 @@ class Target:
         """
         for name, size in asdict(sizes).items():
             if size is not None and size < 1:
-                raise InputError(f"{name.upper()}={size} leaves nothing of the model; give 1 or more.")
+                raise InputError(f"{name.upper()}={size} leaves nothing; give 1 or more.")
         if sizes.layers is not None and sizes.layers > parent.layers:
             raise InputError(
                 f"LAYERS={sizes.layers} is above the parent's {parent.layers} layers; give fewer."
             )
         heads = sizes.heads or parent.heads
         if heads > parent.heads:
-            raise InputError(f"HEADS={heads} is above the parent's {parent.heads} heads; give fewer.")
+            raise InputError(
+                f"HEADS={heads} is above the parent's {parent.heads} heads; give fewer."
+            )
         group = parent.heads // parent.kv_heads
         if heads % group:
             raise InputError(
-                f"HEADS={heads} is not a multiple of {group}: the parent's key-value heads are each "
-                f"read by {group} heads, which leave together; give HEADS="
-                f"{max(heads // group, 1) * group}."
+                f"HEADS={heads} is not a multiple of {group}: {group} heads read each of the "
+                "parent's key-value heads and leave together; give "
+                f"HEADS={max(heads // group, 1) * group}."
             )
         left = target_shapes(
             parent,
@@ -130,11 +132,12 @@ class Target:
     @property
     def shapes(self) -> Shapes:
         """Of the model that is left; its head_dim is the parent's."""
-        return target_shapes(
+        return replace(
             self.parent,
-            layers=None if self.layers == self.parent.layers else self.layers,
+            layers=self.layers,
             hidden=self.hidden,
-            ffn=self.ffn,
+            intermediate=self.ffn,
+            heads=self.kv_heads * (self.parent.heads // self.parent.kv_heads),
             kv_heads=self.kv_heads,
         )
 

@@ -100,8 +100,8 @@ def masked_logits(model: Any, masks: Drawn, tokens: Tensor) -> Tensor:
         up = masks.neurons[layer] * product(read, f"{at}.mlp.up_proj")
         inner = gate * gate.sigmoid() * up
         x = x + y * z * product(inner, f"{at}.mlp.down_proj")
-    head = "model.embed_tokens" if shapes.tied else "lm_head"
-    return norm(x, "model.norm") @ weights[f"{head}.weight"].T
+    last = "model.embed_tokens" if shapes.tied else "lm_head"
+    return norm(x, "model.norm") @ weights[f"{last}.weight"].T
 
 
 def rotations(model: Any, length: int) -> tuple[Tensor, Tensor]:

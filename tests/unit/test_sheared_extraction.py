@@ -1,6 +1,7 @@
 """The extracted stock model against the masked one that it came from."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from espalier.errors import InputError
+from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.structured.restructure import restructured_config
 from methods.sheared_llama.extraction import HEAD, Extraction, extracted
 from methods.sheared_llama.masked import masking
 from methods.sheared_llama.masks import Drawn, Masks
-from methods.sheared_llama.target import Target
+from methods.sheared_llama.target import Sizes, Target
 from tests.unit.sheared import ids, masked_logits, shapes_of, stock, target_of
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -31,7 +33,8 @@ def final_masks(target: Target, dtype: torch.dtype = torch.float64) -> Drawn:
     masks = Masks(target.parent, generator).to(dtype)
     for values in masks.parameters():
         values.data = 4 * torch.randn(values.shape, generator=generator, dtype=dtype)
-    return masks.final(target)
+    final: Drawn = masks.final(target)
+    return final
 
 
 def target_for(model: Any) -> Target:
@@ -54,7 +57,8 @@ def extract(model: Any, masks: Drawn, target: Target) -> tuple[Any, list[str]]:
     tensors = dict(extracted(names_of(model), state.__getitem__, masks, target))
     missing, unexpected = new.load_state_dict(tensors, strict=False)
     new.tie_weights()
-    return new, [name for name in [*missing, *unexpected] if not (target.parent.tied and name == HEAD)]
+    odd = {*missing, *unexpected} - ({HEAD} if target.parent.tied else set())
+    return new, sorted(odd)
 
 
 def wide(norm: Any, states: Tensor) -> Tensor:
@@ -86,7 +90,7 @@ def test_the_extracted_model_is_the_masked_one(
 
 
 @pytest.mark.parametrize("settings", MODELS.values(), ids=MODELS)
-def test_in_float32_and_saved(settings: dict[str, Any], tmp_path: Any) -> None:
+def test_in_float32_and_saved(settings: dict[str, Any], tmp_path: Path) -> None:
     tokens, model = ids(), stock(torch.float32, **settings)
     target = target_for(model)
     masks = final_masks(target, torch.float32)
@@ -96,6 +100,21 @@ def test_in_float32_and_saved(settings: dict[str, Any], tmp_path: Any) -> None:
     new.save_pretrained(tmp_path)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.allclose(loaded(tokens).logits, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.shared
+def test_of_a_trained_model_with_groups_and_a_tied_head(shared: Path) -> None:
+    path = shared / "models" / "stories260k"
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    parent = Shapes.of(read_config(path))
+    target = Target.of(parent, Sizes(layers=4, hidden=48, heads=6, ffn=101))
+    masks, tokens = final_masks(target, torch.float32), ids(4, 60)
+    with masking(model, masks):
+        expected = model(tokens).logits
+    new, odd = extract(model, masks, target)
+    assert not odd
+    assert shapes_of(new) == replace(target.shapes, item_bytes=4)
+    assert torch.allclose(new(tokens).logits, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["Mistral", "Qwen2", "Qwen3"])

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from methods.sheared_llama.masked import MaskedModel, masking
+from methods.sheared_llama.masked_parts import MaskedLinear
 from methods.sheared_llama.masks import Drawn
 from tests.unit.sheared import ids, masked_logits, random_masks, shapes_of, stock
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "grouped": {},
     "tied": {"tie_word_embeddings": True},
     "ungrouped": {"num_key_value_heads": 6},
@@ -122,6 +124,54 @@ def test_under_autocast_the_variance_is_not_rounded() -> None:
         expected = model.model.norm(states)
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(model.model.norm(states), expected)
+
+
+def test_training_under_autocast_has_the_gradients_of_plain_operations() -> None:
+    """Float32 weights and bfloat16 products, as in training: what autograd makes of z * x."""
+    part = MaskedLinear(torch.nn.Linear(12, 7))
+    generator = torch.Generator().manual_seed(4)
+    inputs = torch.randn(2, 5, 12, generator=generator).requires_grad_()
+    units = torch.rand(4, generator=generator).requires_grad_()
+    whole = torch.tensor(0.7, requires_grad=True)
+    of = [inputs, units, whole, part.weight, part.bias]
+    part.masks, part.whole = units, whole
+    with torch.autocast("cpu", torch.bfloat16):
+        found = part(inputs)
+        masked = inputs * (units * whole).repeat_interleave(3)
+        expected = functional.linear(masked, part.weight) + (part.bias * whole).bfloat16()
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)
+    for one, other in zip(
+        torch.autograd.grad(found.float().square().sum(), of),
+        torch.autograd.grad(expected.float().square().sum(), of),
+        strict=True,
+    ):
+        assert one.dtype == torch.float32
+        assert torch.allclose(one, other, rtol=0.02, atol=0.02)
+
+
+def kept_for_backward(model: Any, tokens: Tensor) -> int:
+    """Bytes of what autograd keeps, weights aside."""
+    sizes: dict[int, int] = {}
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)  # so that no place is used twice
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(tokens, use_cache=False)
+    for parameter in model.parameters():
+        sizes.pop(parameter.untyped_storage().data_ptr(), None)
+    return sum(sizes.values())
+
+
+def test_masks_keep_next_to_nothing_more_for_the_backward_pass() -> None:
+    model, tokens = stock(torch.float32).train(), ids(4, 30)
+    plain = kept_for_backward(model, tokens)
+    with masking(model, leaves(random_masks(shapes_of(model), torch.float32))):
+        assert kept_for_backward(model, tokens) < 1.05 * plain
 
 
 @pytest.mark.parametrize("family", ["Mistral", "Qwen2", "Qwen3"])

@@ -69,7 +69,7 @@ def test_a_file_states_some_of_the_sizes(tmp_path: Path) -> None:
             sizes_of(str(file))
     with pytest.raises(InputError, match="cannot be read"):
         sizes_of(str(tmp_path / "none.toml"))
-    with pytest.raises(InputError, match=r"TARGET=3b is not known; give 2.7b, 1.3b, 370m or a"):
+    with pytest.raises(InputError, match=r"TARGET=3b is not known; give 2\.7b, 1\.3b, 370m or a"):
         sizes_of("3b")
 
 
