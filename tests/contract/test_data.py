@@ -271,6 +271,9 @@ def test_each_folder_of_a_text_is_a_domain(tmp_path: Path, model: Path) -> None:
         for split in ("train", "valid", "test")
     }
     assert espalier(store, "verify", "CKPT=text-tiny-domains").returncode == 0
+    for trainer in ("train-gpu", "train-tpu"):
+        done = espalier(store, trainer, f"CKPT={model}", "DATA=text-tiny-domains")
+        refused(done, 2, "is token data of several domains where one stream is needed")
     one = espalier(store, *words)  # what such a folder means without the word is one stream
     assert one.stdout == f"{store}/data/text-tiny\n"
     assert TokenData(store / "data" / "text-tiny").splits == ("train", "valid", "test")
