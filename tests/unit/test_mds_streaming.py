@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+np = pytest.importorskip("numpy")
 streaming = pytest.importorskip("streaming")
 
 from espalier.data.tokens.domains import read_domains  # noqa: E402
+from espalier.data.tokens.index import Split  # noqa: E402
 from espalier.data.tokens.mds import samples_in  # noqa: E402
 from inputs.export import mds  # noqa: E402
-from tests.unit.tiny_domains import write_domains  # noqa: E402
+from tests.unit.tiny_domains import Documents, write_domains  # noqa: E402
 
 pytestmark = pytest.mark.every_image
 
@@ -21,18 +22,19 @@ def test_streaming_reads_the_ids_of_each_domain(
 ) -> None:
     monkeypatch.setattr(mds, "LIMIT", limit)
     draw = np.random.default_rng(0)
-    documents = {
-        name: {split: draw.integers(0, 65_536, (20, 50)).tolist() for split in ("train", "valid")}
+    splits: tuple[Split, ...] = ("train", "valid")
+    documents: dict[str, dict[Split, Documents]] = {
+        name: {split: draw.integers(0, 65_536, (20, 50)).tolist() for split in splits}
         for name in ("c4-rp", "wiki")
     }
     data = read_domains(write_domains(tmp_path / "data", documents))
     for name, domain in data.items():
-        for split in domain.splits:
+        for split in splits:
             folder = tmp_path / "mds" / name / split
             mds.write(folder, domain.documents(split), domain.index.dtype, name)
             assert samples_in(folder) == 20
-    for name, splits in documents.items():
-        for split, rows in splits.items():
+    for name, its_documents in documents.items():
+        for split, rows in its_documents.items():
             found = streaming.StreamingDataset(
                 local=str(tmp_path / "mds" / name), split=split, batch_size=1
             )

@@ -51,8 +51,8 @@ class Records:
         asked, facts = manifest.parameters, manifest.data or {}
         if asked.get("format") != SUFFIX or not asked.get("targets") or "domains" in facts:
             raise InputError(
-                f"{directory} is not an ArrayRecord export of one stream with targets; make one with make export "
-                "FORMAT=arrayrecord SEQLEN=<tokens> TARGETS=1."
+                f"{directory} is not an ArrayRecord export of one stream with targets; make one "
+                "with make export FORMAT=arrayrecord SEQLEN=<tokens> TARGETS=1."
             )
         return cls(
             directory, facts["tokenizer"], facts["vocabulary"], asked["seqlen"], facts["rows"]
