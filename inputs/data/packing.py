@@ -12,6 +12,12 @@ from espalier.data.tokens.index import Split
 Entry = TypeVar("Entry")
 
 
+def place_of(text: str) -> float:
+    """Where a text lies among all, from 0 to below 1, by its own hash."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48  # exact, so never rounded up to 1
+
+
 @dataclass(frozen=True)
 class Fractions:
     """How much of a text goes to `valid` and to `test`; the rest is `train`."""
@@ -20,13 +26,15 @@ class Fractions:
     test: float
 
     def split_of(self, text: str) -> Split:
-        """By the text's own hash: equal texts are in one split, whatever stands around them.
+        """By the text's own hash: equal texts are in one split, whatever stands around them."""
+        return self.split_at(place_of(text))
+
+    def split_at(self, place: float) -> Split:
+        """The split of the texts that lie there.
 
         `valid` is taken from one end of the hashes and `test` from the other, so that changing
         one fraction leaves the other's documents where they are.
         """
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        place = int.from_bytes(digest[:6], "big") / 2**48  # exact, so never rounded up to 1
         if place < self.valid:
             return "valid"
         return "test" if place >= 1 - self.test else "train"

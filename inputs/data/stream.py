@@ -1,5 +1,6 @@
 """One stream of documents, packed block after block."""
 
+import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -8,7 +9,7 @@ from espalier.data.text_files import BadDocument, entries_of
 from espalier.data.tokenizing import Tokenizing
 from espalier.data.tokens.index import SPLITS, Split
 from espalier.errors import InputError
-from inputs.data.packing import Fractions, blocks, until_enough
+from inputs.data.packing import Fractions, blocks, place_of, until_enough
 from inputs.data.source import TextPart
 from inputs.data.spec import DataParameters
 from inputs.data.work import Work
@@ -88,9 +89,11 @@ class Packing:
                 f"TOKENS={found} or less, or a longer text."
             )
         if self._domain and not self.work.tokens("valid"):
+            least = (math.floor(self.work.place.lowest * 1000) + 1) / 1000
             raise InputError(
                 f"no document of {text} is held out for valid, by which each domain is evaluated; "
-                "give a larger VALID=, a longer text, or a file of it that is named for validation."
+                f"give VALID={least:g} or more, a longer text, or files of it of which some are "
+                "named for validation."
             )
 
     def _usable(self, entries: list[str | BadDocument]) -> list[str]:
@@ -109,22 +112,27 @@ class Packing:
 
     def _pack(self, texts: list[str], own: Split | None) -> bool:
         """Append a block of documents; True when the training tokens are enough."""
-        frame = self._tokenizing.frame
-        splits = [own or self._fractions.split_of(text) for text in texts]
+        frame, position = self._tokenizing.frame, self.work.place
+        places = list(map(place_of, texts))
         raw = self._tokenizing(texts)
         ids = [frame.without(one) for one in raw]
         changed = (len(one) != len(other) for one, other in zip(raw, ids, strict=True))
-        self.work.place.framed += sum(changed)
-        kept = [(split, frame.around(one)) for split, one in zip(splits, ids, strict=True) if one]
-        self.work.place.empty += len(texts) - len(kept)
+        position.framed += sum(changed)
+        kept = [
+            (own or self._fractions.split_at(place), place, frame.around(one))
+            for place, one in zip(places, ids, strict=True)
+            if one
+        ]
+        position.empty += len(texts) - len(kept)
         enough = False
         if self._parameters.tokens:
             left = self._parameters.tokens - self.work.tokens("train")
-            lengths = [len(one) if split == "train" else 0 for split, one in kept]
+            lengths = [len(one) if split == "train" else 0 for split, _, one in kept]
             enough = sum(lengths) >= left
             kept = kept[: until_enough(lengths, left)]
         found: dict[Split, list[Any]] = {split: [] for split in SPLITS}
-        for split, one in kept:
+        for split, place, one in kept:
             found[split].append(one)
+            position.lowest = position.lowest if own else min(position.lowest, place)
         self.work.append(found)
         return enough

@@ -23,6 +23,7 @@ class Position(BaseModel):
         documents: those read of it.
         empty: documents without a token, which are left out.
         framed: documents from which BOS or EOS were taken out, which the tokenizer had given.
+        lowest: the place (`packing.place_of`) of the document that a larger VALID holds out first.
         bad: documents that could not be used and were skipped, and the first of them.
         enough: nothing more is wanted, or there is no more.
     """
@@ -31,6 +32,7 @@ class Position(BaseModel):
     documents: int = 0
     empty: int = 0
     framed: int = 0
+    lowest: float = 1.0
     bad: int = 0
     first_bad: str | None = None
     enough: bool = False

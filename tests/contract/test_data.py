@@ -4,6 +4,7 @@ import gzip
 import json
 import signal
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ pyarrow = pytest.importorskip("pyarrow")
 
 from datasets import Dataset  # noqa: E402
 from pyarrow import parquet  # noqa: E402
+from transformers import AutoTokenizer  # noqa: E402
 
 from espalier.contract.manifest import MANIFEST, read_manifest  # noqa: E402
+from espalier.data.token_ids import ModelLimits  # noqa: E402
 from espalier.data.tokens.domains import domains_for  # noqa: E402
 from espalier.data.tokens.reader import TokenData  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
+from inputs.data.packing import Fractions  # noqa: E402
 from inputs.export import tables  # noqa: E402
 from tests.contract.command import command, espalier, quiet_environment, refused  # noqa: E402
 from tests.contract.waiting import wait_for  # noqa: E402
@@ -267,12 +271,34 @@ def test_each_folder_of_a_text_is_a_domain(tmp_path: Path, model: Path) -> None:
         for split in ("train", "valid", "test")
     }
     assert espalier(store, "verify", "CKPT=text-tiny-domains").returncode == 0
+    for trainer in ("train-gpu", "train-tpu"):
+        done = espalier(store, trainer, f"CKPT={model}", "DATA=text-tiny-domains")
+        refused(done, 2, "is token data of several domains where one stream is needed")
     one = espalier(store, *words)  # what such a folder means without the word is one stream
     assert one.stdout == f"{store}/data/text-tiny\n"
     assert TokenData(store / "data" / "text-tiny").splits == ("train", "valid", "test")
     write_lines(text / "wiki.jsonl", TEXTS)
     done = espalier(store, *words, "DOMAINS=1", "DATA=other")
     refused(done, 2, "wiki and wiki.jsonl of", "would be one domain; rename one")
+
+
+@pytest.mark.shared
+def test_the_seven_domains_of_redpajama(tmp_path: Path, shared: Path) -> None:
+    text, model = shared / "data" / "redpajama_sample", shared / "models" / "stories260k"
+    made = make(tmp_path, text, model, "DOMAINS=1", "VALID=0.41", "TEST=0")
+    found = domains_for(made, model, ModelLimits.of(model).vocabulary)
+    names = ["arxiv", "book", "c4-rp", "cc", "github", "stackexchange", "wiki"]
+    assert list(found) == names
+    own = AutoTokenizer.from_pretrained(model)
+    for name, data in found.items():
+        lines = chain.from_iterable(path.open() for path in sorted((text / name).iterdir()))
+        texts = (json.loads(line)["text"] for line in lines)
+        training = (one for one in texts if Fractions(0.41, 0).split_of(one) == "train")
+        for ids in data.documents("train"):
+            wanted = own(next(training), add_special_tokens=False)["input_ids"]
+            assert ids.tolist() == [own.bos_token_id, *wanted, own.eos_token_id]
+        assert next(training, None) is None
+        assert data.counts("valid")[1] > 0
 
 
 def test_a_hub_id_is_fetched_first(tmp_path: Path) -> None:

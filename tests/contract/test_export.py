@@ -246,7 +246,7 @@ def test_an_empty_mds_folder_is_refused(domains: Path, tmp_path: Path) -> None:
 def test_a_domain_without_a_row_is_not_exported(domains: Path) -> None:
     store = domains.parent.parent
     done = espalier(store, "export", "DATA=d", "FORMAT=mds", "SEQLEN=3")
-    refused(done, 2, "domain cc has no row of SEQLEN=3 tokens in valid; give fewer")
+    refused(done, 2, "domain c4-rp has no row of SEQLEN=3 tokens in valid; give fewer")
     assert not (store / "data" / "d-mds-3").exists()
 
 

@@ -1,6 +1,7 @@
 """The stage `data` with DOMAINS=1: each domain is as by itself, wherever a run was cut short."""
 
 import json
+import re
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -10,18 +11,19 @@ import pytest
 
 pytest.importorskip("tokenizers")
 
-from espalier.contract.progress import Progress  # noqa: E402
-from espalier.contract.saved import noted  # noqa: E402
-from espalier.contract.stage import Outcome, StageContext  # noqa: E402
-from espalier.data.tokenizing import Tokenizing  # noqa: E402
-from espalier.data.tokens import DOMAINS, INDEX  # noqa: E402
-from espalier.data.tokens.domains import read_domains  # noqa: E402
-from espalier.errors import InputError  # noqa: E402
-from inputs.data import stage, stream  # noqa: E402
-from inputs.data.spec import DataParameters  # noqa: E402
-from inputs.data.work import Work  # noqa: E402
-from tests.contract.command import differing, tree  # noqa: E402
-from tests.tiny import tiny_llama  # noqa: E402
+from espalier.contract.progress import Progress
+from espalier.contract.saved import noted
+from espalier.contract.stage import Outcome, StageContext
+from espalier.data.tokenizing import Tokenizing
+from espalier.data.tokens import DOMAINS, INDEX
+from espalier.data.tokens.domains import read_domains
+from espalier.errors import InputError
+from inputs.data import stage, stream
+from inputs.data.packing import place_of
+from inputs.data.spec import DataParameters
+from inputs.data.work import Work
+from tests.contract.command import differing, tree
+from tests.tiny import tiny_llama
 
 BY_DOMAIN = {"valid": 0.2, "test": 0.1, "shard": 300}
 SIZES = {"book": 23, "c4-rp": 31, "wiki": 17}
@@ -123,19 +125,24 @@ def stopping(at: int, stock: Callable[..., Any]) -> Callable[..., Any]:
     return stop
 
 
-@pytest.mark.parametrize(
-    ("kind", "method", "calls"),
-    [(stream.Packing, "_pack", 17), (Work, "save", 20), (Work, "hashed", 3), (Work, "move", 3)],
-)
+CALLS = [
+    (stream.Packing, "_pack", 17),
+    (Work, "save", 20),
+    (Work, "hashed", 3),
+    (Work, "move", 3),
+]
+"""Methods, and how often a whole run calls each."""
+
+
+@pytest.mark.parametrize("called", CALLS, ids=lambda called: called[1])
 def test_interrupted_anywhere_and_resumed_is_as_whole(
     tmp_path: Path,
     made: tuple[Path, Outcome],
     text: Path,
     model: Path,
-    kind: Any,
-    method: str,
-    calls: int,
+    called: tuple[Any, str, int],
 ) -> None:
+    kind, method, calls = called
     stock, whole = getattr(kind, method), tree(made[0])
     for at in (*range(0, calls, 1 + calls // 5), calls - 1, calls):
         folder = tmp_path / f"{method}-{at}"
@@ -173,6 +180,20 @@ def test_tokens_are_of_each_domain(tmp_path: Path, text: Path, model: Path) -> N
     for data in read_domains(tmp_path / "output").values():
         *before, last = (len(ids) for ids in data.documents("train"))
         assert sum(before) < 100 <= sum(before) + last
+
+
+def test_the_valid_that_a_refusal_names_is_the_least(
+    tmp_path: Path, text: Path, model: Path
+) -> None:
+    with pytest.raises(InputError, match="domain book is held out") as refused:
+        make(tmp_path / "none", text, model, valid=0)
+    (least,) = re.findall(r"give VALID=(0\.\d{1,3}) or more", str(refused.value))
+    places = [place_of(f"book has {n} quick foxes") for n in range(SIZES["book"])]
+    assert float(least) - 0.001 <= min(places) < float(least)
+    with pytest.raises(InputError, match=f"domain book .* give VALID={least} or more"):
+        make(tmp_path / "less", text, model, valid=float(least) - 0.001)
+    make(tmp_path / "enough", text, model, valid=float(least))
+    assert read_domains(tmp_path / "enough" / "output")["book"].counts("valid")[1] == 1
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("numpy")
 
-from espalier.errors import InputError  # noqa: E402
-from inputs.data.domains import domains_of  # noqa: E402
-from inputs.data.source import TextPart  # noqa: E402
+from espalier.errors import InputError
+from inputs.data.domains import domains_of
+from inputs.data.source import TextPart
 
 
 def write(folder: Path, *paths: str) -> Path:

@@ -49,10 +49,10 @@ class Records:
         """
         manifest = read_manifest(directory)
         asked, facts = manifest.parameters, manifest.data or {}
-        if asked.get("format") != SUFFIX or not asked.get("targets"):
+        if asked.get("format") != SUFFIX or not asked.get("targets") or "domains" in facts:
             raise InputError(
-                f"{directory} is not an ArrayRecord export with targets; make one with make export "
-                "FORMAT=arrayrecord SEQLEN=<tokens> TARGETS=1."
+                f"{directory} is not an ArrayRecord export of one stream with targets; make one "
+                "with make export FORMAT=arrayrecord SEQLEN=<tokens> TARGETS=1."
             )
         return cls(
             directory, facts["tokenizer"], facts["vocabulary"], asked["seqlen"], facts["rows"]

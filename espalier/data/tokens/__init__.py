@@ -10,6 +10,8 @@ directory.
 
 from pathlib import Path
 
+from espalier.errors import InputError
+
 INDEX = "tokens.json"
 DOMAINS = "domains.json"
 
@@ -17,3 +19,16 @@ DOMAINS = "domains.json"
 def is_token_data(directory: Path) -> bool:
     """Whether a directory holds token ids, of one stream or of several domains."""
     return any((directory / name).is_file() for name in (INDEX, DOMAINS))
+
+
+def require_one_stream(directory: Path) -> None:
+    """Refuse token data of several domains.
+
+    Raises:
+        InputError: it is.
+    """
+    if (directory / DOMAINS).is_file():
+        raise InputError(
+            f"{directory} is token data of several domains where one stream is needed; give the "
+            "path of one domain's folder in it, or make the data without DOMAINS=1."
+        )

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from espalier.contract.files import write_text
-from espalier.data.tokens import DOMAINS, INDEX
+from espalier.data.tokens import INDEX, require_one_stream
 from espalier.errors import InputError
 
 VERSION = 1
@@ -83,18 +83,13 @@ class TokenIndex(IndexRecord):
         """Read `tokens.json`.
 
         Raises:
-            InputError: there is none, or it is not of this version.
+            InputError: there is none, it is not of this version, or there are several domains.
         """
         path = directory / INDEX
+        require_one_stream(directory)
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError:
-            if (directory / DOMAINS).is_file():
-                raise InputError(
-                    f"{directory} is token data of several domains where one stream is needed; "
-                    f"give the path of one domain's folder in it, or make the data without "
-                    "DOMAINS=1."
-                ) from None
             raise InputError(f"{directory} is not token data; make it with make data.") from None
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"])) or "its form"

@@ -9,6 +9,7 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.parameters import Parameters, assigned_as
 from espalier.contract.stage import Stage
 from espalier.contract.usable import require_usable
+from espalier.data.tokens import require_one_stream
 from espalier.errors import InputError
 from espalier.host.commands.sources import (
     default_name,
@@ -166,6 +167,7 @@ class TrainingCommand:
                 return found
             raise InputError("give DATA=<token data>; make data makes them.")
         if found := token_data_named(draft, name):
+            require_one_stream(found)
             return found
         raise InputError(
             f"DATA={name} is not token data on the store; make them with make data DATA={name} "
