@@ -76,7 +76,7 @@ def test_token_data_is_no_text(made: Path, model: Path) -> None:
 def test_all_documents_are_there_between_bos_and_eos(made: Path, model: Path) -> None:
     data = TokenData(made)
     data.verify()
-    data.require_tokenizer_of(model)
+    data.require_fit(model, SHAPE["vocab_size"])
     found = [ids.tolist() for split in data.splits for ids in data.documents(split)]
     assert data.splits == ("train", "valid", "test")
     assert len(data.index.splits["train"].shards) > 1
@@ -95,7 +95,7 @@ def test_another_models_tokenizer_is_refused(made: Path, tmp_path: Path) -> None
     changed["added_tokens"][0]["lstrip"] = True
     (other / "tokenizer.json").write_text(json.dumps(changed))
     with pytest.raises(InputError, match="make the data with TOKENIZER="):
-        TokenData(made).require_tokenizer_of(other)
+        TokenData(made).require_fit(other, SHAPE["vocab_size"])
 
 
 @pytest.mark.parametrize("form", ["jsonl.gz", "parquet", "txt", "mixed"])

@@ -151,11 +151,11 @@ def test_a_model_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
     (one / "tokenizer.json").write_text("{}")
     (other / "tokenizer.json").write_text("[]")
     data = TokenData(write(tmp_path / "data", [[1]], 4, tokenizer_hash(one) or ""))
-    data.require_tokenizer_of(one)
+    data.require_fit(one, 65_536)
     with pytest.raises(InputError, match=r"has another \("):
-        data.require_tokenizer_of(other)
+        data.require_fit(other, 65_536)
     with pytest.raises(InputError, match="has no tokenizer"):
-        data.require_tokenizer_of(none)
+        data.require_fit(none, 65_536)
 
 
 def test_ids_are_as_wide_as_the_vocabulary_needs() -> None:

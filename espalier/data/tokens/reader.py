@@ -13,7 +13,6 @@ from espalier.contract.files import file_sha256
 from espalier.data.tokens.fitting import check_fit
 from espalier.data.tokens.index import START, Split, SplitIndex, TokenIndex, TokenShard, token_dtype
 from espalier.errors import InputError
-from espalier.models.tokenizer import require_same_tokenizer
 
 Ids = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -67,14 +66,6 @@ class TokenData:
             IndexError: the split has no such window.
         """
         return self.stream(split).boundaries(*self._bounds(split, index, length))
-
-    def require_tokenizer_of(self, model: Path) -> None:
-        """Refuse a model whose tokenizer is not the one that made these ids.
-
-        Raises:
-            InputError: it has another, or none.
-        """
-        require_same_tokenizer(self.directory, self.index.tokenizer, model)
 
     def require_fit(self, model: Path, rows: int) -> None:
         """Refuse a model, with `rows` in its embedding, that cannot read these ids.
