@@ -4,7 +4,8 @@
 
 What is on the store already is not run again, and a table is made of what lies there alone: of
 each result's manifest and its evaluations. `ONLY=masked`, `structured` or `recovered` makes one of
-the tables; `TABLE=1` runs nothing; `COMMANDS=1` prints the commands.
+the tables; `JOBS=2` runs two methods side by side, each on as many cores as `THREADS` says;
+`TABLE=1` runs nothing; `COMMANDS=1` prints the commands.
 """
 
 import json
@@ -12,7 +13,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -21,15 +25,20 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MARKS = ("<!-- {}: written by make results -->", "<!-- end of {} -->")
 """What a table of the README lies between."""
-WORDS = ("WIKITEXT2", "BLIMP", "ONLY", "COMMANDS", "TABLE")
+WORDS = ("WIKITEXT2", "BLIMP", "ONLY", "JOBS", "COMMANDS", "TABLE")
 """What may be given beside the settings of every command."""
 MODEL = "smollm2-135m-q4"
+FETCH = ["fetch", f"MODEL={MODEL}"]
 CALIBRATED = ("SAMPLES=32", "SEQLEN=512")
-SEARCHED = ("SAMPLES=8", "SEQLEN=512")
-"""Of methods that measure the model once for every block of layers."""
-SEARCHED_ANEW = ("SAMPLES=4", "SEQLEN=512")
+FEWER = ("SAMPLES=8", "SEQLEN=512")
+"""Of every structured method, as some measure the model once for every block of layers."""
+FEWEST = ("SAMPLES=4", "SEQLEN=512")
 """Of the one that measures it again after every layer that goes."""
-WINDOWS = ("SUITE=perplexity", "SEQLEN=2048", "LIMIT=8")
+WINDOWS = {
+    "masked": ("SUITE=perplexity", "SEQLEN=2048", "LIMIT=8"),
+    "structured": ("SUITE=perplexity", "SEQLEN=1024", "LIMIT=8"),
+    "recovered": ("SUITE=perplexity", "SEQLEN=1024", "LIMIT=8"),
+}
 ROWS = ("SUITE=tasks", "LIMIT=25", "BATCH=32")
 MEASURED = ("wikitext2", "blimp", "pydoc")
 RECOVERY = ("DATA=pydoc", "TOKENS=65536", "SEQLEN=512", "BATCH=8", "LR=5e-4", "VALID=16")
@@ -93,25 +102,25 @@ class Share:
         """Every structured pruning of this share, in the table's order."""
         size, depth = f"PARAMS={self.parameters}", f"LAYERS={self.layers}"
         whole = f"{self.percent} %"
-        yield Run("shortgpt", whole, (depth, *CALIBRATED))
-        yield Run("shortened-llama", f"{whole} ppl", (depth, *SEARCHED))
-        taylor = (depth, "IMPORTANCE=taylor", *CALIBRATED)
+        yield Run("shortgpt", whole, (depth, *FEWER))
+        yield Run("shortened-llama", f"{whole} ppl", (depth, *FEWER))
+        taylor = (depth, "IMPORTANCE=taylor", *FEWER)
         yield Run("shortened-llama", f"{whole} taylor", taylor)
         yield Run("sleb", whole, (depth, f"SCORES={MODEL}/sleb-pydoc-15-4x512"), ORDER)
-        yield Run("minitron-depth", whole, (depth, *SEARCHED))
-        yield Run("minitron-width", whole, (size, *CALIBRATED))
-        yield Run("minitron", whole, (size, *SEARCHED))
-        yield Run("llm-pruner", f"{whole} block", (*self.block, *CALIBRATED))
+        yield Run("minitron-depth", whole, (depth, *FEWER))
+        yield Run("minitron-width", whole, (size, *FEWER))
+        yield Run("minitron", whole, (size, *FEWER))
+        yield Run("llm-pruner", f"{whole} block", (*self.block, *FEWER))
         channels = f"SPARSITY={self.channels}"
-        yield Run("llm-pruner", f"{whole} channel", ("MODE=channel", channels, *CALIBRATED))
-        yield Run("wanda-sp", whole, (f"SPARSITY={self.heads_and_neurons}", *CALIBRATED))
-        yield Run("flap", whole, (f"SPARSITY={self.percent / 100:g}", *CALIBRATED))
-        sliced = ("SHARED=1", "ROUND=1", channels, *CALIBRATED)
+        yield Run("llm-pruner", f"{whole} channel", ("MODE=channel", channels, *FEWER))
+        yield Run("wanda-sp", whole, (f"SPARSITY={self.heads_and_neurons}", *FEWER))
+        yield Run("flap", whole, (f"SPARSITY={self.percent / 100:g}", *FEWER))
+        sliced = ("SHARED=1", "ROUND=1", channels, *FEWER)
         yield Run("slicegpt", f"{whole} shared", sliced)
-        yield Run("slicegpt", whole, (f"SPARSITY={self.unshared}", *CALIBRATED))
+        yield Run("slicegpt", whole, (f"SPARSITY={self.unshared}", *FEWER))
 
 
-ORDER = ("score-sleb", f"MODEL={MODEL}", "LAYERS=15", *SEARCHED_ANEW)
+ORDER = ("score-sleb", f"MODEL={MODEL}", "LAYERS=15", *FEWEST)
 """The order of all 15 layers, of which every share takes as many as it needs."""
 ALL_BUT_ENDS = ("FIRST=2", "LAST=28", "SPARSITY=0.66")
 SHARES = (
@@ -131,14 +140,20 @@ def structured() -> Iterator[Run]:
         yield from share.runs()
 
 
-def evaluation(checkpoint: str, what: str, wikitext2: str, blimp: str) -> list[str]:
+def evaluation(table: str, checkpoint: str, what: str, wikitext2: str, blimp: str) -> list[str]:
     """An evaluation of a model, `wikitext2`, `pydoc` or `blimp`, as words of a command."""
+    windows = WINDOWS[table]
     source = {
-        "wikitext2": (*WINDOWS, f"DATA={wikitext2}"),
-        "pydoc": (*WINDOWS, "DATA=pydoc"),
+        "wikitext2": (*windows, f"DATA={wikitext2}"),
+        "pydoc": (*windows, "DATA=pydoc"),
         "blimp": (*ROWS, f"TASK_DATA={blimp}"),
     }
-    return ["eval", f"CKPT={checkpoint}", *source[what], f"NAME={what}"]
+    return ["eval", f"CKPT={checkpoint}", *source[what], f"NAME={evaluated(table, what)}"]
+
+
+def evaluated(table: str, what: str) -> str:
+    """The name of an evaluation on the store; windows are as long as the table has them."""
+    return what if what == "blimp" else f"{what}-{WINDOWS[table][1].removeprefix('SEQLEN=')}"
 
 
 @dataclass(frozen=True)
@@ -175,21 +190,17 @@ TABLES: dict[str, Callable[[], Iterator[Run | Recovery]]] = {
 }
 
 
-def commands(table: str, wikitext2: str, blimp: str) -> Iterator[list[str]]:
-    """Everything that a table needs, a column after another."""
-    yield ["fetch", f"MODEL={MODEL}"]
-    yield evaluation(MODEL, MEASURED[0], wikitext2, blimp)
-    made = list(TABLES[table]())
-    scored: set[tuple[str, ...]] = set()
-    for run in made:
-        if run.scores and run.scores not in scored:
-            scored.add(run.scores)
-            yield list(run.scores)
-        yield run.command
-        yield evaluation(run.name, MEASURED[0], wikitext2, blimp)
-    for what in MEASURED[1:]:
-        for name in (MODEL, *(run.name for run in made)):
-            yield evaluation(name, what, wikitext2, blimp)
+def commands(table: str, wikitext2: str, blimp: str) -> Iterator[list[list[str]]]:
+    """What a table needs: of each method its commands, one after another."""
+    methods: dict[str, list[list[str]]] = {}
+    for run in TABLES[table]():
+        of_method = methods.setdefault(run.method, [])
+        if run.scores and list(run.scores) not in of_method:
+            of_method.append(list(run.scores))
+        of_method.append(run.command)
+        of_method += [evaluation(table, run.name, what, wikitext2, blimp) for what in MEASURED]
+    yield [evaluation(table, MODEL, what, wikitext2, blimp) for what in MEASURED]
+    yield from methods.values()
 
 
 @dataclass(frozen=True)
@@ -205,11 +216,12 @@ class Row:
     memory: float | None
 
     @classmethod
-    def of(cls, store: Path, directory: Path, title: str, setting: str) -> "Row":
+    def of(cls, table: str, store: Path, directory: Path, title: str, setting: str) -> "Row":
         """Read a result's manifest, those of the scores that it went by, and its evaluations."""
         made = _read(directory / "manifest.json")
         evals = store / "evals" / directory.name
-        texts = tuple(_perplexity(evals / text) for text in ("wikitext2", "pydoc"))
+        names = (evaluated(table, text) for text in ("wikitext2", "pydoc"))
+        texts = tuple(_perplexity(evals / name) for name in names)
         parts = [made, *_scores(store, made)] if made else []
         model = made["model"]["nonzero"] if made else None
         return cls(
@@ -236,9 +248,9 @@ class Row:
 
 def lines_of(table: str, store: Path) -> list[str]:
     """A table's lines, of what is on the store."""
-    rows = [Row.of(store, store / "models" / MODEL, "dense", "")]
+    rows = [Row.of(table, store, store / "models" / MODEL, "dense", "")]
     rows += [
-        Row.of(store, store / "checkpoints" / run.name, run.method, run.setting)
+        Row.of(table, store, store / "checkpoints" / run.name, run.method, run.setting)
         for run in TABLES[table]()
     ]
     return [
@@ -266,11 +278,15 @@ def main(words: list[str]) -> int:
     settings = [f"{name}={value}" for name, value in given.items()]
     for table in [own["ONLY"]] if own["ONLY"] else TABLES:
         if own["COMMANDS"] == "1":
-            for command in commands(table, *texts):
+            for command in (FETCH, *chain.from_iterable(commands(table, *texts))):
                 print("make", *command)
             continue
-        if own["TABLE"] != "1" and (code := _run(commands(table, *texts), settings)):
-            return code
+        if own["TABLE"] != "1":
+            with ThreadPoolExecutor(int(own["JOBS"] or 1)) as pool:
+                run = partial(_run, settings=settings)
+                code = run([FETCH]) or max(pool.map(run, commands(table, *texts)))
+            if code:
+                return code
         lines = lines_of(table, store)
         print("\n".join(lines))
         put_into_readme(table, lines)

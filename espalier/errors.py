@@ -50,3 +50,21 @@ class Interrupted(EspalierError):
     """Stopped by a signal; run the same command to resume."""
 
     exit_code = 75
+
+
+class Diverged(EspalierError):
+    """The loss is no number any more; what was saved before is kept.
+
+    Its code is its own, so that no queue gives it another turn.
+    """
+
+    exit_code = DIVERGED
+
+    @classmethod
+    def at(cls, step: int, saved: int | None) -> "Diverged":
+        """Of that step, with the state of step `saved` kept, if any."""
+        kept = f"the state of step {saved} is kept" if saved else "nothing was saved yet"
+        return cls(
+            f"the loss became NaN or infinite at step {step}; {kept}. Lower LR or CLIP, or look at "
+            "the data."
+        )

@@ -1,15 +1,19 @@
 """What a run shows and how it stops: its progress, and a signal that ends it behind a batch."""
 
+import math
 import signal
+from pathlib import Path
 from types import FrameType
 
 from composer import Callback, Event, Logger, State
 
 from espalier.contract.progress import Steps
+from espalier.errors import Diverged
 from espalier.models.shapes import Shapes
 from methods.sheared_llama.expected import expected_shape
 from methods.sheared_llama.learning import MaskLearning
 from methods.sheared_llama.model import ShearedModel
+from methods.sheared_llama.saved import steps_saved
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,6 +24,7 @@ class Following(Callback):  # type: ignore[misc]
     Args:
         steps: is told of each.
         learning: knows the loss.
+        scratch: where checkpoints lie.
         parent: shapes of what is sheared.
         seqlen: tokens a row.
         last: the number of the last step.
@@ -34,6 +39,7 @@ class Following(Callback):  # type: ignore[misc]
         self,
         steps: Steps,
         learning: MaskLearning,
+        scratch: Path,
         parent: Shapes,
         *,
         seqlen: int,
@@ -41,7 +47,8 @@ class Following(Callback):  # type: ignore[misc]
         save_every: int,
         evaluate_every: int,
     ) -> None:
-        self._steps, self._learning, self._parent = steps, learning, parent
+        self._steps, self._learning, self._scratch = steps, learning, scratch
+        self._parent = parent
         self._seqlen, self._last = seqlen, last
         self._save_every, self._evaluate_every = save_every, evaluate_every
         self.asked = False
@@ -51,20 +58,27 @@ class Following(Callback):  # type: ignore[misc]
         self.asked = True
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Show the step."""
+        """Show the step: the loss, the expected shape, and how much of the target is asked for.
+
+        Raises:
+            Diverged: the loss is NaN or infinite.
+        """
         model = state.model
         assert isinstance(model, ShearedModel)  # noqa: S101
         probabilities = model.masks.expected()
         shape = expected_shape(probabilities, self._parent, self._seqlen)
         step = int(state.timestamp.batch)
-        targets = model.lagrangian.targets(step - 1)
-        sparsity = {site: float(rows.mean()) for site, rows in probabilities.sparsity().items()}
+        loss = self._learning.cross_entropy
+        if not math.isfinite(loss):
+            raise Diverged.at(step, steps_saved(self._scratch))
         self._steps.advance(
-            loss=self._learning.cross_entropy,
-            **{f"{site}_sparsity": value for site, value in sparsity.items()},
-            **{f"{site}_target": value for site, value in targets.items()},
-            multipliers=float(model.lagrangian.lambda1.detach().abs().max()),
-            parameters=shape.parameters,
+            loss=loss,
+            layers=shape.layers,
+            hidden=shape.hidden,
+            kv_heads=shape.kv_heads,
+            ffn=shape.ffn,
+            target=model.lagrangian.share(step - 1),
+            multiplier=float(model.lagrangian.lambda1.detach().abs().max()),
         )
         if self.asked and step < self._last:
             state.stop_training()

@@ -31,9 +31,13 @@ class Lagrangian(nn.Module):  # type: ignore[misc]
         self.lambda1 = nn.Parameter(torch.zeros(len(SITES)))
         self.lambda2 = nn.Parameter(torch.zeros(len(SITES)))
 
+    def share(self, step: int) -> float:
+        """How much of the final sparsity is asked for when `step` steps have been taken."""
+        return min(1.0, step / self._warmup) if self._warmup else 1.0
+
     def targets(self, step: int) -> dict[Site, float]:
         """The sparsity that is asked for when `step` steps have been taken."""
-        share = min(1.0, step / self._warmup) if self._warmup else 1.0
+        share = self.share(step)
         return {site: share * sparsity for site, sparsity in self._final.items()}
 
     def penalty(self, sparsity: Mapping[Site, Tensor], step: int) -> Tensor:

@@ -13,9 +13,9 @@ from composer.utils import dist
 from espalier.contract.progress import Progress
 from methods.sheared_llama.losses import means, overall_mean
 from methods.sheared_llama.model import LOSSES
-from methods.sheared_llama.proportions import Float64
-from methods.sheared_llama.proportions import Rule, excess_losses, updated
+from methods.sheared_llama.proportions import Float64, excess_losses, updated
 from methods.sheared_llama.sampler import DomainSampler
+from methods.sheared_llama.shares import Rule
 
 EVALUATOR = "held-out"
 

@@ -1,12 +1,10 @@
 """One learning of masks: a Composer Trainer, from the beginning or from its last checkpoint."""
 
-import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from composer import Evaluator, Trainer
 from composer.algorithms import GradientClipping
@@ -27,19 +25,14 @@ from methods.sheared_llama.masks import Masks
 from methods.sheared_llama.model import LOSSES, ShearedModel
 from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
-from methods.sheared_llama.saved import FILE, FOLDER, LATEST
+from methods.sheared_llama.saved import FILE, FOLDER, LATEST, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
+from methods.sheared_llama.states import only_known
 from methods.sheared_llama.target import Target
 
 PRECISIONS = {"bf16": "amp_bf16", "float32": "fp32"}
 FINAL_RATE = 0.1
 """The last learning rates, as a share of the first."""
-STATES = (
-    *(datetime.timedelta, np.dtype, np.ndarray, np._core.multiarray._reconstruct),
-    *(type(np.dtype("uint32")), torch.torch_version.TorchVersion),
-)
-"""What Composer's checkpoints hold beside tensors and plain values, of its clocks and of numpy's
-random numbers: nothing else is read out of them."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +96,11 @@ class MaskRun:
         learning = MaskLearning(self.target, parameters.seed, sampled=parameters.masks == "sampled")
         loading = DynamicLoading(sampler, parameters.proportions, self.references, progress)
         folder = scratch / FOLDER
-        resumed = (folder / LATEST).is_symlink()
+        done = steps_saved(scratch)
         micro = parameters.micro(self.seqlen)
-        with progress.steps("shear", self.steps) as steps:
+        with only_known(), progress.steps("shear", self.steps, done) as steps:
             following = Following(
-                *(steps, learning, self.target.parent),
+                *(steps, learning, scratch, self.target.parent),
                 seqlen=self.seqlen,
                 last=self.steps,
                 save_every=parameters.every(parameters.save_every, self.steps),
@@ -150,7 +143,7 @@ class MaskRun:
                 save_interval=following.saves,
                 save_overwrite=True,
                 save_num_checkpoints_to_keep=2,
-                load_path=str(folder / LATEST) if resumed else None,
+                load_path=str(folder / LATEST) if done else None,
             )
             with handled(SIGNALS, following.ask):
                 trainer.fit()

@@ -9,10 +9,16 @@ LATEST = "latest.pt"
 """A link to the last one, which is made when that is whole."""
 
 
-def last_step(scratch: Path) -> str | None:
-    """`step 120`, of the checkpoint that a resumed run begins with; None: there is none."""
+def steps_saved(scratch: Path) -> int:
+    """Steps that the last checkpoint has behind it; 0: there is none."""
     try:
         found = re.search(r"step(\d+)\.pt$", str((scratch / FOLDER / LATEST).readlink()))
     except OSError:
-        return None
-    return f"step {found[1]}" if found else None
+        return 0
+    return int(found[1]) if found else 0
+
+
+def last_step(scratch: Path) -> str | None:
+    """`step 120`, from which a later run goes on; None: at the beginning."""
+    steps = steps_saved(scratch)
+    return f"step {steps}" if steps else None

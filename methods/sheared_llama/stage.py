@@ -62,7 +62,7 @@ def run(context: StageContext, parameters: ShearedLlamaParameters) -> Outcome:
     extraction = Extraction(masks, target)
     learned.model.masked.use(masks)
     write_extracted(model, context.output, stock, extraction, context.progress)
-    difference = logits_difference(model, stock, extraction, mask_run.held_out)
+    difference = logits_difference(context.output, stock, extraction, mask_run.held_out)
     if not difference <= MAX_DIFFERENCE:
         raise InputError(
             f"the extracted model's logits differ from the masked one's by {difference:.3g} of the "

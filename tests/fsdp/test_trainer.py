@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from transformers import AutoModelForCausalLM
 
-from espalier.errors import DIVERGED, Interrupted
+from espalier.errors import DIVERGED, Diverged, Interrupted
 from espalier.host.images import load_image
 from tests.fsdp.tiny_runs import job_of, place_of, train
 from tests.kept import kept
@@ -17,7 +17,6 @@ from tests.unit.tiny_checkpoints import load_all
 from training.gpu_fsdp.batches import Windows
 from training.gpu_fsdp.trainer import FsdpTrainer
 from training.protocol.order import Order
-from training.protocol.progress import Diverged
 from training.protocol.schedule import learning_rate
 
 pytestmark = pytest.mark.fsdp

@@ -29,7 +29,7 @@ def test_every_command_is_understood() -> None:
         dict(word.split("=", 1) for word in subject.RECOVERY if not word.startswith("DATA="))
     )
     for what in subject.MEASURED:
-        first, _, *words = subject.evaluation(names[0], what, "test.txt", "rows")
+        first, _, *words = subject.evaluation("structured", names[0], what, "test.txt", "rows")
         given = dict(word.split("=", 1) for word in words)
         own = {key: v for key, v in given.items() if key not in ("DATA", "TASK_DATA", "NAME")}
         assert first == "eval"
@@ -48,7 +48,7 @@ def test_the_table_is_what_the_store_says(tmp_path: Path, monkeypatch: pytest.Mo
     _write(tmp_path / "scores" / "s" / "manifest.json", scores)
     _write(tmp_path / "checkpoints" / run.name / "manifest.json", made)
     found = {"perplexity/test": {"ppl,none": 20.126, "alias": "x"}}
-    _write(tmp_path / "evals" / run.name / "wikitext2" / "results.json", {"results": found})
+    _write(tmp_path / "evals" / run.name / "wikitext2-1024" / "results.json", {"results": found})
     tasks = {"a": {"acc,none": 0.5}, "b": {"acc,none": 1.0}}
     _write(tmp_path / "evals" / run.name / "blimp" / "results.json", {"results": tasks})
     readme = tmp_path / "README.md"

@@ -14,7 +14,7 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.paths import ROOT
 from espalier.contract.processes import Processes
 from espalier.contract.store import Store
-from espalier.errors import EnvironmentFailure, InputError
+from espalier.errors import Diverged, EnvironmentFailure, InputError
 from espalier.host.execution import Executor
 from espalier.host.images import load_image
 from espalier.host.images.definition import CODE
@@ -30,7 +30,6 @@ from espalier.host.runtimes.slurm.step import SlurmRuntime
 from espalier.host.runtimes.slurm.submission import submit
 from espalier.host.settings import Settings, read_settings, split_assignments
 from tests.contract.waiting import wait_until
-from training.protocol.progress import Diverged
 
 STEP = [
     *("srun", "--job-name=run-1", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "--overlap"),

@@ -12,9 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from espalier.contract.progress import Progress
 from espalier.contract.saved import AGAIN
-from espalier.errors import Interrupted
+from espalier.errors import Diverged, Interrupted
 from training.protocol.metrics import Metrics, followed
-from training.protocol.progress import Diverged, Facts, RunFolders
+from training.protocol.progress import Facts, RunFolders
 from training.protocol.run import Run
 
 Batch = TypeVar("Batch")
