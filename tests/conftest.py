@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import importlib.util
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -11,6 +12,9 @@ from espalier.host.images import known_images
 from tests.run import mark_of
 from tests.slots import slot
 from tests.warm.interpreters import forget_variables_of_packages
+
+if importlib.util.find_spec("composer"):  # it and streaming import torchvision
+    import methods.sheared_llama.torchvision_operators  # noqa: F401
 
 ASKED_FOR = {"containers": "ESPALIER_CONTAINER_TESTS", "exhaustive": "SLOW"}
 """The marks of tests that run only where a variable is 1."""
