@@ -49,12 +49,14 @@ pipeline: $(VENV)/.ready
 #:   recover          recover a pruned CKPT by adapters (LoRA) on DATA, instructions or a text (R, EPOCHS, TEACHER)
 #:   to-maxtext       write CKPT as a MaxText checkpoint (SCAN); refused unless its logits are the same
 #:   to-hf            write a MaxText checkpoint CKPT as a Hugging Face directory, as strictly
+#:   hf2composer      write CKPT as the state dict of Sheared-LLaMA's Composer model, as strictly
+#:   composer2hf      write such a state dict CKPT as a Hugging Face directory, with the config and tokenizer of MODEL
 #:   compact          write a padded CKPT in its layers' true widths (FORM=layers, block-configs)
 #:   pad              write a compact CKPT in the padded form that stock loaders read
 #:   publish          check and publish NAME, which train-tpu made where its image alone was (compose)
 #:   plan-gpu         say what memory and time the same command takes, without a GPU (GPU, GPUS, NODES, MFU)
 #:   plan-tpu         compile the step of train-tpu for TPU, without one: does it fit, hours, price (TPU, MFU)
-train-gpu train-tpu recover to-maxtext to-hf compact pad publish plan-gpu plan-tpu: $(VENV)/.ready
+train-gpu train-tpu recover to-maxtext to-hf hf2composer composer2hf compact pad publish plan-gpu plan-tpu: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -185,5 +187,5 @@ $(VENV)/.ready: images/host/requirements.lock
 	@touch $@
 
 .PHONY: always help setup doctor test soak lint bench results images locks lock-check listings pipeline prepare fetch fetch-data data \
-  export grow adopt eval train-gpu train-tpu recover to-maxtext to-hf compact pad publish plan-gpu plan-tpu \
+  export grow adopt eval train-gpu train-tpu recover to-maxtext to-hf hf2composer composer2hf compact pad publish plan-gpu plan-tpu \
   tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift gc

@@ -49,6 +49,8 @@ from espalier.models.cost import entries
 from espalier.models.given import check_models, notes_of, tokens_without_row
 from espalier.models.shapes import Shapes, read_config
 
+WEIGHTS = ("model", "maxtext", "composer")
+"""Roles of inputs whose account goes on in what is made of them."""
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -230,7 +232,7 @@ def _ledger(
 ) -> list[Entry]:
     """What the model has cost so far: its parent's account, and this stage's line."""
     fresh = (outcome.training or {}).get("init") == "random"
-    source = context.inputs.get("model") or context.inputs.get("maxtext")
+    source = next((context.inputs[role] for role in WEIGHTS if role in context.inputs), None)
     before = [] if fresh else account_of(source)
     if stage.verb == "convert":
         return before

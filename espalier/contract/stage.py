@@ -9,7 +9,9 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.progress import Progress
 from espalier.contract.pruned import Pruned
 
-Section = Literal["models", "data", "checkpoints", "maxtext", "scores", "evals", "plans"]
+Section = Literal[
+    "models", "data", "checkpoints", "maxtext", "composer", "scores", "evals", "plans"
+]
 
 
 @dataclass(frozen=True)

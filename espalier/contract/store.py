@@ -16,7 +16,10 @@ from espalier.contract.manifest import MANIFEST, RUN_FOLDER
 from espalier.contract.ownership import make_private
 from espalier.errors import EnvironmentFailure, InputError
 
-SECTIONS = ("models", "data", "checkpoints", "maxtext", "scores", "evals", "studies", "plans")
+SECTIONS = (
+    *("models", "data", "checkpoints", "maxtext", "composer"),
+    *("scores", "evals", "studies", "plans"),
+)
 NESTED = ("scores", "evals")
 """Sections whose names are `<model>/<what was measured>`."""
 PARTIAL = ".partial-"

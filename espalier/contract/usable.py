@@ -8,7 +8,7 @@ from espalier.contract.pruned import Foreign, Padded, Pruned
 from espalier.contract.stage import Stage
 from espalier.errors import InputError
 
-READS_NO_WEIGHTS = ("tokenizer",)
+READS_NO_WEIGHTS = ("tokenizer", "config")
 """Roles of inputs that may be any model."""
 PRUNES = ("prune", "score")
 """Verbs of stages that measure weights or cut them."""

@@ -29,6 +29,11 @@ ROLES: Mapping[str, Mapping[str, str]] = {
     "text": {"SOURCE": TEXT, "FILES": "files of SOURCE at most, where it is fetched"},
     "source": {"FROM": "a Hugging Face directory, or a GGUF file"},
     "maxtext": {"CKPT": "a MaxText checkpoint on the store"},
+    "composer": {"CKPT": "a state dict of Sheared-LLaMA's Composer model: a file, or on the store"},
+    "config": {
+        "MODEL": f"whose config.json and tokenizer are taken; {MODEL}; default CKPT's, on the store",
+        "REVISION": "commit, tag or branch of MODEL; default the listed one",
+    },
     "data": {"DATA": PACKED},
     "examples": {
         "DATA": "rows of instruction, input and output, a text, or token data: a listed one such "

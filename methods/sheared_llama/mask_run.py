@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from espalier.contract.progress import Progress
 from espalier.contract.signals import handled
 from espalier.errors import Interrupted
+from espalier.models.checkpoint.states import only_known
 from methods.sheared_llama.batches import DomainBatches, EveryRow
 from methods.sheared_llama.domains import Source
 from methods.sheared_llama.following import SIGNALS, Following
@@ -27,7 +28,6 @@ from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.saved import FILE, FOLDER, LATEST, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
-from methods.sheared_llama.states import only_known
 from methods.sheared_llama.target import Target
 
 PRECISIONS = {"bf16": "amp_bf16", "float32": "fp32"}

@@ -1,4 +1,4 @@
-"""The stages `to-maxtext` and `to-hf`, and their parameters."""
+"""The stages `to-maxtext`, `to-hf`, `hf2composer` and `composer2hf`, and their parameters."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -25,6 +25,10 @@ class ToMaxTextParameters(Parameters):
 
 class ToHuggingFaceParameters(Parameters):
     """Nothing to choose: the shape and the layout are the checkpoint's."""
+
+
+class ComposerParameters(Parameters):
+    """Nothing to choose: names are the published code's."""
 
 
 def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
@@ -63,4 +67,29 @@ TO_HF = Stage(
     inputs={"maxtext": True},
     saved=None,
 )
-STAGES = (TO_MAXTEXT, TO_HF)
+TO_COMPOSER = Stage(
+    name="hf2composer",
+    verb="convert",
+    section="composer",
+    image="sheared-llama",
+    parameters=ComposerParameters,
+    entry="training.conversion.to_composer:run",
+    on_device=False,
+    summary="write a model as Sheared-LLaMA's Composer model, whose logits are checked",
+    inputs={"model": True},
+    estimate=_estimate,
+    saved=None,
+)
+FROM_COMPOSER = Stage(
+    name="composer2hf",
+    verb="convert",
+    section="checkpoints",
+    image="sheared-llama",
+    parameters=ComposerParameters,
+    entry="training.conversion.from_composer:run",
+    on_device=False,
+    summary="write Sheared-LLaMA's Composer model as a Hugging Face directory, as strictly",
+    inputs={"composer": True, "config": True},
+    saved=None,
+)
+STAGES = (TO_MAXTEXT, TO_HF, TO_COMPOSER, FROM_COMPOSER)

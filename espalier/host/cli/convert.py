@@ -1,4 +1,4 @@
-"""Commands that give a checkpoint another form, and train-tpu: to-maxtext, to-hf, compact, pad."""
+"""Commands that give a checkpoint another form, and train-tpu."""
 
 from pathlib import Path
 
@@ -9,7 +9,12 @@ from espalier.contract.store import name_after
 from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, Session
 from espalier.host.commands.planning import planned_before
-from espalier.host.commands.sources import default_name, first_given, model_named
+from espalier.host.commands.sources import (
+    default_name,
+    first_given,
+    model_named,
+    state_dict_named,
+)
 from espalier.host.commands.training import TRAINERS, TrainingCommand
 from espalier.host.draft import Draft
 
@@ -19,6 +24,8 @@ def register(app: typer.Typer) -> None:
     app.command("train-tpu")(train_tpu)
     app.command("to-maxtext")(to_maxtext)
     app.command("to-hf")(to_hf)
+    app.command("hf2composer")(hf2composer)
+    app.command("composer2hf")(composer2hf)
     app.command("compact")(compact)
     app.command("pad")(pad)
     app.command("publish")(publish)
@@ -112,3 +119,31 @@ def to_hf(assignments: Assignments = None) -> None:
         return draft.make(stage, parameters, {"maxtext": found}, name)
 
     session.carry_out("to-hf", build)
+
+
+def hf2composer(assignments: Assignments = None) -> None:
+    """Write CKPT as the state dict of Sheared-LLaMA's Composer model."""
+    _from_a_model("hf2composer", assignments)
+
+
+def composer2hf(assignments: Assignments = None) -> None:
+    """Write CKPT, a state dict of Sheared-LLaMA's Composer model, as a Hugging Face directory."""
+    session = Session.of(assignments)
+    rest, stage = session.rest, stage_named("composer2hf")
+    named, given, like = (rest.pop(word, "") for word in ("CKPT", "NAME", "MODEL"))
+    revision = rest.pop("REVISION", "")
+    parameters = stage.parameters.from_assignments(rest)
+
+    def build(draft: Draft) -> Path:
+        found = state_dict_named(draft, named)
+        if not like and found.is_file():
+            raise InputError(
+                "give MODEL=<a model>, whose config.json and tokenizer are taken: a state dict "
+                "has neither."
+            )
+        owner = model_named(draft, like, revision) if like else found
+        called = found.with_suffix("") if found.is_file() else found
+        name = given or default_name(called, stage, parameters)
+        return draft.make(stage, parameters, {"composer": found, "config": owner}, name)
+
+    session.carry_out("composer2hf", build)

@@ -60,6 +60,27 @@ def model_named(
     return draft.make(stage_named("fetch"), wanted, {}, source.name, source.shape)
 
 
+def state_dict_named(draft: Draft, name: str) -> Path:
+    """The state dict of Composer's that `CKPT=name` means: a file, or what hf2composer has made.
+
+    Raises:
+        InputError: neither.
+    """
+    path = Path(name).expanduser()
+    if path in draft.requests or path.is_file():
+        return path
+    sections = ("composer",)
+    found = (
+        draft.find(path.name, sections) if draft.store.holds(path) else draft.find(name, sections)
+    )
+    if found is None:
+        raise InputError(
+            f"CKPT={name} is neither a file nor a Composer state dict on the store; give a .pt "
+            "file, or make one with make hf2composer CKPT=<model>."
+        )
+    return found
+
+
 def is_gguf(path: Path) -> bool:
     """Whether a file begins as a GGUF file does, whatever it is called."""
     if not path.is_file():

@@ -10,9 +10,11 @@ import torch
 
 ONLY_WEIGHTS = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 """torch's variable: whoever calls `torch.load`, and however, nothing is unpickled."""
+RECONSTRUCT = np.empty(0).__reduce__()[0]
 KNOWN = (
     *(datetime.timedelta, torch.torch_version.TorchVersion),
-    *(np.ndarray, np.dtype, type(np.dtype("uint32")), np.empty(0).__reduce__()[0]),
+    *(np.ndarray, np.dtype, type(np.dtype("uint32")), RECONSTRUCT),
+    (RECONSTRUCT, "numpy.core.multiarray._reconstruct"),  # as numpy 1 calls it
 )
 """What they hold beside tensors and plain values: of clocks, and of numpy's random numbers."""
 
