@@ -31,7 +31,7 @@ ROLES: Mapping[str, Mapping[str, str]] = {
     "maxtext": {"CKPT": "a MaxText checkpoint on the store"},
     "composer": {"CKPT": "a state dict of Sheared-LLaMA's Composer model: a file, or on the store"},
     "config": {
-        "MODEL": f"whose config.json and tokenizer are taken; {MODEL}; default CKPT's, on the store",
+        "MODEL": f"whose config.json and tokenizer are taken; {MODEL}; default those of CKPT",
         "REVISION": "commit, tag or branch of MODEL; default the listed one",
     },
     "data": {"DATA": PACKED},
