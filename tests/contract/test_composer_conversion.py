@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-import methods.sheared_llama.torchvision_operators  # noqa: F401 - before a stock model is made
 from espalier.contract.manifest import read_manifest
 from tests.contract.command import espalier, refused
 from tests.tiny import tiny_llama

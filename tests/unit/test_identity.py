@@ -178,7 +178,10 @@ def test_unfinished_work_of_other_code_is_not_continued(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["corpus", "grow", "fetch", "fetch-package", "fetch-data", "data", "export", "adopt", "to-hf"],
+    [
+        *("corpus", "grow", "fetch", "fetch-package", "fetch-data", "data", "export", "adopt"),
+        *("to-hf", "hf2composer", "composer2hf"),
+    ],
 )
 def test_what_computes_on_no_device_is_the_same_for_all(name: str) -> None:
     stage = stage_named(name)

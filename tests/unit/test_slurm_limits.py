@@ -28,7 +28,10 @@ from espalier.host.saved_plan import to_text
 from espalier.host.settings import Settings
 from tests.unit.test_saved import begun, save
 
-NEW = ("eval", "eval-legacy", "to-maxtext", "to-hf", "export", "corpus", "plan-gpu", "plan-tpu")
+NEW = (
+    *("eval", "eval-legacy", "to-maxtext", "to-hf", "hf2composer", "composer2hf"),
+    *("export", "corpus", "plan-gpu", "plan-tpu"),
+)
 """Stages that save nothing on their way."""
 
 

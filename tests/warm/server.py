@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import runpy
@@ -115,6 +116,8 @@ def threads() -> list[str]:
 def load() -> None:
     """Import the host's commands, and whatever stages this interpreter has the packages of."""
     importlib.import_module("espalier.host.cli")
+    if importlib.util.find_spec("composer"):  # whose torchvision transformers would import
+        importlib.import_module("methods.sheared_llama.torchvision_operators")
     entries = {stage.entry.partition(":")[0] for stage in stages().values()}
     for name in (*AT_USE, *sorted(entries)):
         with contextlib.suppress(ImportError):
