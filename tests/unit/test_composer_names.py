@@ -229,6 +229,14 @@ def test_files_that_are_none_of_torchs_are_refused(
         (tmp_path / "cut.pt").write_bytes(content)
         with pytest.raises(InputError, match=r"no file that torch.save has written, or is cut"):
             read_state(tmp_path / "cut.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "state.pt") as archive,
+        zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as copy,
+    ):
+        for entry in archive.infolist():
+            copy.writestr(entry.filename, archive.read(entry))
+    with pytest.raises(InputError, match="has been compressed since"):
+        read_state(tmp_path / "small.pt")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("a", "b")
     with pytest.raises(InputError, match="is damaged"):

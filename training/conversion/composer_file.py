@@ -45,6 +45,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path} is no file that torch.save has written, or is cut short; copy it again."
         )
+    _require_mappable(path)
     state = _state_in(_loaded(path), path)
     if masks := [name for name in state if MASKS.search(name)]:
         raise InputError(
@@ -57,6 +58,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if not ROTARY.search(name)
     }
+
+
+def _require_mappable(path: Path) -> None:
+    """Refuse an archive that something has compressed: torch would map its bytes as weights."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            kinds = {entry.compress_type for entry in archive.infolist()}
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(f"{path} is damaged ({_reason(error)}); copy it again.") from None
+    if kinds - {zipfile.ZIP_STORED}:
+        raise InputError(
+            f"{path} has been compressed since torch.save wrote it; give the file as it was saved."
+        )
 
 
 def _loaded(path: Path) -> Any:
