@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from composer import Evaluator, Trainer
 from composer.algorithms import GradientClipping
+from composer.core import DataSpec
 from composer.loggers import LoggerDestination, TensorboardLogger, WandBLogger
 from composer.optim import CosineAnnealingWithWarmupScheduler
 from torch.utils.data import DataLoader
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader
 from espalier.contract.progress import Progress
 from espalier.contract.signals import handled
 from espalier.errors import Interrupted
-from methods.sheared_llama.batches import DomainBatches, EveryRow
+from methods.sheared_llama.batches import Batch, DomainBatches, EveryRow
 from methods.sheared_llama.domains import Source
 from methods.sheared_llama.following import SIGNALS, Following
 from methods.sheared_llama.lagrangian import Lagrangian
@@ -27,7 +28,7 @@ from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.saved import FILE, FOLDER, LATEST, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
-from methods.sheared_llama.states import only_known
+from methods.sheared_llama.states import only_known, require_readable
 from methods.sheared_llama.target import Target
 
 PRECISIONS = {"bf16": "amp_bf16", "float32": "fp32"}
@@ -82,7 +83,8 @@ class MaskRun:
 
         Raises:
             Interrupted: a signal ended it; what was learned is saved.
-            InputError: a loss has become NaN.
+            InputError: a held-out loss has become NaN, or the last checkpoint cannot be read.
+            Diverged: the loss has.
         """
         parameters, rows = self.parameters, self.parameters.batch
         sizes = {name: len(source) for name, source in self.train.items()}
@@ -98,6 +100,8 @@ class MaskRun:
         folder = scratch / FOLDER
         done = steps_saved(scratch)
         micro = parameters.micro(self.seqlen)
+        if done:
+            require_readable(folder / LATEST)
         with only_known(), progress.steps("shear", self.steps, done) as steps:
             following = Following(
                 *(steps, learning, scratch, self.target.parent),
@@ -111,7 +115,7 @@ class MaskRun:
                 train_dataloader=batches.loader(),
                 eval_dataloader=Evaluator(
                     label=EVALUATOR,
-                    dataloader=DataLoader(evaluated, batch_size=micro),
+                    dataloader=DataSpec(DataLoader(evaluated, batch_size=micro), split_batch=_whole),
                     metric_names=[LOSSES],
                 ),
                 eval_interval=following.evaluates,
@@ -132,7 +136,7 @@ class MaskRun:
                 callbacks=[loading, following],
                 loggers=_loggers(parameters.tracker, output),
                 device="gpu" if self.device == "cuda" else "cpu",
-                device_train_microbatch_size=micro,
+                device_train_microbatch_size=min(micro, rows),
                 precision=PRECISIONS[self.precision],
                 seed=parameters.seed,
                 deterministic_mode=True,
@@ -165,6 +169,11 @@ class Learned:
     model: ShearedModel
     sampler: DomainSampler
     evaluations: list[dict[str, Any]]
+
+
+def _whole(batch: Batch, rows: int) -> list[Batch]:
+    """What the loader gives passes at once: it has so many rows already, or fewer at its end."""
+    return [batch]
 
 
 def _loggers(tracker: str, output: Path) -> list[LoggerDestination]:
