@@ -115,7 +115,9 @@ class MaskRun:
                 train_dataloader=batches.loader(),
                 eval_dataloader=Evaluator(
                     label=EVALUATOR,
-                    dataloader=DataSpec(DataLoader(evaluated, batch_size=micro), split_batch=_whole),
+                    dataloader=DataSpec(
+                        DataLoader(evaluated, batch_size=micro), split_batch=_whole
+                    ),
                     metric_names=[LOSSES],
                 ),
                 eval_interval=following.evaluates,

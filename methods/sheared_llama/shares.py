@@ -33,9 +33,7 @@ def require_shares(shares: Mapping[str, float], domains: Iterable[str]) -> list[
     found = in_order(shares, names, "SHARES")
     for name, share in zip(names, found, strict=True):
         if not 0 <= share <= 1:
-            raise InputError(
-                f"SHARES gives {name} {share:g}; each share lies between 0 and 1."
-            )
+            raise InputError(f"SHARES gives {name} {share:g}; each share lies between 0 and 1.")
     total = math.fsum(found)
     if abs(total - 1) > TOLERANCE:
         raise InputError(f"SHARES sum to {total:.6g}; give shares that sum to 1.")

@@ -116,7 +116,7 @@ def load() -> None:
     """Import the host's commands, and whatever stages this interpreter has the packages of."""
     importlib.import_module("espalier.host.cli")
     entries = {stage.entry.partition(":")[0] for stage in stages().values()}
-    for name in (*AT_USE, *sorted(entries)):
+    for name in (*sorted(entries), *AT_USE):  # a stage may declare what those need
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     if jax := sys.modules.get("jax"):  # small programs are worth keeping too, as there are so many
