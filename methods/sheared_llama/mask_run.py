@@ -1,5 +1,6 @@
 """One learning of masks: a Composer Trainer, from the beginning or from its last checkpoint."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from composer.loggers import LoggerDestination, TensorboardLogger, WandBLogger
 from composer.optim import CosineAnnealingWithWarmupScheduler
 from torch.utils.data import DataLoader
 
-from espalier.contract.progress import Progress
+from espalier.contract.manifest import METRICS, TRACKERS
+from espalier.contract.progress import Progress, keep_before
 from espalier.contract.signals import handled
 from espalier.errors import Interrupted
 from methods.sheared_llama.batches import Batch, DomainBatches, EveryRow
@@ -102,6 +104,7 @@ class MaskRun:
         micro = parameters.micro(self.seqlen)
         if done:
             require_readable(folder / LATEST)
+        keep_before(output / METRICS, done)
         with only_known(), progress.steps("shear", self.steps, done) as steps:
             following = Following(
                 *(steps, learning, scratch, self.target.parent),
@@ -136,7 +139,7 @@ class MaskRun:
                     GradientClipping(clipping_type="norm", clipping_threshold=parameters.clip),
                 ],
                 callbacks=[loading, following],
-                loggers=_loggers(parameters.tracker, output),
+                loggers=_loggers(parameters.tracker, output / TRACKERS),
                 device="gpu" if self.device == "cuda" else "cpu",
                 device_train_microbatch_size=min(micro, rows),
                 precision=PRECISIONS[self.precision],
@@ -178,7 +181,12 @@ def _whole(batch: Batch, rows: int) -> list[Batch]:
     return [batch]
 
 
-def _loggers(tracker: str, output: Path) -> list[LoggerDestination]:
+def _loggers(tracker: str, folder: Path) -> list[LoggerDestination]:
+    """What writes event files, or an offline run to `wandb sync` later, in `folder`."""
+    if tracker == "none":
+        return []
+    folder.mkdir(exist_ok=True)
     if tracker == "tensorboard":
-        return [TensorboardLogger(log_dir=str(output / "tensorboard"), flush_interval=100)]
-    return [WandBLogger()] if tracker == "wandb" else []
+        return [TensorboardLogger(log_dir=str(folder / "tensorboard"))]
+    os.environ["WANDB_SILENT"] = "true"
+    return [WandBLogger(init_kwargs={"dir": str(folder), "mode": "offline"})]

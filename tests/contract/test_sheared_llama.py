@@ -224,13 +224,15 @@ def test_domains_with_more_excess_loss_are_drawn_more(forecast: Path) -> None:
     assert manifest.data["proportions"] == evaluations[-1]["proportions"]
 
 
-@pytest.mark.parametrize("masks", ["sampled", "deterministic"])
+@pytest.mark.parametrize(("masks", "tracker"), [("sampled", "none"), ("deterministic", "wandb")])
 def test_references_and_shares_that_are_given(
-    tmp_path: Path, model: Path, domains: Path, masks: str
+    tmp_path: Path, model: Path, domains: Path, masks: str, tracker: str
 ) -> None:
     shares = {"cc": 0.2, "code": 0.3, "wiki": 0.5}
     given = "SHARES=" + ",".join(f"{name}={share}" for name, share in shares.items())
-    found = sheared(tmp_path, asked(model, domains, REFERENCES, given, f"MASKS={masks}"))
+    words = (REFERENCES, given, f"MASKS={masks}", f"TRACKER={tracker}")
+    found = sheared(tmp_path, asked(model, domains, *words))
+    assert bool(list(found.glob("trackers/wandb/offline-run-*/*.wandb"))) == (tracker == "wandb")
     check_proportions(found, dict.fromkeys(shares, 5.0), shares)
     assert not (tmp_path / "scores").exists()
 
@@ -336,11 +338,13 @@ def test_a_killed_run_gives_the_same_bytes(
 def test_a_stopped_run_gives_the_same_bytes(
     tmp_path: Path, whole: Path, model: Path, domains: Path
 ) -> None:
-    """By Ctrl-C, which ends it in 75, between evaluations and with other microbatches of them."""
-    words = long(model, domains, "SAVE_EVERY=3")
+    """By Ctrl-C, which ends it in 75, between two evaluations; a tracker changes nothing."""
+    words = long(model, domains, "SAVE_EVERY=3", "TRACKER=tensorboard")
     told = interrupted(tmp_path, words, CHECKPOINT)
     assert re.search(r"run the same command to resume from step \d+\.$", told.strip()), told
-    check_same(sheared(tmp_path, words), whole)
+    found = sheared(tmp_path, words)
+    check_same(found, whole)
+    assert list(found.glob("trackers/tensorboard/**/events.out.tfevents.*"))
 
 
 class Planted:
