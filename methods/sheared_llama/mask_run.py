@@ -1,6 +1,5 @@
 """One learning of masks: a Composer Trainer, from the beginning or from its last checkpoint."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,11 @@ import torch
 from composer import Evaluator, Trainer
 from composer.algorithms import GradientClipping
 from composer.core import DataSpec
-from composer.loggers import LoggerDestination, TensorboardLogger, WandBLogger
-from composer.optim import CosineAnnealingWithWarmupScheduler
+from composer.optim import (
+    ComposerScheduler,
+    CosineAnnealingScheduler,
+    CosineAnnealingWithWarmupScheduler,
+)
 from torch.utils.data import DataLoader
 
 from espalier.contract.manifest import METRICS, TRACKERS
@@ -32,6 +34,7 @@ from methods.sheared_llama.saved import FILE, FOLDER, LATEST, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
 from methods.sheared_llama.states import only_known, require_readable
 from methods.sheared_llama.target import Target
+from methods.sheared_llama.trackers import trackers
 
 PRECISIONS = {"bf16": "amp_bf16", "float32": "fp32"}
 FINAL_RATE = 0.1
@@ -131,15 +134,13 @@ class MaskRun:
                     masks=parameters.mask_lr,
                     multipliers=parameters.lag_lr,
                 ),
-                schedulers=CosineAnnealingWithWarmupScheduler(
-                    t_warmup=f"{parameters.warmed_up(self.steps)}ba", alpha_f=FINAL_RATE
-                ),
+                schedulers=_schedule(parameters.warmed_up(self.steps)),
                 algorithms=[
                     learning,
                     GradientClipping(clipping_type="norm", clipping_threshold=parameters.clip),
                 ],
                 callbacks=[loading, following],
-                loggers=_loggers(parameters.tracker, output / TRACKERS),
+                loggers=trackers(parameters.tracker, output / TRACKERS),
                 device="gpu" if self.device == "cuda" else "cpu",
                 device_train_microbatch_size=min(micro, rows),
                 precision=PRECISIONS[self.precision],
@@ -176,17 +177,13 @@ class Learned:
     evaluations: list[dict[str, Any]]
 
 
+def _schedule(warmed_up: int) -> ComposerScheduler:
+    """Of the rates: they rise in so many steps, and fall as a cosine until the last."""
+    if not warmed_up:
+        return CosineAnnealingScheduler(alpha_f=FINAL_RATE)
+    return CosineAnnealingWithWarmupScheduler(t_warmup=f"{warmed_up}ba", alpha_f=FINAL_RATE)
+
+
 def _whole(batch: Batch, rows: int) -> list[Batch]:
     """What the loader gives passes at once: it has so many rows already, or fewer at its end."""
     return [batch]
-
-
-def _loggers(tracker: str, folder: Path) -> list[LoggerDestination]:
-    """What writes event files, or an offline run to `wandb sync` later, in `folder`."""
-    if tracker == "none":
-        return []
-    folder.mkdir(exist_ok=True)
-    if tracker == "tensorboard":
-        return [TensorboardLogger(log_dir=str(folder / "tensorboard"))]
-    os.environ["WANDB_SILENT"] = "true"
-    return [WandBLogger(init_kwargs={"dir": str(folder), "mode": "offline"})]

@@ -52,6 +52,6 @@ def require_readable(path: Path) -> None:
         found = None
     if not isinstance(found, dict) or not found.keys() >= HELD:
         raise InputError(
-            f"{path} is no whole checkpoint of this run, or holds what is not read here; give "
-            "FORCE=1 to begin anew."
+            f"{path} is no whole checkpoint of this run, or holds what is not read here; remove "
+            f"{path.parent} to begin with the first step."
         )

@@ -22,6 +22,7 @@ from espalier.contract.manifest import read_manifest
 from espalier.contract.paths import ROOT
 from espalier.contract.pruned import Uniform
 from espalier.data.tokens.domains import read_domains
+from espalier.data.tokens.index import Split
 from espalier.errors import DIVERGED
 from espalier.models.flops import training_flops
 from espalier.models.shapes import Shapes, read_config
@@ -138,8 +139,10 @@ def test_a_model_of_exactly_the_shape_that_is_asked_for(model: Path, forecast: P
     manifest = read_manifest(forecast)
     account = manifest.pruning
     assert isinstance(account, Uniform)
-    assert (account.before.layers, account.after.layers) == (3, 2)
     kept = account.kept
+    assert kept.intermediate
+    assert kept.heads
+    assert kept.kv_heads
     assert len(kept.layers) == 2
     check_kept(kept.hidden, 24, 32)
     for neurons in kept.intermediate:
@@ -360,7 +363,7 @@ class Planted:
 def test_a_checkpoint_that_is_not_the_runs_own_or_cut_short(
     killed: Path, whole: Path, model: Path, domains: Path
 ) -> None:
-    """Nothing in it runs; FORCE=1 begins anew."""
+    """Nothing in it runs, and what the sentence asks for helps."""
     words = long(model, domains, "SAVE_EVERY=7")
     (latest,) = killed.glob(CHECKPOINT)
     file, ran = latest.resolve(), killed / "ran"
@@ -368,9 +371,12 @@ def test_a_checkpoint_that_is_not_the_runs_own_or_cut_short(
     torch.save({"state": Planted(ran), "rng": []}, file)
     for content in (file.read_bytes(), before[:-100]):
         file.write_bytes(content)
-        refused(espalier(killed, *words), 2, "is no whole checkpoint of this run", "FORCE=1")
+        refused(
+            espalier(killed, *words), 2, "is no whole checkpoint", f"; remove {latest.parent} to"
+        )
         assert not ran.exists()
-    check_same(sheared(killed, [*words, "FORCE=1"]), whole)
+    shutil.rmtree(latest.parent)
+    check_same(sheared(killed, words), whole)
 
 
 def test_a_file_in_the_place_of_the_link_is_not_read(
@@ -414,8 +420,8 @@ def test_an_mds_export_gives_the_same_weights(
     tmp_path: Path, model: Path, domains: Path, forecast: Path
 ) -> None:
     """Its rows are those of the token data, and the sampler decides their order."""
-    folder = exported(domains, tmp_path / "domains")
-    found = sheared(tmp_path / "store", asked(model, folder))
+    folder = exported(domains, tmp_path / "store" / "data" / "domains")
+    found = sheared(tmp_path / "store", asked(model, domains, "DOMAIN_DATA=domains"))
     mine, theirs = (without_times(tree(place)) for place in (found, forecast))
     assert not differing(mine, theirs)
     mine, theirs = (without_times(tree(place.parents[1] / "scores")) for place in (found, forecast))
@@ -424,7 +430,7 @@ def test_an_mds_export_gives_the_same_weights(
     index.write_text(json.dumps({**json.loads(index.read_text()), "shards": []}))
     for domain in ("train", "valid"):
         (folder / "wiki" / domain / "index.json").unlink(missing_ok=True)
-    words = asked(model, folder, "PROPORTIONS=fixed", "NAME=empty")
+    words = asked(model, domains, "DOMAIN_DATA=domains", "PROPORTIONS=fixed", "NAME=empty")
     refused(espalier(tmp_path / "store", *words), 2, "export the data again")
     assert not list((tmp_path / "store").glob("checkpoints/empty*/model.safetensors"))
 
@@ -460,7 +466,10 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, model: Path, domains: Pa
 
 def test_data_that_is_refused(tmp_path: Path, model: Path, domains: Path) -> None:
     hashed, vocabulary = tokenizer_hash(model) or "", SHAPE["vocab_size"]
-    splits = {"train": documents(0, 2, 20, 9), "valid": documents(1, 2, 20, 2)}
+    splits: dict[Split, list[list[int]]] = {
+        "train": documents(0, 2, 20, 9),
+        "valid": documents(1, 2, 20, 2),
+    }
     write_stream(tmp_path / "stream", splits, hashed, vocabulary)
     write_domains(tmp_path / "other", {"cc": splits}, "another", vocabulary)
     write_domains(tmp_path / "unheld", {"cc": {"train": splits["train"]}}, hashed, vocabulary)

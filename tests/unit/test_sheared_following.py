@@ -45,8 +45,9 @@ def following(scratch: Path, loss: float = 2.5) -> tuple[Following, ShearedModel
     masks = Masks(shapes_of(model), torch.Generator().manual_seed(0))
     sheared = ShearedModel(model, masks, Lagrangian(target_of(model), 10), 1)
     with Progress(scratch / "metrics.jsonl").steps("shear", LAST) as steps:
+        learning: Any = SimpleNamespace(cross_entropy=loss)
         found = Following(
-            *(steps, SimpleNamespace(cross_entropy=loss), scratch, shapes_of(model)),
+            *(steps, learning, scratch, shapes_of(model)),
             seqlen=9,
             last=LAST,
             save_every=6,
