@@ -1,5 +1,6 @@
 """Progress for people (a bar on a terminal, plain lines elsewhere) and metrics as JSON lines."""
 
+import json
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from espalier.contract.files import write_text
 from espalier.contract.json_text import to_json
 
 PLAIN_LINE_SECONDS = 5.0
@@ -107,3 +109,12 @@ class Steps:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def keep_before(path: Path, step: int) -> None:
+    """Drop the lines of steps that an interrupted run made and this one makes again."""
+    if not path.is_file():
+        return
+    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    write_text(path, "".join(f"{line}\n" for line in kept))

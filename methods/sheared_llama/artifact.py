@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espalier.contract.files import file_sha256
-from espalier.data.tokens import DOMAINS
+from espalier.data.tokens import DOMAINS, INDEX
 from espalier.data.tokens.domains import domains_for
 from espalier.data.tokens.index import Split
 from espalier.data.tokens.mds import MdsDomains
@@ -44,7 +44,7 @@ class DomainRows:
             InputError: it is none of the two, a domain has too little text, another tokenizer made
                 the ids, they changed since, or an export has rows of another length.
         """
-        if not (directory / DOMAINS).is_file():
+        if not any((directory / name).is_file() for name in (DOMAINS, INDEX)):
             return cls._exported(MdsDomains.of(directory), model, rows, seqlen)
         found = domains_for(directory, model, rows)
         for data in found.values():

@@ -27,13 +27,13 @@ class MaskLearning(Algorithm):  # type: ignore[misc]
 
     def __init__(self, target: Target, seed: int, *, sampled: bool) -> None:
         self._target, self._seed, self._sampled = target, seed, sampled
-
-        self._losses: list[float] = []
+        self._losses: list[tuple[float, int]] = []
 
     @property
     def cross_entropy(self) -> float:
         """Of the batch before, nats a token, without the penalty."""
-        return sum(self._losses) / len(self._losses)
+        rows = sum(count for _, count in self._losses)
+        return sum(loss * count for loss, count in self._losses) / rows
 
     def match(self, event: Event, state: State) -> bool:
         """Where a batch or an evaluation begins, before each forward pass and after each loss."""
@@ -54,7 +54,8 @@ class MaskLearning(Algorithm):  # type: ignore[misc]
                 generator = torch.Generator().manual_seed(self._seed * NOISE + step)
             model.masked.use(model.masks.drawn(generator))
         elif event == Event.AFTER_LOSS:
-            self._losses.append(float(state.loss.detach()))
+            rows = len(state.batch["input_ids"])  # of a microbatch, of which the last may be short
+            self._losses.append((float(state.loss.detach()), rows))
             sparsity = model.masks.expected().sparsity()
             state.loss = state.loss + model.lagrangian.penalty(sparsity, step)
         else:

@@ -8,15 +8,20 @@ from typing import Any
 import torch
 from composer import Evaluator, Trainer
 from composer.algorithms import GradientClipping
-from composer.loggers import LoggerDestination, TensorboardLogger, WandBLogger
-from composer.optim import CosineAnnealingWithWarmupScheduler
+from composer.core import DataSpec
+from composer.optim import (
+    ComposerScheduler,
+    CosineAnnealingScheduler,
+    CosineAnnealingWithWarmupScheduler,
+)
 from torch.utils.data import DataLoader
 
-from espalier.contract.progress import Progress
+from espalier.contract.manifest import METRICS, TRACKERS
+from espalier.contract.progress import Progress, keep_before
 from espalier.contract.signals import handled
 from espalier.errors import Interrupted
-from espalier.models.checkpoint.states import only_known
-from methods.sheared_llama.batches import DomainBatches, EveryRow
+from espalier.models.checkpoint.states import only_known, require_readable
+from methods.sheared_llama.batches import Batch, DomainBatches, EveryRow
 from methods.sheared_llama.domains import Source
 from methods.sheared_llama.following import SIGNALS, Following
 from methods.sheared_llama.lagrangian import Lagrangian
@@ -29,6 +34,7 @@ from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.saved import FILE, FOLDER, LATEST, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
 from methods.sheared_llama.target import Target
+from methods.sheared_llama.trackers import trackers
 
 PRECISIONS = {"bf16": "amp_bf16", "float32": "fp32"}
 FINAL_RATE = 0.1
@@ -82,7 +88,8 @@ class MaskRun:
 
         Raises:
             Interrupted: a signal ended it; what was learned is saved.
-            InputError: a loss has become NaN.
+            InputError: a held-out loss has become NaN, or the last checkpoint cannot be read.
+            Diverged: the loss has.
         """
         parameters, rows = self.parameters, self.parameters.batch
         sizes = {name: len(source) for name, source in self.train.items()}
@@ -98,6 +105,9 @@ class MaskRun:
         folder = scratch / FOLDER
         done = steps_saved(scratch)
         micro = parameters.micro(self.seqlen)
+        if done:
+            require_readable(folder / LATEST)
+        keep_before(output / METRICS, done)
         with only_known(), progress.steps("shear", self.steps, done) as steps:
             following = Following(
                 *(steps, learning, scratch, self.target.parent),
@@ -111,7 +121,9 @@ class MaskRun:
                 train_dataloader=batches.loader(),
                 eval_dataloader=Evaluator(
                     label=EVALUATOR,
-                    dataloader=DataLoader(evaluated, batch_size=micro),
+                    dataloader=DataSpec(
+                        DataLoader(evaluated, batch_size=micro), split_batch=_whole
+                    ),
                     metric_names=[LOSSES],
                 ),
                 eval_interval=following.evaluates,
@@ -122,17 +134,15 @@ class MaskRun:
                     masks=parameters.mask_lr,
                     multipliers=parameters.lag_lr,
                 ),
-                schedulers=CosineAnnealingWithWarmupScheduler(
-                    t_warmup=f"{parameters.warmed_up(self.steps)}ba", alpha_f=FINAL_RATE
-                ),
+                schedulers=_schedule(parameters.warmed_up(self.steps)),
                 algorithms=[
                     learning,
                     GradientClipping(clipping_type="norm", clipping_threshold=parameters.clip),
                 ],
                 callbacks=[loading, following],
-                loggers=_loggers(parameters.tracker, output),
+                loggers=trackers(parameters.tracker, output / TRACKERS),
                 device="gpu" if self.device == "cuda" else "cpu",
-                device_train_microbatch_size=micro,
+                device_train_microbatch_size=min(micro, rows),
                 precision=PRECISIONS[self.precision],
                 seed=parameters.seed,
                 deterministic_mode=True,
@@ -167,7 +177,13 @@ class Learned:
     evaluations: list[dict[str, Any]]
 
 
-def _loggers(tracker: str, output: Path) -> list[LoggerDestination]:
-    if tracker == "tensorboard":
-        return [TensorboardLogger(log_dir=str(output / "tensorboard"), flush_interval=100)]
-    return [WandBLogger()] if tracker == "wandb" else []
+def _schedule(warmed_up: int) -> ComposerScheduler:
+    """Of the rates: they rise in so many steps, and fall as a cosine until the last."""
+    if not warmed_up:
+        return CosineAnnealingScheduler(alpha_f=FINAL_RATE)
+    return CosineAnnealingWithWarmupScheduler(t_warmup=f"{warmed_up}ba", alpha_f=FINAL_RATE)
+
+
+def _whole(batch: Batch, rows: int) -> list[Batch]:
+    """What the loader gives passes at once: it has so many rows already, or fewer at its end."""
+    return [batch]

@@ -58,7 +58,7 @@ def excess_losses(
     Raises:
         InputError: the references are not one for each domain, or a loss is NaN or infinite.
     """
-    wanted = in_order(references, losses, "REFERENCE")
+    wanted = in_order(references, losses, "REFERENCE_LOSSES")
     broken = [name for name, loss in losses.items() if loss is not None and not np.isfinite(loss)]
     if broken:
         raise InputError(

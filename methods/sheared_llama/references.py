@@ -85,7 +85,7 @@ def given_references(text: str, domains: Iterable[str]) -> dict[str, float]:
     Raises:
         InputError: it is not of that form, a loss is negative, or they are not one for each domain.
     """
-    return require_references(named_numbers(text, "REFERENCE"), domains)
+    return require_references(named_numbers(text, "REFERENCE_LOSSES"), domains)
 
 
 def require_references(losses: Mapping[str, float], domains: Iterable[str]) -> dict[str, float]:
@@ -95,10 +95,10 @@ def require_references(losses: Mapping[str, float], domains: Iterable[str]) -> d
         InputError: one is missing, of a domain that the data does not have, negative or NaN.
     """
     names = list(domains)
-    found = in_order(losses, names, "REFERENCE")
+    found = in_order(losses, names, "REFERENCE_LOSSES")
     for name, loss in zip(names, found, strict=True):
         if not 0 <= loss < math.inf:
-            raise InputError(f"REFERENCE gives {name} a loss of {loss:g}; give 0 or more.")
+            raise InputError(f"REFERENCE_LOSSES gives {name} a loss of {loss:g}; give 0 or more.")
     return dict(zip(names, found, strict=True))
 
 
@@ -124,7 +124,7 @@ def forecast(measured: Iterable[Measured], parameters: int) -> dict[str, float]:
     if len(models) > 1 and len({one.parameters for one in models}) == 1:
         raise InputError("a forecast needs models of different sizes; name another or just one.")
     domains = list(models[0].losses)
-    losses = [in_order(one.losses, domains, f"REFERENCE of {one.model}") for one in models]
+    losses = [in_order(one.losses, domains, f"REFERENCE_LOSSES of {one.model}") for one in models]
     sizes = [one.parameters for one in models]
     return {
         name: _extrapolated(name, sizes, of_models, parameters)
@@ -137,8 +137,8 @@ def _extrapolated(
 ) -> float:
     if min(losses) <= 0:
         raise InputError(
-            f"the loss on {domain} is 0, which has no forecast; give REFERENCE as domain=loss for "
-            "each."
+            f"the loss on {domain} is 0, which has no forecast; give REFERENCE_LOSSES as "
+            "domain=loss for each."
         )
     if len(sizes) == 1:
         return losses[0] * math.pow(sizes[0] / parameters, EXPONENT)
@@ -146,6 +146,7 @@ def _extrapolated(
     if line.slope > 0:
         raise InputError(
             f"the larger of the models has the higher loss on {domain}, so nothing can be "
-            "forecast from them; name other models, or give REFERENCE as domain=loss for each."
+            "forecast from them; name other models, or give REFERENCE_LOSSES as domain=loss for "
+            "each."
         )
     return math.exp(line.intercept + line.slope * math.log(parameters))

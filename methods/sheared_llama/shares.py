@@ -30,13 +30,11 @@ def require_shares(shares: Mapping[str, float], domains: Iterable[str]) -> list[
         InputError: one is missing, unknown, negative or NaN, or they do not sum to 1.
     """
     names = list(domains)
-    found = in_order(shares, names, "PROPORTIONS")
+    found = in_order(shares, names, "SHARES")
     for name, share in zip(names, found, strict=True):
         if not 0 <= share <= 1:
-            raise InputError(
-                f"PROPORTIONS gives {name} {share:g}; each share lies between 0 and 1."
-            )
+            raise InputError(f"SHARES gives {name} {share:g}; each share lies between 0 and 1.")
     total = math.fsum(found)
     if abs(total - 1) > TOLERANCE:
-        raise InputError(f"PROPORTIONS sum to {total:.6g}; give shares that sum to 1.")
+        raise InputError(f"SHARES sum to {total:.6g}; give shares that sum to 1.")
     return [share / total for share in found]

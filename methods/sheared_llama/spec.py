@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from espalier.contract.parameters import Count, Optional, Parameters, Seed
-from espalier.contract.stage import Derived, Estimate, Stage
+from espalier.contract.stage import Derived, Estimate, Stage, Unrolled
 from espalier.models.flops import forward_flops, training_flops
 from espalier.models.shapes import Shapes
 from espalier.pruning.structured.parameters import Ffn, Heads, Hidden, Layers
+from espalier.pruning.structured.target import sized
 from methods.sheared_llama.target import Sizes, Target, sizes_of
 
 Positive = Annotated[int, Field(ge=1)]
@@ -148,9 +150,17 @@ class ShearedLlamaParameters(RowParameters):
         Raises:
             InputError: there is none such.
         """
+        return Target.of(parent, self.sizes())
+
+    def sizes(self) -> Sizes:
+        """The sizes that are asked for, by whatever name.
+
+        Raises:
+            InputError: TARGET is not known, or a file that cannot be read.
+        """
         if self.target is not None:
-            return Target.of(parent, sizes_of(self.target))
-        return Target.of(parent, Sizes(self.layers, self.hidden, self.heads, self.ffn))
+            return sizes_of(self.target)
+        return Sizes(self.layers, self.hidden, self.heads, self.ffn)
 
     def steps(self, seqlen: int) -> int:
         """How many batches TOKENS are."""
@@ -172,6 +182,20 @@ class ShearedLlamaParameters(RowParameters):
 def asked_of_losses(parameters: ShearedLlamaParameters) -> dict[str, str]:
     """Rows of the same length."""
     return {"SEQLEN": str(parameters.seqlen)} if parameters.seqlen else {}
+
+
+def _unroll(parameters: ShearedLlamaParameters, config: Mapping[str, Any]) -> Unrolled:
+    """The one pruning, checked before anything is computed, with TARGET read into its sizes.
+
+    So a file counts by what it says, and is not needed where the stage runs.
+
+    Raises:
+        InputError: there is no such target of a parent with this config.json.
+    """
+    found = parameters.model_copy(update={"target": None, **asdict(parameters.sizes())})
+    if not config:
+        return Unrolled((found,))
+    return Unrolled((found,), configs=(sized(config, found.aim(Shapes.of(config)).shapes),))
 
 
 def _estimate(parameters: ShearedLlamaParameters, config: Mapping[str, Any]) -> Estimate:
@@ -224,6 +248,7 @@ STAGES = (
         inputs={"model": True, "domains": True, "losses": False},
         estimate=_estimate,
         derived={"losses": Derived("score-sheared-llama", asked_of_losses)},
+        unroll=_unroll,
         saved="methods.sheared_llama.saved:last_step",
     ),
 )

@@ -9,7 +9,7 @@ import methods.sheared_llama.torchvision_operators  # noqa: F401 - before compos
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.figures import save
-from espalier.models.content import config_as_stored
+from espalier.models.content import config_as_stored, stated_dtype
 from espalier.models.device import require_device
 from espalier.models.flops import training_flops
 from espalier.models.loading import load_stock
@@ -99,8 +99,7 @@ def run(context: StageContext, parameters: ShearedLlamaParameters) -> Outcome:
 def _mask_run(
     context: StageContext, parameters: ShearedLlamaParameters, target: Target, rows: DomainRows
 ) -> MaskRun:
-    config = config_as_stored(context.inputs["model"])
-    stored = str(config.get("torch_dtype") or config.get("dtype"))
+    stored = stated_dtype(config_as_stored(context.inputs["model"]))
     precision = parameters.precision or ("float32" if stored == "float32" else "bf16")
     tokens = {name: len(source) * source.seqlen for name, source in rows.train.items()}
     given = named_numbers(parameters.shares, "SHARES") if parameters.shares else None

@@ -62,6 +62,8 @@ def sizes_of(target: str) -> Sizes:
     except ValueError as error:
         raise InputError(f"TARGET={target} is not a TOML file: {error}.") from None
     known = asdict(Sizes())
+    if not stated:
+        raise InputError(f"TARGET={target} states no size; give some of {', '.join(known)}.")
     if strange := stated.keys() - known.keys():
         raise InputError(
             f"TARGET={target} states {', '.join(sorted(strange))}; give only {', '.join(known)}."
@@ -70,8 +72,8 @@ def sizes_of(target: str) -> Sizes:
 
 
 def _whole(target: str, name: str, size: Any) -> int:
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise InputError(f"TARGET={target}: {name} is {size!r}; give a whole number.")
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise InputError(f"TARGET={target}: {name} is {size!r}; give a whole number, 1 or more.")
     return size
 
 

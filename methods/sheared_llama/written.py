@@ -15,7 +15,7 @@ from espalier.models.adapter import Architecture
 from espalier.models.checkpoint.companions import CONFIG, copy_companions
 from espalier.models.checkpoint.reader import CheckpointReader
 from espalier.models.checkpoint.writer import Computed
-from espalier.models.content import config_as_stored
+from espalier.models.content import config_as_stored, stated_dtype
 from espalier.models.shapes import read_config
 from espalier.models.stock import stock_config, stock_model
 from espalier.pruning.structured.restructure import (
@@ -68,7 +68,7 @@ def write_extracted(
     )
     expected = Architecture(config).expected_shapes()
     trained = dict(stock.state_dict())
-    dtype = getattr(torch, str(config["torch_dtype"]))
+    dtype = getattr(torch, str(stated_dtype(config)))
     outer = architecture.outer_tensor_names(reader)
     units = [architecture.layer_tensor_names(layer) for layer in extraction.layers]
     contents = [

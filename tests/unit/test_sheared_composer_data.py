@@ -9,6 +9,8 @@ import torch
 
 pytestmark = pytest.mark.sheared_llama
 
+import methods.sheared_llama.torchvision_operators  # noqa: E402,F401 - before composer
+
 pytest.importorskip("composer")
 
 from composer import Callback, State, Trainer  # noqa: E402

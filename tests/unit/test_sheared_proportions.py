@@ -125,7 +125,7 @@ def test_excess_losses_are_not_clipped() -> None:
     losses = {"cc": 2.0, "wiki": 1.0, "book": None}
     references = {"wiki": 1.5, "cc": 1.75, "book": 3.0}
     assert excess_losses(losses, references) == [0.25, -0.5, None]
-    with pytest.raises(InputError, match=r"REFERENCE has no number for wiki"):
+    with pytest.raises(InputError, match=r"REFERENCE_LOSSES has no number for wiki"):
         excess_losses({"wiki": 1.0}, {})
     with pytest.raises(InputError, match=r"loss of wiki became NaN or infinite"):
         excess_losses({"wiki": math.nan}, {"wiki": 1.0})

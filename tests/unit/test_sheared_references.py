@@ -62,7 +62,7 @@ def test_refuses_what_gives_no_forecast() -> None:
         forecast([measured(10, cc=1.0), measured(10, cc=2.0)], 5)
     with pytest.raises(InputError, match="higher loss on cc"):
         forecast([measured(10, cc=1.0), measured(20, cc=2.0)], 5)
-    with pytest.raises(InputError, match="REFERENCE of model-20 has no number for cc"):
+    with pytest.raises(InputError, match="REFERENCE_LOSSES of model-20 has no number for cc"):
         forecast([measured(10, cc=1.0), measured(20, wiki=2.0)], 5)
     with pytest.raises(InputError, match="loss on cc is 0"):
         forecast([measured(10, cc=0.0)], 5)

@@ -163,7 +163,7 @@ def test_drawing_ahead_leaves_the_sampler_where_it_is() -> None:
 @pytest.mark.parametrize("shares", [[0.5, 0.4], [1.5, -0.5], [float("nan"), 1.0]])
 def test_refuses_proportions_that_are_none(shares: list[float]) -> None:
     source = sampler([5, 5])
-    with pytest.raises(InputError, match="PROPORTIONS"):
+    with pytest.raises(InputError, match="SHARES"):
         source.set_proportions(np.array(shares))
     assert source.proportions.tolist() == [0.5, 0.5]
 

@@ -119,7 +119,7 @@ def load() -> None:
     if importlib.util.find_spec("composer"):  # whose torchvision transformers would import
         importlib.import_module("methods.sheared_llama.torchvision_operators")
     entries = {stage.entry.partition(":")[0] for stage in stages().values()}
-    for name in (*AT_USE, *sorted(entries)):
+    for name in (*sorted(entries), *AT_USE):  # a stage may declare what those need
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     if jax := sys.modules.get("jax"):  # small programs are worth keeping too, as there are so many

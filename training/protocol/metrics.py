@@ -8,9 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from espalier.contract.files import write_text
 from espalier.contract.manifest import METRICS, TRACKERS
-from espalier.contract.progress import Progress, Steps
+from espalier.contract.progress import Progress, Steps, keep_before
 
 
 class Metrics:
@@ -57,15 +56,6 @@ def followed(
                 for row in _rows(output / METRICS):
                     followed.log(row, step=row.pop("step"))
         yield Metrics(first, steps, followed)
-
-
-def keep_before(path: Path, step: int) -> None:
-    """Drop the lines of steps that an interrupted run made and this one makes again."""
-    if not path.is_file():
-        return
-    lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _rows(metrics: Path) -> list[dict[str, Any]]:
