@@ -41,7 +41,7 @@ WINDOWS = {
 }
 ROWS = ("SUITE=tasks", "LIMIT=25", "BATCH=32")
 MEASURED = ("wikitext2", "blimp", "pydoc")
-RECOVERY = ("DATA=pydoc", "TOKENS=65536", "SEQLEN=512", "BATCH=8", "LR=5e-4", "VALID=16")
+RECOVERY = ("DATA=pydoc", "TOKENS=24576", "SEQLEN=256", "BATCH=4", "LR=5e-4", "VALID=16")
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Share:
     channels: str
     block: tuple[str, ...]
     heads_and_neurons: str
+    shared: str
     unshared: str
 
     def runs(self) -> Iterator[Run]:
@@ -115,7 +116,7 @@ class Share:
         yield Run("llm-pruner", f"{whole} channel", ("MODE=channel", channels, *FEWER))
         yield Run("wanda-sp", whole, (f"SPARSITY={self.heads_and_neurons}", *FEWER))
         yield Run("flap", whole, (f"SPARSITY={self.percent / 100:g}", *FEWER))
-        sliced = ("SHARED=1", "ROUND=1", channels, *FEWER)
+        sliced = ("SHARED=1", "ROUND=1", f"SPARSITY={self.shared}", *FEWER)
         yield Run("slicegpt", f"{whole} shared", sliced)
         yield Run("slicegpt", whole, (f"SPARSITY={self.unshared}", *FEWER))
 
@@ -124,13 +125,13 @@ ORDER = ("score-sleb", f"MODEL={MODEL}", "LAYERS=15", *FEWEST)
 """The order of all 15 layers, of which every share takes as many as it needs."""
 ALL_BUT_ENDS = ("FIRST=2", "LAST=28", "SPARSITY=0.66")
 SHARES = (
-    Share(20, "113.3M", 24, "0.158", ("SPARSITY=0.333",), "0.267", "0.361"),
-    Share(30, "102.6M", 21, "0.237", ("SPARSITY=0.389",), "0.3334", "0.4167"),
-    Share(50, "81.4M", 15, "0.395", ALL_BUT_ENDS, "0.555", "0.5278"),
+    Share(20, "113.3M", 24, "0.158", ("SPARSITY=0.328",), "0.267", "0.2969", "0.4167"),
+    Share(30, "102.6M", 21, "0.237", ("SPARSITY=0.333",), "0.3334", "0.375", "0.4861"),
+    Share(50, "81.4M", 15, "0.395", ALL_BUT_ENDS, "0.555", "0.5", "0.625"),
 )
 
 
-BEST = ("real-slicegpt-20-shared", "real-minitron-width-20", "real-flap-20")
+BEST = ("real-minitron-width-20", "real-wanda-sp-20")
 """The structured ones that are recovered."""
 
 
@@ -172,7 +173,7 @@ class Recovery:
 
     @property
     def command(self) -> list[str]:
-        return ["recover", f"CKPT={self.parent}", *RECOVERY, "SUITE=none", f"NAME={self.name}"]
+        return ["recover", f"CKPT={self.parent}", *RECOVERY, f"NAME={self.name}"]
 
 
 def recovered() -> Iterator[Recovery]:

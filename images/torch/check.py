@@ -39,7 +39,7 @@ def main() -> None:
 
     installed = importlib.metadata.distributions()
     packages = {
-        found.metadata["Name"].lower().replace("_", "-"): found.version for found in installed
+        re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(): found.version for found in installed
     }
     record = {
         "python": platform.python_version(),
