@@ -29,10 +29,10 @@ from methods.sheared_llama.learning import MaskLearning, optimizer
 from methods.sheared_llama.loading import EVALUATOR, DynamicLoading
 from methods.sheared_llama.masks import Masks
 from methods.sheared_llama.model import LOSSES, ShearedModel
+from methods.sheared_llama.parameters import ShearedLlamaParameters
 from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.saved import FILE, FOLDER, LATEST, steps_saved
-from methods.sheared_llama.spec import ShearedLlamaParameters
 from methods.sheared_llama.target import Target
 from methods.sheared_llama.trackers import trackers
 

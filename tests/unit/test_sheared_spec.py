@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from espalier.contract.stage import Estimate
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from methods.sheared_llama.spec import (
+from methods.sheared_llama.parameters import (
     STAGES,
     DomainLossParameters,
     ShearedLlamaParameters,
