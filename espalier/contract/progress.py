@@ -1,6 +1,5 @@
 """Progress for people (a bar on a terminal, plain lines elsewhere) and metrics as JSON lines."""
 
-import json
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from espalier.contract.files import write_text
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import from_json, to_json
 
 PLAIN_LINE_SECONDS = 5.0
 
@@ -116,5 +115,5 @@ def keep_before(path: Path, step: int) -> None:
     if not path.is_file():
         return
     lines = [line for line in path.read_text().splitlines() if line.endswith("}")]
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    kept = [line for line in lines if from_json(line)["step"] <= step]
     write_text(path, "".join(f"{line}\n" for line in kept))
