@@ -3,7 +3,10 @@
 import importlib
 import sys
 
-NAMED = ("depth", "gradients", "greedy", "maxtext", "plan-tpu", "slicing", "training", "units")
+NAMED = (
+    *("depth", "gradients", "greedy", "masks", "maxtext", "plan-tpu", "shearing", "slicing"),
+    *("training", "units"),
+)
 
 words = sys.argv[1:]
 named = words[:1] and words[0] in NAMED

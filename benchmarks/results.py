@@ -10,9 +10,8 @@ the tables; `JOBS=2` runs two methods side by side, each on as many cores as `TH
 
 import json
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from benchmarks.commands import run_all
+from espalier.contract.paths import ROOT
+
 README = ROOT / "README.md"
 MARKS = ("<!-- {}: written by make results -->", "<!-- end of {} -->")
 """What a table of the README lies between."""
@@ -41,7 +42,10 @@ WINDOWS = {
 }
 ROWS = ("SUITE=tasks", "LIMIT=25", "BATCH=32")
 MEASURED = ("wikitext2", "blimp", "pydoc")
-RECOVERY = ("DATA=pydoc", "TOKENS=24576", "SEQLEN=256", "BATCH=4", "LR=5e-4", "VALID=16")
+RECOVERY = (
+    *("DATA=pydoc", "TOKENS=24576", "SEQLEN=256", "BATCH=4", "LR=5e-4", "VALID=16"),
+    "PRECISION=float32",  # many processors have no 16-bit products
+)
 
 
 @dataclass(frozen=True)
@@ -284,28 +288,13 @@ def main(words: list[str]) -> int:
             continue
         if own["TABLE"] != "1":
             with ThreadPoolExecutor(int(own["JOBS"] or 1)) as pool:
-                run = partial(_run, settings=settings)
+                run = partial(run_all, settings=settings)
                 code = run([FETCH]) or max(pool.map(run, commands(table, *texts)))
             if code:
                 return code
         lines = lines_of(table, store)
         print("\n".join(lines))
         put_into_readme(table, lines)
-    return 0
-
-
-def _run(wanted: Iterable[list[str]], settings: list[str]) -> int:
-    for command in wanted:
-        print("make", *command, file=sys.stderr, flush=True)
-        done = subprocess.run(
-            [sys.executable, "-m", "espalier", *command, *settings],
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-        )
-        if done.returncode:
-            return done.returncode
     return 0
 
 

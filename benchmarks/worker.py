@@ -26,6 +26,7 @@ def main() -> None:
         "depth": (_depth, _plain_depth),
         "gradients": (_gradients, _plain_gradients),
         "greedy": (_greedy, _plain_greedy),
+        "masks": (_masks, _unmasked),
         "slicing": (_slicing, _plain_slicing),
         "flap": (_units, _plain_units),
         "wanda-sp": (_units, _plain_units),
@@ -160,6 +161,23 @@ def _plain_greedy(spec: dict[str, Any]) -> None:
 
     ids = load_file(spec["tokens"])["input_ids"]
     sys.stdout.write(to_json(removed_one_by_one(Path(spec["model"]), ids, spec["gone"])))
+
+
+def _masks(spec: dict[str, Any]) -> None:
+    """Seconds of each step, to stdout."""
+    import methods.sheared_llama.torchvision_operators  # noqa: F401 - before composer is imported
+    from benchmarks.masked_steps import masked_steps
+
+    found = masked_steps(Path(spec["model"]), Path(spec["tokens"]), spec["steps"])
+    sys.stdout.write(to_json(found))
+
+
+def _unmasked(spec: dict[str, Any]) -> None:
+    import methods.sheared_llama.torchvision_operators  # noqa: F401 - before composer is imported
+    from benchmarks.masked_steps import plain_steps
+
+    found = plain_steps(Path(spec["model"]), Path(spec["tokens"]), spec["steps"])
+    sys.stdout.write(to_json(found))
 
 
 def _units(spec: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
 from espalier.data.task_rows import as_lines, task_files
 from espalier.errors import InputError
+from espalier.models.products import choose_products, products
 from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.finite import require_finite_losses
 from eval.model import load_model
@@ -45,17 +46,19 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
     started, name = time.time(), published_name(checkpoint, otherwise=checkpoint.name)
     transformers.utils.logging.disable_progress_bar()
     model = load_model(checkpoint, parameters.dtype, context.device)
-    parts = []
-    if text:
-        parts.append(_perplexity(context, model, text, parameters.batch))
-    if files:
-        context.progress.say(f"{harness}: {', '.join(files)}")
-        how = {"batch": parameters.batch, "limit": parameters.limit}
-        parts.append(tests.run_tasks(model, checkpoint, files, tasks, **how))
+    kernel, parts = choose_products(model.dtype, context.device), []
+    with products(kernel):
+        if text:
+            parts.append(_perplexity(context, model, text, parameters.batch))
+        if files:
+            context.progress.say(f"{harness}: {', '.join(files)}")
+            how = {"batch": parameters.batch, "limit": parameters.limit}
+            parts.append(tests.run_tasks(model, checkpoint, files, tasks, **how))
     config = parts[-1].pop("config", {}) | {
         "model": "hf",
         "model_name": name,
         "model_dtype": str(model.dtype),
+        "products": kernel,
         "model_num_parameters": model.num_parameters(),
         "batch_size": parameters.batch,
         "device": context.device,

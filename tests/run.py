@@ -36,7 +36,8 @@ MAIN = "eval"
 BENCHED = {
     **dict.fromkeys(("maxtext", "training"), ("fsdp", "cpu")),
     "plan-tpu": ("maxtext", "tpu"),
-    "units": ("minitron", "cpu"),
+    **dict.fromkeys(("shearing", "units"), ("minitron", "cpu")),
+    "masks": ("sheared-llama", "cpu"),
 }
 """The image, and its variant, whose packages a benchmark runs with; the others are of methods."""
 METHODS = ("wanda", "cpu")

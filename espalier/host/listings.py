@@ -15,7 +15,7 @@ from espalier.contract.parameters import assigned_as
 from espalier.contract.paths import ROOT
 from espalier.contract.stage import Stage
 from espalier.errors import InputError
-from espalier.host.services import doubled, passed_on
+from espalier.host.services import of_training, passed_on
 from espalier.host.words import Command
 
 WIDTH = 100
@@ -54,17 +54,19 @@ class Listing:
 
 def variables() -> Iterator[str]:
     """What compose hands on to the services, where it is set."""
-    yield "x-parameters: &parameters {"
-    yield from textwrap.wrap(", ".join(passed_on()), WIDTH, initial_indent="  ",
-                             subsequent_indent="  ")  # fmt: skip
-    yield "}"
-    pairs = (f'{name}: "${{TRAIN_{name}:-}}"' for name in doubled())
-    yield f"x-training: &training {{{', '.join(pairs)}}}"
+    yield from _mapping("parameters", passed_on())
+    yield from _mapping("training", (f'{name}: "{what}"' for name, what in of_training().items()))
     yield "x-maybe: &maybe {<<: *done, required: false}"
-    yield "x-pruned: &pruned {"
-    after = ", ".join(["prepare: *done", *(f"{name}: *maybe" for name in methods())])
-    yield from textwrap.wrap(after, WIDTH, initial_indent="  ", subsequent_indent="  ",
-                             break_on_hyphens=False)  # fmt: skip
+    yield from _mapping("pruned", ["prepare: *done", *(f"{name}: *maybe" for name in methods())])
+
+
+def _mapping(name: str, pairs: Iterable[str]) -> Iterator[str]:
+    """Pairs that compose refers to by a name, none of them broken in two."""
+    unbroken = ", ".join(pair.replace(" ", "\N{NO-BREAK SPACE}") for pair in pairs)
+    yield f"x-{name}: &{name} {{"
+    for line in textwrap.wrap(unbroken, WIDTH, initial_indent="  ", subsequent_indent="  ",
+                              break_on_hyphens=False, break_long_words=False):  # fmt: skip
+        yield line.replace("\N{NO-BREAK SPACE}", " ")
     yield "}"
 
 

@@ -68,8 +68,19 @@ def _trainers() -> list[Stage]:
     return [stage for stage in stages().values() if stage.verb == "train"]
 
 
-def doubled() -> list[str]:
-    """Parameters of training that pruning has too: compose's TRAIN_<NAME>, as a pipeline's."""
-    pruning = {word for name in methods() for word in _pruned_words(name)}
+def of_training() -> dict[str, str]:
+    """What compose gives a training for the parameters that pruning has too.
+
+    TRAIN_<NAME>, as a pipeline's. Where only a method that trains itself has the parameter, <NAME>
+    stands for both as long as the training's own is not set.
+    """
     training = {word for stage in _trainers() for word in stage.parameters.words()}
-    return sorted(pruning & training)
+    pruning: dict[str, bool] = {}
+    for name, stage in methods().items():
+        trains = "TOKENS" in stage.parameters.words()
+        for word in training & _pruned_words(name):
+            pruning[word] = trains and pruning.get(word, True)
+    return {
+        word: f"${{TRAIN_{word}:-{f'${{{word}:-}}' if shared else ''}}}"
+        for word, shared in sorted(pruning.items())
+    }

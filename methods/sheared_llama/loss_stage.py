@@ -11,8 +11,8 @@ from espalier.models.shapes import Shapes, read_config
 from methods.sheared_llama.artifact import DomainRows
 from methods.sheared_llama.batches import EveryRow
 from methods.sheared_llama.losses import means, next_token_losses, totals
-from methods.sheared_llama.parameters import DomainLossParameters
 from methods.sheared_llama.references import Measured
+from methods.sheared_llama.spec import DomainLossParameters
 
 FILE = "losses.json"
 

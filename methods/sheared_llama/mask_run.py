@@ -29,10 +29,10 @@ from methods.sheared_llama.learning import MaskLearning, optimizer
 from methods.sheared_llama.loading import EVALUATOR, DynamicLoading
 from methods.sheared_llama.masks import Masks
 from methods.sheared_llama.model import LOSSES, ShearedModel
-from methods.sheared_llama.parameters import ShearedLlamaParameters
 from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.saved import FILE, FOLDER, LATEST, steps_saved
+from methods.sheared_llama.spec import ShearedLlamaParameters
 from methods.sheared_llama.target import Target
 from methods.sheared_llama.trackers import trackers
 
@@ -72,7 +72,7 @@ class MaskRun:
         parameters, parent = self.parameters, self.target.parent
         generator = torch.Generator().manual_seed(parameters.seed)
         masks = Masks(parent, generator)
-        lagrangian = Lagrangian(self.target, parameters.rise(self.steps))
+        lagrangian = Lagrangian(self.target, parameters.beginning(self.steps))
         return ShearedModel(stock, masks, lagrangian, len(self.train))
 
     def learn(
@@ -134,7 +134,7 @@ class MaskRun:
                     masks=parameters.mask_lr,
                     multipliers=parameters.lag_lr,
                 ),
-                schedulers=_schedule(parameters.warmed_up(self.steps)),
+                schedulers=_schedule(parameters.beginning(self.steps)),
                 algorithms=[
                     learning,
                     GradientClipping(clipping_type="norm", clipping_threshold=parameters.clip),

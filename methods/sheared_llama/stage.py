@@ -21,7 +21,6 @@ from methods.sheared_llama.extraction import Extraction
 from methods.sheared_llama.loss_stage import FILE
 from methods.sheared_llama.mask_run import Learned, MaskRun
 from methods.sheared_llama.named import named_numbers
-from methods.sheared_llama.parameters import FORECAST, ShearedLlamaParameters
 from methods.sheared_llama.plots import draw_domain_losses, draw_proportions
 from methods.sheared_llama.proportions import initial_proportions
 from methods.sheared_llama.references import (
@@ -31,6 +30,7 @@ from methods.sheared_llama.references import (
     given_references,
     require_references,
 )
+from methods.sheared_llama.spec import FORECAST, ShearedLlamaParameters
 from methods.sheared_llama.target import Target
 from methods.sheared_llama.written import logits_difference, selection_of, write_extracted
 

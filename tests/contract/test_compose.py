@@ -25,7 +25,7 @@ GPU: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text
 SERVICES: dict[str, Any] = COMPOSE["services"]
 DONE = {"condition": "service_completed_successfully"}
 CLIENT = {name: os.environ[name] for name in ("DOCKER_CONFIG",) if name in os.environ}
-SOURCES = {"calibration": "CALIBRATION", "tasks": "TASK_DATA"}
+SOURCES = {"calibration": "CALIBRATION", "tasks": "TASK_DATA", "domains": "DOMAIN_DATA"}
 
 
 def words(name: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, str]:
@@ -33,25 +33,26 @@ def words(name: str, monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[
     for variable in everything():  # of another service
         monkeypatch.delenv(variable, raising=False)
     for variable, value in SERVICES[name]["environment"].items():
-        if value is None:  # compose passes on what is set
-            given = variables.get(variable, "")
-        elif found := re.fullmatch(r"\$\{(\w+):-([\w-]*)\}", value):
-            given = variables.get(found[1]) or found[2]
-        else:
-            given = value
+        # Compose passes on what is set, where a service gives it no value.
+        given = variables.get(variable, "") if value is None else interpolated(value, variables)
         monkeypatch.setenv(variable, given)
-    said = [
-        re.sub(r"\$\{(\w+):-([\w-]*)\}", lambda v: variables.get(v[1]) or v[2], word)
-        for word in SERVICES[name]["command"]
-    ]
+    said = [interpolated(word, variables) for word in SERVICES[name]["command"]]
     pairs = (word.split("=", 1) for word in with_environment(said)[1:])
     return {key: value for key, value in pairs if value}
+
+
+def interpolated(text: str, variables: dict[str, str]) -> str:
+    """What compose makes of `${NAME:-default}`, the innermost first."""
+    while found := re.search(r"\$\{(\w+):-([^${}]*)\}", text):
+        given = variables.get(found[1]) or found[2]
+        text = text[: found.start()] + given + text[found.end() :]
+    return text
 
 
 def everything() -> dict[str, str]:
     """Every variable that any service knows, set."""
     names = {name for service in SERVICES.values() for name in service["environment"]}
-    names |= {"TRAIN_BATCH", "TRAIN_SEED", "TRAIN_SEQLEN", "TRAIN_DATA", "TRAIN_NAME"}
+    names |= {"TRAIN_DATA", "TRAIN_NAME", *(f"TRAIN_{name}" for name in COMPOSE["x-training"])}
     return {name: f"its-{name.lower()}" for name in names}
 
 
@@ -176,6 +177,24 @@ def test_what_pruning_has_too_is_the_training_s_own(
     found = words(trainer, monkeypatch, **everything())
     assert {name for name in own if found[name].startswith("its-train_")} == pruning & own
     assert pruning & own <= COMPOSE["x-training"].keys()
+
+
+def test_a_word_of_a_method_that_trains_is_the_training_s_as_long_as_that_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """TOKENS is a mask learning's, and where anything else prunes it is the training's alone."""
+    plain = set().union(
+        *(known_names(stage) for stage in methods().values() if "TOKENS" not in known_names(stage))
+    )
+    assert "TOKENS" in COMPOSE["x-training"].keys() - plain
+    for word in COMPOSE["x-training"]:
+        trainer = next(
+            name for name in ("train-gpu", "recover") if word in known_names(stage_named(name))
+        )
+        found = words(trainer, monkeypatch, **{word: "its"}).get(word)
+        assert found == (None if word in plain else "its")
+        given = {word: "its", f"TRAIN_{word}": "other"}
+        assert words(trainer, monkeypatch, **given)[word] == "other"
 
 
 def test_recovery_follows_whichever_method_runs(monkeypatch: pytest.MonkeyPatch) -> None:

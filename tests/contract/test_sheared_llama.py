@@ -17,13 +17,6 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from espalier.contract import discovery
-
-if "sheared-llama" not in discovery.methods():
-    pytest.skip(
-        "Sheared-LLaMA is no command yet: it has to join compose first", allow_module_level=True
-    )
-
 import methods.sheared_llama.torchvision_operators  # noqa: F401 - before models are made
 from espalier.contract.manifest import read_manifest
 from espalier.contract.paths import ROOT

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from espalier.contract.stage import Estimate
 from espalier.errors import InputError
 from espalier.models.shapes import Shapes
-from methods.sheared_llama.parameters import (
+from methods.sheared_llama.spec import (
     STAGES,
     DomainLossParameters,
     ShearedLlamaParameters,
@@ -89,7 +89,7 @@ def test_as_published() -> None:
     parameters = ShearedLlamaParameters.from_assignments({"TARGET": "1.3b"})
     steps = parameters.steps(parameters.length(4096))
     assert steps == 3200
-    assert parameters.rise(steps) == parameters.warmed_up(steps) == 320
+    assert parameters.beginning(steps) == 320
     assert parameters.every(None, steps) == 50
     assert (parameters.every(7, steps), parameters.every(None, 40), parameters.every(None, 3)) == (
         *(7, 4, 1),

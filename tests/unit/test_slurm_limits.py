@@ -30,7 +30,7 @@ from tests.unit.test_saved import begun, save
 
 NEW = (
     *("eval", "eval-legacy", "to-maxtext", "to-hf", "hf2composer", "composer2hf"),
-    *("export", "corpus", "plan-gpu", "plan-tpu"),
+    *("export", "corpus", "plan-gpu", "plan-tpu", "score-sheared-llama"),
 )
 """Stages that save nothing on their way."""
 

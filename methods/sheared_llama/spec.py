@@ -20,8 +20,8 @@ Rate = Annotated[float, Field(gt=0)]
 LONGEST = 4096
 """Tokens a row where SEQLEN is not given, as published."""
 TOKENS_AT_ONCE = 8192
-RISE, WARM_UP = 0.1, 0.1
-"""Shares of the steps in which targets rise and rates warm up: 320 of 3200 in the published run."""
+BEGINNING = 0.1
+"""Share of the steps in which targets rise and rates warm up: 320 of 3200 in the published run."""
 OFTEN = 50
 """Steps between evaluations, as published; so many at least between checkpoints."""
 STATE_BYTES = 16
@@ -166,13 +166,9 @@ class ShearedLlamaParameters(RowParameters):
         """How many batches TOKENS are."""
         return max(1, math.ceil(self.tokens / (self.batch * seqlen)))
 
-    def rise(self, steps: int) -> int:
-        """Steps until the targets are what is asked for."""
-        return round(RISE * steps)
-
-    def warmed_up(self, steps: int) -> int:
-        """Steps until the rates are what is asked for."""
-        return round(WARM_UP * steps)
+    def beginning(self, steps: int) -> int:
+        """Steps until the targets and the rates are what is asked for."""
+        return round(BEGINNING * steps)
 
     def every(self, given: int | None, steps: int) -> int:
         """Steps between two of what is done so often."""

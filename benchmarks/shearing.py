@@ -1,0 +1,177 @@
+"""Sheared-LLaMA beside other ways to the same shape, on the same tokens: its README's tables.
+
+    python -m benchmarks shearing STORE=<folder> DOMAINS=<a folder for each domain> [MODEL=sapling]
+
+Masks that are sampled and masks that are not; units chosen at random, and by Minitron's scores,
+both trained on as many tokens afterwards. All losses are of one stage, `score-sheared-llama`, on
+held-out rows of every domain. What is on the store already is not run again; `TABLE=1` runs
+nothing, `STEPS=200` is quicker.
+"""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.commands import run_all
+from espalier.contract.progress import Progress
+from espalier.models.shapes import Shapes, read_config
+from espalier.pruning.structured.restructure import Selection, restructure
+from methods.sheared_llama.target import Sizes, Target
+
+OWN = {"MODEL": "sapling", "DOMAINS": "", "STEPS": "1600", "TABLE": ""}
+"""What may be given beside the settings of every command, and what it is otherwise."""
+BATCH, SEQLEN, LR = 8, 128, 1e-3
+ROWS = 16
+"""Held-out rows of each domain, at most."""
+KEPT = {"layers": 4 / 5, "hidden": 3 / 4, "heads": 3 / 4, "ffn": 3 / 4}
+"""The shares of a parent's sizes that are left."""
+HEADER = ("way", "parameters, M", "held-out loss", "worst domain", "gap of sparsity", "minutes")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One parent, one target, and every way to it."""
+
+    model: str
+    parent: Path
+    store: Path
+    domains: str
+    steps: int
+
+    @property
+    def data(self) -> str:
+        """The name of the domains' token data."""
+        return f"domains-{self.parent.name}"
+
+    @property
+    def sizes(self) -> Sizes:
+        """Of the target."""
+        shapes = Shapes.of(read_config(self.parent))
+        group = shapes.heads // shapes.kv_heads
+        return Sizes(
+            layers=round(shapes.layers * KEPT["layers"]),
+            hidden=round(shapes.hidden * KEPT["hidden"]),
+            heads=round(shapes.kv_heads * KEPT["heads"]) * group,
+            ffn=round(shapes.intermediate * KEPT["ffn"]),
+        )
+
+    def name(self, way: str) -> str:
+        """Of a result on the store."""
+        return f"shearing-{self.parent.name}-{way}"
+
+    def commands(self, random_model: Path) -> Iterator[list[str]]:
+        """Everything, in its order."""
+        sizes, target = self.sizes, Target.of(Shapes.of(read_config(self.parent)), self.sizes)
+        of_model, tokens = f"MODEL={self.model}", f"TOKENS={self.steps * BATCH * SEQLEN}"
+        batches = (f"BATCH={BATCH}", f"SEQLEN={SEQLEN}", f"LR={LR}")
+        shape = (f"LAYERS={sizes.layers}", f"HIDDEN={sizes.hidden}", f"HEADS={sizes.heads}")
+        shape = (*shape, f"FFN={sizes.ffn}")
+        yield ["data", f"DATA={self.data}", "DOMAINS=1", f"SOURCE={self.domains}",
+               f"TOKENIZER={self.model}", "VALID=0.41", "TEST=0"]  # fmt: skip
+        domains = f"DOMAIN_DATA={self.data}"
+        for masks in ("sampled", "deterministic"):
+            yield ["prune-sheared-llama", of_model, domains, *shape, tokens, *batches,
+                   f"VALID={ROWS}", f"MASKS={masks}", "SUITE=none",
+                   f"NAME={self.name(masks)}"]  # fmt: skip
+        minitron = self.name("minitron-untrained")
+        yield ["prune-minitron", of_model, *shape, f"KV_HEADS={target.shapes.kv_heads}",
+               "SAMPLES=32", "SEQLEN=256", "SUITE=none", f"NAME={minitron}"]  # fmt: skip
+        for way, start in (("minitron", minitron), ("random", str(random_model))):
+            yield ["train-gpu", f"CKPT={start}", f"DATA={self.data}", tokens, *batches,
+                   f"NAME={self.name(way)}"]  # fmt: skip
+        for way, checkpoint in self.measured.items():
+            yield ["score-sheared-llama", f"CKPT={checkpoint}", domains, f"SEQLEN={SEQLEN}",
+                   f"VALID={ROWS}", f"NAME={way}"]  # fmt: skip
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """The way of each row, and its checkpoint."""
+        ways = ("sampled", "deterministic", "minitron", "random")
+        return {"parent": self.model, **{way: self.name(way) for way in ways}}
+
+    def lines(self) -> Iterator[str]:
+        """The table, of what is on the store."""
+        yield f"| {' | '.join(HEADER)} |"
+        yield f"|{'---|' * len(HEADER)}"
+        for way in self.measured:
+            name = self.parent.name if way == "parent" else self.name(way)
+            losses = _read(self.store / "scores" / name / way / "losses.json")
+            made = _read(self.store / "checkpoints" / name / "manifest.json")
+            if losses:
+                yield f"| {' | '.join((way, *_cells(losses, made)))} |"
+
+
+def _cells(losses: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[str]:
+    worst = max(losses["losses"], key=losses["losses"].__getitem__)
+    gaps = made.get("checks", {}).get("sparsity_gap")
+    yield f"{losses['parameters'] / 1e6:.3f}"
+    yield f"{mean(losses['losses'].values()):.4f}"
+    yield f"{worst} {losses['losses'][worst]:.3f}"
+    yield f"{max(gaps.values()):.4f}" if gaps else ""
+    yield f"{made['timing']['seconds'] / 60:.1f}" if "timing" in made else ""
+
+
+def random_units(parent: Path, output: Path, sizes: Sizes, seed: int = 0) -> None:
+    """Write the parent with units of a target left that are drawn at random.
+
+    Args:
+        parent: a Hugging Face directory.
+        output: another, which is made.
+        sizes: of what is left.
+        seed: what is drawn follows from it.
+    """
+    shapes, draw = Shapes.of(read_config(parent)), random.Random(seed)
+    target = Target.of(shapes, sizes).shapes
+    group = shapes.heads // shapes.kv_heads
+
+    def some(count: int, of: int) -> list[int]:
+        return sorted(draw.sample(range(of), count))
+
+    layers = some(target.layers, shapes.layers)
+    kv_heads = {layer: some(target.kv_heads, shapes.kv_heads) for layer in layers}
+    kept = Selection(
+        layers=layers,
+        hidden=some(target.hidden, shapes.hidden),
+        intermediate={layer: some(target.intermediate, shapes.intermediate) for layer in layers},
+        heads={
+            layer: [head * group + query for head in heads for query in range(group)]
+            for layer, heads in kv_heads.items()
+        },
+        kv_heads=kv_heads,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    restructure(parent, output, kept, target, Progress())
+
+
+def main(words: Sequence[str]) -> None:
+    """Run what is missing, and print the table.
+
+    Raises:
+        SystemExit: a command failed, with its code.
+    """
+    given = dict(word.split("=", 1) for word in words)
+    own = {word: given.pop(word, default) for word, default in OWN.items()}
+    store, settings = Path(given["STORE"]), [f"{name}={value}" for name, value in given.items()]
+    model = Path(own["MODEL"])
+    first = ["adopt", f"FROM={model}", f"NAME={model.name}"] if model.is_dir() else ["grow"]
+    _run([first], settings)
+    parent = store / "models" / model.name
+    found = Comparison(model.name, parent, store, own["DOMAINS"], int(own["STEPS"]))
+    if own["TABLE"] != "1":
+        drawn = store / "random" / model.name
+        random_units(parent, drawn, found.sizes)
+        _run(found.commands(drawn), settings)
+    print("\n".join(found.lines()))
+
+
+def _run(commands: Iterable[Sequence[str]], settings: Sequence[str]) -> None:
+    if code := run_all(commands, settings):
+        raise SystemExit(code)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
