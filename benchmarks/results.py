@@ -45,6 +45,7 @@ MEASURED = ("wikitext2", "blimp", "pydoc")
 RECOVERY = (
     *("DATA=pydoc", "TOKENS=24576", "SEQLEN=256", "BATCH=4", "LR=5e-4", "VALID=16"),
     "PRECISION=float32",  # many processors have no 16-bit products
+    "MICRO_BATCH=1",
 )
 
 

@@ -3,9 +3,9 @@
     python -m benchmarks shearing STORE=<folder> DOMAINS=<a folder for each domain> [MODEL=sapling]
 
 Masks that are sampled and masks that are not; units chosen at random, and by Minitron's scores,
-both trained on as many tokens afterwards. All losses are of one stage, `score-sheared-llama`, on
-held-out rows of every domain. What is on the store already is not run again; `TABLE=1` runs
-nothing, `STEPS=200` is quicker.
+both trained on as many tokens afterwards. Domains keep their shares of the data everywhere. All
+losses are of one stage, `score-sheared-llama`, on held-out rows of every domain. What is on the
+store already is not run again; `TABLE=1` runs nothing, `STEPS=200` is quicker.
 """
 
 import json
@@ -22,9 +22,9 @@ from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.structured.restructure import Selection, restructure
 from methods.sheared_llama.target import Sizes, Target
 
-OWN = {"MODEL": "sapling", "DOMAINS": "", "STEPS": "1600", "TABLE": ""}
+OWN = {"MODEL": "sapling", "DOMAINS": "", "STEPS": "1200", "TABLE": ""}
 """What may be given beside the settings of every command, and what it is otherwise."""
-BATCH, SEQLEN, LR = 8, 128, 1e-3
+BATCH, SEQLEN, LR = 4, 128, 1e-3
 ROWS = 16
 """Held-out rows of each domain, at most."""
 KEPT = {"layers": 4 / 5, "hidden": 3 / 4, "heads": 3 / 4, "ffn": 3 / 4}
@@ -75,7 +75,7 @@ class Comparison:
         domains = f"DOMAIN_DATA={self.data}"
         for masks in ("sampled", "deterministic"):
             yield ["prune-sheared-llama", of_model, domains, *shape, tokens, *batches,
-                   f"VALID={ROWS}", f"MASKS={masks}", "SUITE=none",
+                   f"VALID={ROWS}", f"MASKS={masks}", "PROPORTIONS=fixed", "SUITE=none",
                    f"NAME={self.name(masks)}"]  # fmt: skip
         minitron = self.name("minitron-untrained")
         yield ["prune-minitron", of_model, *shape, f"KV_HEADS={target.shapes.kv_heads}",

@@ -14,6 +14,7 @@ from espalier.contract.progress import Progress  # noqa: E402
 from espalier.contract.stage import Outcome, StageContext  # noqa: E402
 from espalier.data.task_rows import task_files  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
+from espalier.models import products  # noqa: E402
 from espalier.models.tokenizer import load_tokenizer, probe_hash  # noqa: E402
 from eval.spec import EvalParameters  # noqa: E402
 from eval.stage import run, run_legacy  # noqa: E402
@@ -129,9 +130,30 @@ def test_minimal_pairs(model: Path, tmp_path: Path, stage: Any) -> None:
     assert results["higher_is_better"]["word_order"]["acc"] is True
     assert results["lm_eval_version"] == version("lm_eval")
     assert results["config"]["model_dtype"] == "torch.float32"
+    assert results["config"]["products"] == products.NATIVE
     assert results["configs"]["word_order"]["metadata"]["rows_sha256"]
     assert results["task_hashes"].keys() == {"word_order"}
     assert outcome.notes["results"] == {"word_order": pytest.approx(accuracy)}
+
+
+@pytest.mark.parametrize("stage", either)
+def test_16_bit_models_are_multiplied_as_pruning_does(
+    model: Path, tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several times as fast on a processor without 16-bit products, and the same arithmetic."""
+    widened = products._rounded_linear
+    multiplied: list[Any] = []
+
+    def counted(input: Any, weight: Any, bias: Any = None) -> Any:
+        multiplied.append(input.dtype)
+        return widened(input, weight, bias)
+
+    monkeypatch.setattr(products, "_rounded_linear", counted)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    inputs = {"model": model, "tasks": minimal_pairs(tmp_path / "rows")}
+    _, results = evaluate(stage, tmp_path, inputs, SUITE="tasks", DTYPE="bfloat16")
+    assert results["config"]["products"] == products.FLOAT32_ROUNDED
+    assert set(multiplied) == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("stage", either)
