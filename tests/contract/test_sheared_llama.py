@@ -2,11 +2,6 @@
 
 import json
 import math
-import os
-import re
-import shutil
-import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +14,6 @@ from transformers import AutoModelForCausalLM
 
 import methods.sheared_llama.torchvision_operators  # noqa: F401 - before models are made
 from espalier.contract.manifest import read_manifest
-from espalier.contract.paths import ROOT
 from espalier.contract.pruned import Uniform
 from espalier.data.tokens.domains import read_domains
 from espalier.data.tokens.index import Split
@@ -30,86 +24,47 @@ from espalier.models.tokenizer import tokenizer_hash
 from inputs.export import mds
 from methods.sheared_llama.references import EXPONENT
 from tests.contract.command import (
-    command,
     differing,
     espalier,
-    quiet_environment,
     refused,
     tree,
     without_times,
 )
 from tests.contract.shaped import check_loads, pictures
-from tests.contract.waiting import interrupted, wait_for, working_on
+from tests.contract.shearing import (
+    BATCH,
+    REFERENCES,
+    SEQLEN,
+    STEPS,
+    TARGET,
+    VALID,
+    asked,
+    documents,
+    parent,
+    sheared,
+    three_domains,
+)
 from tests.manifests import mark_exported
-from tests.tiny import SHAPE, tiny_llama
+from tests.tiny import SHAPE
 from tests.unit.tiny_domains import write_domains, write_stream
 
 pytestmark = pytest.mark.sheared_llama
 
-SEQLEN, BATCH, STEPS = 16, 8, 8
-TARGET = ("LAYERS=2", "HIDDEN=24", "HEADS=2", "FFN=32")
-RUN = (f"SEQLEN={SEQLEN}", f"BATCH={BATCH}", f"TOKENS={STEPS * BATCH * SEQLEN}", "EVAL_EVERY=2")
-LOSSES = "cc=5,code=5,wiki=5"
-REFERENCES = f"REFERENCE_LOSSES={LOSSES}"
-VALID = 6
-"""Held-out rows of each domain."""
-CHECKPOINT = "checkpoints/*/.run/scratch/composer/latest.pt"
-MANY = 60
-"""Steps of a run that is stopped on its way."""
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("parent") / "tiny", initializer_range=0.2)
-
-
-def documents(seed: int, low: int, high: int, rows: int) -> list[list[int]]:
-    generator = np.random.default_rng(seed)
-    found: list[list[int]] = generator.integers(low, high, (rows, SEQLEN)).tolist()
-    return found
+    return parent(tmp_path_factory.mktemp("parent"))
 
 
 @pytest.fixture(scope="module")
 def domains(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    """Three: all tokens, a few, and a single one."""
-    vocabulary = SHAPE["vocab_size"]
-    return write_domains(
-        tmp_path_factory.mktemp("data") / "domains",
-        {
-            name: {
-                "train": documents(seed, low, high, rows),
-                "valid": documents(9 + seed, low, high, VALID),
-            }
-            for seed, (name, low, high, rows) in enumerate(
-                [("cc", 2, vocabulary, 60), ("code", 2, 20, 40), ("wiki", 5, 6, 20)]
-            )
-        },
-        tokenizer_hash(model) or "",
-        vocabulary,
-    )
+    return three_domains(tmp_path_factory.mktemp("data"), model)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all, so that losses are measured once."""
     return tmp_path_factory.mktemp("store")
-
-
-def asked(model: Path, domains: Path, *words: str) -> list[str]:
-    """The words of a pruning to TARGET, where they do not say another."""
-    given = {
-        word.partition("=")[0]: word
-        for word in (f"MODEL={model}", f"DOMAIN_DATA={domains}", "SUITE=none", *TARGET, *RUN)
-    }
-    given |= {word.partition("=")[0]: word for word in words}
-    return ["prune-sheared-llama", *(word for word in given.values() if not word.endswith("="))]
-
-
-def sheared(store: Path, words: list[str]) -> Path:
-    done = espalier(store, *words)
-    assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr, done.stderr
-    return Path(done.stdout.splitlines()[-1])
 
 
 def scores_of(checkpoint: Path) -> dict[str, Any]:
@@ -275,119 +230,6 @@ def test_a_target_in_a_file_counts_by_what_it_says(
     refused(espalier(tmp_path / "store", *words), 2, "tiny-sheared-llama-small")
     file.write_text("layers = 0\n")
     refused(espalier(tmp_path / "store", *words), 2, "layers is 0; give a whole number, 1 or more")
-
-
-def long(model: Path, domains: Path, *words: str) -> list[str]:
-    tokens = f"TOKENS={MANY * BATCH * SEQLEN}"
-    given = (tokens, REFERENCES, "NAME=run", "EVAL_EVERY=20", *words)
-    return asked(model, domains, *given)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, domains: Path) -> Path:
-    """A longer run that nothing stopped."""
-    return sheared(tmp_path_factory.mktemp("whole"), long(model, domains))
-
-
-@pytest.fixture(scope="module")
-def left(tmp_path_factory: pytest.TempPathFactory, model: Path, domains: Path) -> Path:
-    """The store of the same run, whose stage was killed by SIGKILL in the middle."""
-    store = tmp_path_factory.mktemp("left")
-    process = subprocess.Popen(
-        command(store, *long(model, domains, "SAVE_EVERY=7")),
-        cwd=ROOT,
-        env=quiet_environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    wait_for(store, CHECKPOINT, process)
-    struck = working_on(store)
-    assert struck
-    for pid in struck:
-        os.kill(pid, signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
-    assert re.search(r"run the same command to resume from step \d+\.$", told.strip())
-    return store
-
-
-@pytest.fixture
-def killed(left: Path, tmp_path: Path) -> Path:
-    """Another such store."""
-    return Path(shutil.copytree(left, tmp_path / "killed", symlinks=True))
-
-
-def check_same(found: Path, whole: Path) -> None:
-    one, other = (without_times(tree(place)) for place in (found, whole))
-    assert {"model.safetensors", "scores.json", "losses.png"} <= one.keys()
-    assert not differing(one, other)
-
-
-def test_a_killed_run_gives_the_same_bytes(
-    killed: Path, whole: Path, model: Path, domains: Path
-) -> None:
-    words = long(model, domains, "SAVE_EVERY=7")
-    done = espalier(killed, *words)
-    assert done.returncode == 0, done.stderr
-    check_same(killed / "checkpoints" / "run", whole)
-    lines = map(json.loads, (killed / "checkpoints/run/metrics.jsonl").read_text().splitlines())
-    assert [line["step"] for line in lines if line["task"] == "shear"] == [*range(1, MANY + 1)]
-    again = espalier(killed, *words)
-    assert again.returncode == 0
-    assert "is done already" in again.stderr
-
-
-def test_a_stopped_run_gives_the_same_bytes(
-    tmp_path: Path, whole: Path, model: Path, domains: Path
-) -> None:
-    """By Ctrl-C, which ends it in 75, between two evaluations; a tracker changes nothing."""
-    words = long(model, domains, "SAVE_EVERY=3", "TRACKER=tensorboard")
-    told = interrupted(tmp_path, words, CHECKPOINT)
-    assert re.search(r"run the same command to resume from step \d+\.$", told.strip()), told
-    found = sheared(tmp_path, words)
-    check_same(found, whole)
-    assert list(found.glob("trackers/tensorboard/**/events.out.tfevents.*"))
-
-
-class Planted:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self._path,)
-
-
-def test_a_checkpoint_that_is_not_the_runs_own_or_cut_short(
-    killed: Path, whole: Path, model: Path, domains: Path
-) -> None:
-    """Nothing in it runs, and what the sentence asks for helps."""
-    words = long(model, domains, "SAVE_EVERY=7")
-    (latest,) = killed.glob(CHECKPOINT)
-    file, ran = latest.resolve(), killed / "ran"
-    before = file.read_bytes()
-    torch.save({"state": Planted(ran), "rng": []}, file)
-    for content in (file.read_bytes(), before[:-100]):
-        file.write_bytes(content)
-        refused(
-            espalier(killed, *words), 2, "is no whole checkpoint", f"; remove {latest.parent} to"
-        )
-        assert not ran.exists()
-    shutil.rmtree(latest.parent)
-    check_same(sheared(killed, words), whole)
-
-
-def test_a_file_in_the_place_of_the_link_is_not_read(
-    killed: Path, whole: Path, model: Path, domains: Path
-) -> None:
-    (latest,) = killed.glob(CHECKPOINT)
-    ran = killed / "ran"
-    latest.unlink()
-    torch.save({"state": Planted(ran), "rng": []}, latest)
-    check_same(sheared(killed, long(model, domains, "SAVE_EVERY=7")), whole)
-    assert not ran.exists()
 
 
 def test_a_loss_that_is_no_number(tmp_path: Path, model: Path, domains: Path) -> None:
