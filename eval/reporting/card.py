@@ -32,9 +32,7 @@ def model_card(checkpoint: Checkpoint, command_of: CommandOf) -> str:
         parts.append("## How it was made\n\n" + _block(commands))
     ours = [one for each in checkpoint.evaluations for one in measurements(each)]
     if ours:
-        rows = [
-            [text(one.task), text(one.metric), score(one), text(_how(one))] for one in ours
-        ]
+        rows = [[text(one.task), text(one.metric), score(one), text(_how(one))] for one in ours]
         parts.append(markdown(Table.of("Evaluation", ("task", "metric", "value", "of what"), rows)))
         asked = (command_of(each.manifest) for each in checkpoint.evaluations)
         if measured := [command for command in asked if command]:

@@ -140,7 +140,7 @@ def _scores(
     names = [f"scores/{each.name}" for each in ancestors if each.verb == "score"]
     here = store.root / "scores" / directory.name
     names += [f"scores/{directory.name}/{path.parent.name}" for path in here.glob(f"*/{MANIFEST}")]
-    found = {
+    found: dict[str, Mapping[str, Any]] = {
         name: _json(store.root / name / SCORES)
         for name in sorted(set(names))
         if ".partial-" not in name and (store.root / name / SCORES).is_file()

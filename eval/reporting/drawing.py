@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-WIDTH, HEIGHT = 440, 290
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 44
-LETTER, LINE = 6.2, 13
+WIDTH, HEIGHT = 400, 290
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 12, 48
+LETTER, LINE = 7.2, 15
 """Width and height of a letter of a label, about."""
 SERIES = 6
 """Colours that the page has."""
 WIDE = 20
 """An axis whose ends are further apart than this is logarithmic."""
-CELL_HEIGHT = 20
+SAME = 1e-3
+"""Values that differ by less, as a fraction, have one place."""
+CELL_HEIGHT = 22
 NAME_WIDTH = 130
 
 
@@ -42,17 +44,16 @@ class Axis:
     is_log: bool = False
 
     @classmethod
-    def around(
-        cls, values: Sequence[float], start: float, end: float, *, log: bool | None = None
-    ) -> "Axis":
+    def around(cls, values: Sequence[float], start: float, end: float) -> "Axis":
         """An axis on which all values have a place, with a margin."""
         low, high = min(values), max(values)
-        wide = low > 0 and high / low > WIDE
-        is_log = low > 0 and (wide if log is None else log)
-        if is_log:
-            margin = max(0.06 * math.log(high / low), 0.02)
+        if high - low < SAME * abs(high):
+            margin = 0.05 * abs(high) or 1.0
+            return cls(low - margin, high + margin, start, end)
+        if low > 0 and high / low > WIDE:
+            margin = 0.06 * math.log(high / low)
             return cls(low * math.exp(-margin), high * math.exp(margin), start, end, is_log=True)
-        margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+        margin = 0.08 * (high - low)
         return cls(low - margin, high + margin, start, end)
 
     def place(self, value: float) -> float:
@@ -98,7 +99,7 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> ET.Element:
 
 def lines(series: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> ET.Element:
     """A line a model over its layers."""
-    svg = _svg(f"{y_label} by {x_label}", HEIGHT + LINE * len(series))
+    svg = _svg(f"{y_label} by {x_label}", HEIGHT + LINE * len(series) + 6)
     values = [value for line in series.values() for value in line]
     longest = max(map(len, series.values()))
     across = Axis(-0.5, longest - 0.5, LEFT, WIDTH - RIGHT)
@@ -111,9 +112,9 @@ def lines(series: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> 
         for (x, y), (layer, value) in zip(spots, enumerate(line), strict=True):
             dot = ET.SubElement(group, "circle", {"cx": _n(x), "cy": _n(y), "r": "2.6"})
             ET.SubElement(dot, "title").text = f"{name}, layer {layer}: {plain(value)}"
-        low = HEIGHT + LINE * place + 4
+        low = HEIGHT + LINE * (place + 1)
         ET.SubElement(group, "circle", {"cx": _n(LEFT), "cy": _n(low - 4), "r": "4"})
-        _text(svg, LEFT + 10, low, name)
+        _text(svg, LEFT + 10, low, _fitting(name, 44))
     return svg
 
 
@@ -136,7 +137,9 @@ def heat(values: Mapping[str, Sequence[float | None]], label: str) -> ET.Element
     low = len(values) * CELL_HEIGHT + 13
     for layer in range(0, layers, max(1, math.ceil(layers / 12))):
         _text(svg, NAME_WIDTH + (layer + 0.5) * cell, low, str(layer), anchor="middle")
-    _text(svg, (NAME_WIDTH + WIDTH) / 2, low + 15, "layer", anchor="middle")
+    _text(
+        svg, (NAME_WIDTH + WIDTH) / 2, low + 16, "layer (pale: 0 %, full: 100 %)", anchor="middle"
+    )
     return svg
 
 
@@ -168,7 +171,7 @@ def _frame(svg: ET.Element, across: Axis, up: Axis, x_label: str, y_label: str) 
     for tick in _apart(across.ticks(), across):
         x = across.place(tick)
         _line(svg, (x, x), (bottom, bottom + 4), "axis")
-        _text(svg, x, bottom + 17, plain(tick), anchor="middle")
+        _text(svg, x, bottom + 18, plain(tick), anchor="middle")
     _line(svg, (LEFT, WIDTH - RIGHT), (bottom, bottom), "axis")
     _text(svg, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, anchor="middle")
     turned = _text(svg, 0, 0, _fitting(y_label, 40), anchor="middle")
@@ -188,9 +191,9 @@ def _names(svg: ET.Element, spots: Sequence[tuple[float, float, str]]) -> None:
     """Names beside marks, moved up or down where they would be on each other."""
     taken: list[tuple[float, float, float]] = []
     for x, y, name in sorted(spots, key=lambda spot: (spot[1], spot[0], spot[2])):
-        shown, to_left = _fitting(name, 30), x > (LEFT + WIDTH) / 2
+        shown, to_left = _fitting(name, 24), x > (LEFT + WIDTH) / 2
         width = LETTER * len(shown)
-        start = max(x - 8 - width, LEFT + 2) if to_left else min(x + 8, WIDTH - width)
+        start = x - 8 - width if to_left else x + 8
         low = y + 4
         while any(
             abs(low - other) < LINE and start < end and begin < start + width
@@ -198,7 +201,8 @@ def _names(svg: ET.Element, spots: Sequence[tuple[float, float, str]]) -> None:
         ):
             low += LINE / 2
         taken.append((start, start + width, low))
-        _text(svg, start, min(low, HEIGHT - BOTTOM - 2), shown)
+        anchor = {"anchor": "end"} if to_left else {}
+        _text(svg, x - 8 if to_left else x + 8, min(low, HEIGHT - BOTTOM - 2), shown, **anchor)
 
 
 def _fitting(name: str, letters: int = 20) -> str:
@@ -212,9 +216,7 @@ def _even(low: float, high: float) -> list[float]:
     return [n * step for n in range(first, math.floor(high / step) + 1)]
 
 
-def _line(
-    parent: ET.Element, xs: tuple[float, float], ys: tuple[float, float], kind: str
-) -> None:
+def _line(parent: ET.Element, xs: tuple[float, float], ys: tuple[float, float], kind: str) -> None:
     ends = {"x1": _n(xs[0]), "x2": _n(xs[1]), "y1": _n(ys[0]), "y2": _n(ys[1])}
     ET.SubElement(parent, "line", {**ends, "class": kind})
 

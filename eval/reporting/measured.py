@@ -5,7 +5,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from espalier.contract.json_text import to_json
 from eval.reporting.collected import Checkpoint, Evaluated
@@ -85,7 +85,7 @@ def columns(checkpoints: Sequence[Checkpoint]) -> list[Column]:
 
 
 def overview(found: Sequence[Column]) -> list[Column]:
-    """Those that a table of one line a checkpoint shows: perplexities, means, tasks on their own."""
+    """Those that a table of one line a checkpoint shows: perplexities, means, lone tasks."""
     members = {task for column in found for task in _tasks_of(column)}
     return [
         column
@@ -151,7 +151,7 @@ def _means(evaluation: Evaluated) -> Iterator[Measured]:
             facts[name].append(value)
     protocol = {"tasks": ", ".join(part.task for part in parts)}
     protocol |= {
-        name: values[0] if len(set(values)) == 1 else to_json(values)
+        name: values[0] if len(set(values)) == 1 else _hash(to_json(values))
         for name, values in facts.items()
     }
     errors = [part.stderr for part in parts]
@@ -217,14 +217,15 @@ def _dtype(evaluation: Evaluated) -> str:
 
 
 def _word(value: Any) -> str:
-    return "not stated" if value is None else str(value)
+    if value is None:
+        return "not stated"
+    words = str(value)
+    return words if words.strip() and words.isprintable() else repr(words)
 
 
 def _label(task: str, metric: str, protocol: Protocol, ways: Sequence[Protocol]) -> str:
     """`boolq acc`, with what tells it from others where the same was measured in several ways."""
-    apart = [
-        f"{name} {_shown(value)}" for name, value in protocol if name in _differing(ways)
-    ]
+    apart = [f"{name} {_shown(value)}" for name, value in protocol if name in _differing(ways)]
     return f"{task} {metric}" + (f" ({', '.join(apart)})" if apart else "")
 
 
@@ -236,7 +237,11 @@ def _differing(ways: Sequence[Protocol]) -> list[str]:
 def _shown(value: str) -> str:
     if len(value) <= SHORT:
         return value
-    return hashlib.sha256(value.encode()).hexdigest()[:8]
+    return _hash(value)[:8]
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
 
 
 def _kind(column: Column) -> int:
@@ -252,5 +257,5 @@ def _tasks_of(column: Column) -> list[str]:
     return listed.split(", ") if listed else []
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

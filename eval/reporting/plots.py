@@ -76,9 +76,7 @@ def gone_of(pruned: Pruned | None) -> Gone:
     match pruned:
         case Masked() if pruned.layers:
             names = dict.fromkeys(name for layer in pruned.layers for name in layer.matrices)
-            return {
-                name: [layer.matrices.get(name) for layer in pruned.layers] for name in names
-            }
+            return {name: [layer.matrices.get(name) for layer in pruned.layers] for name in names}
         case Uniform():
             return _of_uniform(pruned)
         case Padded():

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 from espalier.contract.measure import show_size, show_time
 from eval.reporting.collected import Checkpoint
+from eval.reporting.drawing import plain
 from eval.reporting.facts import Facts
 from eval.reporting.measured import Column, Measured, differences, dtypes, overview
-from eval.reporting.tables import EMPTY, Cell, Table, count, csv_text, number, percent, text
+from eval.reporting.tables import EMPTY, Cell, Table, count, csv_text, percent, text
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -17,23 +18,24 @@ def checkpoints_table(checkpoints: Sequence[Checkpoint], found: Sequence[Column]
     facts = [Facts.of(checkpoint) for checkpoint in checkpoints]
     timed = any(fact.latency is not None for fact in facts)
     headings = [
-        *("checkpoint", "made", "parameters", "non-zero", "sparsity", "removed"),
+        *("checkpoint", "parameters", "non-zero", "sparsity", "removed"),
         *("tokens", "FLOPs"),
         *(["latency"] if timed else []),
         *(column.label for column in shown),
+        "made",
     ]
     rows = [
         [
             text(checkpoint.name),
-            text(fact.made),
             count(fact.total),
             count(fact.nonzero),
             percent(fact.sparsity),
             percent(fact.removed),
-            number(fact.tokens),
-            number(fact.flops),
+            short(fact.tokens),
+            short(fact.flops),
             *([_latency(fact)] if timed else []),
             *(score(column.values.get(place)) for column in shown),
+            text(fact.made),
         ]
         for place, (checkpoint, fact) in enumerate(zip(checkpoints, facts, strict=True))
     ]
@@ -128,7 +130,13 @@ def score(one: Measured | None) -> Cell:
     scale = 100 if one.is_fraction else 1
     digits = ".1f" if one.is_fraction else (".3f" if abs(one.value) < 1000 else ".4g")
     error = "" if one.stderr is None else f" {PLUS_MINUS} {scale * one.stderr:{digits}}"
-    return Cell(f"{scale * one.value:{digits}}{error}", one.value)
+    unit = " %" if one.is_fraction else ""
+    return Cell(f"{scale * one.value:{digits}}{error}{unit}", one.value)
+
+
+def short(value: float | None) -> Cell:
+    """A large number as a person reads it: `2T`."""
+    return EMPTY if value is None else Cell(plain(value), value)
 
 
 def _latency(fact: Facts) -> Cell:

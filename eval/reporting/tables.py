@@ -44,9 +44,7 @@ class Table:
         notes: Sequence[str] = (),
     ) -> "Table":
         """The same, with what holds numbers found out."""
-        numeric = tuple(
-            any(row[place].is_number for row in rows) for place in range(len(headings))
-        )
+        numeric = tuple(any(row[place].is_number for row in rows) for place in range(len(headings)))
         return cls(title, tuple(headings), tuple(map(tuple, rows)), tuple(notes), numeric)
 
 
@@ -65,18 +63,15 @@ def percent(value: float | None, digits: int = 1) -> Cell:
     return EMPTY if value is None else Cell(f"{100 * value:.{digits}f} %", value)
 
 
-def number(value: float | None, digits: int = 4) -> Cell:
-    """A number of so many digits that say something."""
-    return EMPTY if value is None else Cell(f"{value:.{digits}g}", value)
-
-
 def markdown(table: Table) -> str:
     """As a section of a Markdown file."""
+    notes = "".join(f"\n{_md(note)}\n" for note in table.notes)
+    if not table.rows:
+        return f"## {_md(table.title)}\n{notes}"
     rules = ["---:" if numeric else "---" for numeric in table.numbers]
     lines = [[*map(_md, table.headings)], rules]
     lines += [[_md(cell.text) for cell in row] for row in table.rows]
     body = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    notes = "".join(f"\n{_md(note)}\n" for note in table.notes)
     return f"## {_md(table.title)}\n\n{body}{notes}"
 
 

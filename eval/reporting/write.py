@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from espalier.contract.files import write_text
-from espalier.contract.store import Store
 from eval.reporting import paper, plots
 from eval.reporting.card import CommandOf, model_card
-from eval.reporting.collected import Checkpoint, collect
+from eval.reporting.collected import Checkpoint
 from eval.reporting.measured import Column, columns
 from eval.reporting.page import Figures, Folded, page
 from eval.reporting.summary import (
@@ -20,15 +19,6 @@ from eval.reporting.summary import (
 from eval.reporting.tables import Table, markdown
 
 PAPERS = "Papers and ours"
-
-
-def collected(store: Store, names: Sequence[str]) -> list[Checkpoint]:
-    """What a report of these names is about.
-
-    Raises:
-        InputError: a name is not on the store, or nothing is.
-    """
-    return collect(store, names)
 
 
 def write_report(
@@ -45,7 +35,7 @@ def write_report(
         command_of: the command that makes what a manifest describes, where there is one.
     """
     found = columns(checkpoints)
-    title, lead = f"Report {name}", _lead(checkpoints)
+    title, lead = f"Report on {name}", _lead(checkpoints)
     tables = _tables(checkpoints, found)
     write_text(directory / "report.html", _html(title, lead, checkpoints, found, tables))
     sections = "\n".join(map(markdown, tables))

@@ -16,7 +16,7 @@ from espalier.host.commands.made_by import command_line
 from espalier.host.settings import read_settings, split_assignments
 
 SECTION = "reports"
-WRITER = "eval.reporting.write"
+REPORTING = "eval.reporting"
 """By its name, as a stage's own report is: nothing of eval is imported before it is asked for."""
 
 
@@ -26,11 +26,20 @@ class ReportWords(Parameters):
     ckpts: Annotated[
         str, Field(description="names on the store, with commas between; default all models")
     ] = ""
-    name: Annotated[str, Field(description="of the report")] = "report"
+    name: Annotated[str, Field(description="of the report; default after CKPTS")] = ""
 
     @property
     def names(self) -> list[str]:
         return [name for given in self.ckpts.split(",") if (name := given.strip())]
+
+    @property
+    def title(self) -> str:
+        """What the report is called: NAME, or `all`, or after the first checkpoint."""
+        if self.name or not self.names:
+            return self.name or "all"
+        first, *others = self.names
+        more = f"-and-{len(others)}-more" if others else ""
+        return f"{first.rpartition('/')[2]}{more}"
 
 
 def register(app: typer.Typer) -> None:
@@ -42,19 +51,20 @@ def report(assignments: Assignments = None) -> None:
     """Write report.html, .md and .csv on CKPTS, or all models, and a model card for each."""
     settings, rest = read_settings(split_assignments(assignments or []))
     words, store = ReportWords.from_assignments(rest), Store(settings.store)
-    target = store.path(SECTION, words.name)
-    writer: Any = importlib.import_module(WRITER)
-    checkpoints = writer.collected(store, words.names)
+    target = store.path(SECTION, words.title)
+    collected: Any = importlib.import_module(f"{REPORTING}.collected")
+    checkpoints = collected.collect(store, words.names)
     if settings.dry_run:
         sys.stdout.write(f"report: {target}, of {len(checkpoints)} checkpoints (would run)\n")
         return
     lock_file = store.lock_file(target)
     store.create(lock_file.parent)
     with artifact_lock(lock_file, settings.wait, _say):
-        partial = store.partial(SECTION, words.name, "0" * 12)  # it is never gone on with
+        partial = store.partial(SECTION, words.title, "0" * 12)  # it is never gone on with
         shutil.rmtree(partial, ignore_errors=True)
         store.begin(partial)
-        writer.write_report(checkpoints, words.name, partial, command_line)
+        written: Any = importlib.import_module(f"{REPORTING}.write")
+        written.write_report(checkpoints, words.title, partial, command_line)
         store.publish(partial, target)
     sys.stdout.write(f"{target}\n")
 
