@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from espalier.contract.manifest import Manifest
+from espalier.contract.store import SECTIONS
 from espalier.models.aliases import model_aliases
 from eval.reporting.collected import Checkpoint
 from eval.reporting.facts import Facts, method_of
@@ -29,14 +30,16 @@ def model_card(checkpoint: Checkpoint, command_of: CommandOf) -> str:
     parts = [f"---\n{header}---\n\n# {checkpoint.name}\n", _about(checkpoint)]
     commands = _commands(checkpoint, command_of)
     if commands:
-        parts.append("## How it was made\n\n" + _block(commands))
+        made_of = (*checkpoint.ancestors, checkpoint.manifest)
+        parts.append("## How it was made\n\n" + _block(commands) + _own_files(made_of))
     ours = [one for each in checkpoint.evaluations for one in measurements(each)]
     if ours:
         rows = [[text(one.task), text(one.metric), score(one), text(_how(one))] for one in ours]
         parts.append(markdown(Table.of("Evaluation", ("task", "metric", "value", "of what"), rows)))
         asked = (command_of(each.manifest) for each in checkpoint.evaluations)
         if measured := [command for command in asked if command]:
-            parts.append("Measured by:\n\n" + _block(measured))
+            manifests = [each.manifest for each in checkpoint.evaluations]
+            parts.append("Measured by:\n\n" + _block(measured) + _own_files(manifests))
     return "\n".join(parts)
 
 
@@ -113,6 +116,22 @@ def _commands(checkpoint: Checkpoint, command_of: CommandOf) -> list[str]:
     """What makes it anew on an empty store, in order."""
     wanted = (command_of(each) for each in (*checkpoint.ancestors, checkpoint.manifest))
     return list(dict.fromkeys(command for command in wanted if command))
+
+
+def _own_files(manifests: Sequence[Manifest]) -> str:
+    """A sentence on inputs that were no part of the store; manifests know them by their hashes."""
+    names = sorted(
+        {
+            record.name
+            for manifest in manifests
+            for record in manifest.inputs.values()
+            if record.name.partition("/")[0] not in SECTIONS
+        }
+    )
+    if not names:
+        return ""
+    are = "was a file or folder" if len(names) == 1 else "were files or folders"
+    return f"\n{_plain(', '.join(names))} {are} of its maker's: give the path of yours.\n"
 
 
 def _block(commands: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ class Axis:
     def around(cls, values: Sequence[float], start: float, end: float) -> "Axis":
         """An axis on which all values have a place, with a margin."""
         low, high = min(values), max(values)
-        if high - low < SAME * abs(high):
+        if high - low <= SAME * abs(high):
             margin = 0.05 * abs(high) or 1.0
             return cls(low - margin, high + margin, start, end)
         if low > 0 and high / low > WIDE:
