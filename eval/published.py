@@ -53,6 +53,7 @@ class Printed:
         task: of lm-eval, or `perplexity/<data>`.
         value: a perplexity, or an accuracy in percent.
         seqlen: tokens a window of a perplexity.
+        harness: the release of lm-eval that the printed accuracies were read off.
         band: in the value's own unit.
     """
 
@@ -65,6 +66,7 @@ class Printed:
     value: float
     band: float
     seqlen: int | None = None
+    harness: str | None = None
 
 
 def printed_values() -> Iterator[Printed]:
@@ -89,4 +91,5 @@ def printed_values() -> Iterator[Printed]:
                 yield Printed(
                     *(table["source"], table["model"], method, setting, task, "acc"),
                     *(value, bands["accuracy"]),
+                    harness=table["harness"],
                 )

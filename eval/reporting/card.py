@@ -1,5 +1,6 @@
 """A checkpoint's model card: README.md with the header that the Hugging Face hub reads."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -135,8 +136,9 @@ def _own_files(manifests: Sequence[Manifest]) -> str:
 
 
 def _block(commands: Sequence[str]) -> str:
-    """A block of code that no command can end."""
-    fence = "~~~~" if any("```" in command for command in commands) else "```"
+    """A block of code whose fence is longer than any that a command holds."""
+    held = re.findall("`+", "\n".join(commands))
+    fence = "`" * max(3, *(len(run) + 1 for run in held), 0)
     return f"{fence}bash\n" + "".join(f"{command}\n" for command in commands) + f"{fence}\n"
 
 

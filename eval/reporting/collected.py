@@ -1,5 +1,6 @@
 """What a report is about: checkpoints on the store, their lineage, evaluations and scores."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from typing import Any
 from espalier.contract.json_text import NotJson, from_json
 from espalier.contract.lineage import lineage
 from espalier.contract.manifest import MANIFEST, Manifest, read_manifest
-from espalier.contract.store import Store
+from espalier.contract.store import PARTIAL, REPLACED, Store
 from espalier.errors import InputError
 
 SECTIONS = ("models", "checkpoints")
@@ -41,6 +42,7 @@ class Checkpoint:
         evaluations: of this very content, by name.
         outdated: evaluations of what had its name before.
         scores: what was measured of it or of its parent to prune by, by name on the store.
+        shown: its name, with the section where another has the same.
     """
 
     section: str
@@ -50,6 +52,7 @@ class Checkpoint:
     evaluations: tuple[Evaluated, ...]
     outdated: tuple[str, ...]
     scores: Mapping[str, Mapping[str, Any]]
+    shown: str
 
     @cached_property
     def models(self) -> tuple[Manifest, ...]:
@@ -73,7 +76,14 @@ def collect(store: Store, names: Sequence[str] = ()) -> list[Checkpoint]:
         raise InputError(
             f"{store.root} holds no model; make one with make prune-<method>, or give STORE=."
         )
-    return [_read(store, section, directory) for section, directory in dict.fromkeys(found)]
+    found = list(dict.fromkeys(found))
+    times = Counter(directory.name for _, directory in found)
+    return [
+        _read(
+            store, section, path, path.name if times[path.name] == 1 else f"{section}/{path.name}"
+        )
+        for section, path in found
+    ]
 
 
 def _all(store: Store) -> list[tuple[str, Path]]:
@@ -89,7 +99,7 @@ def _named(store: Store, name: str) -> tuple[str, Path]:
     return found.parent.name, found
 
 
-def _read(store: Store, section: str, directory: Path) -> Checkpoint:
+def _read(store: Store, section: str, directory: Path, shown: str) -> Checkpoint:
     manifest = read_manifest(directory)
     evaluations, outdated = [], []
     for suite, one in _evaluations(store.root / "evals" / directory.name):
@@ -109,6 +119,7 @@ def _read(store: Store, section: str, directory: Path) -> Checkpoint:
         evaluations=tuple(evaluations),
         outdated=tuple(outdated),
         scores=_scores(store, section, directory, behind),
+        shown=shown,
     )
 
 
@@ -125,7 +136,7 @@ def _ancestors(store: Store, directory: Path) -> tuple[Manifest, ...]:
 
 def _evaluations(folder: Path) -> Iterator[tuple[str, Evaluated]]:
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
-        if ".partial-" in path.parent.name or ".replaced-" in path.parent.name:
+        if PARTIAL in path.parent.name or REPLACED in path.parent.name:
             continue
         results = _json(path.with_name(RESULTS))
         if not isinstance(results.get("results"), dict):
@@ -143,7 +154,7 @@ def _scores(
     found: dict[str, Mapping[str, Any]] = {
         name: _json(store.root / name / SCORES)
         for name in sorted(set(names))
-        if ".partial-" not in name and (store.root / name / SCORES).is_file()
+        if PARTIAL not in name and REPLACED not in name and (store.root / name / SCORES).is_file()
     }
     if not found and (directory / SCORES).is_file():  # measured by the method as it pruned
         found[f"{section}/{directory.name}"] = _json(directory / SCORES)

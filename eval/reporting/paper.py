@@ -22,11 +22,16 @@ NONE_PRINTED = "No paper's values are listed for the models of this report."
 
 @dataclass(frozen=True)
 class Beside:
-    """A printed value, and ours where it was measured the same way."""
+    """A printed value, and ours where it was measured the same way.
+
+    Attributes:
+        ours: None: no such measurement is there.
+        whose: checkpoint, evaluation and harness of ours.
+    """
 
     printed: Printed
     ours: float | None
-    checkpoint: str = ""
+    whose: str = ""
 
     @property
     def mark(self) -> Mark:
@@ -58,7 +63,7 @@ def tables(found: Sequence[Beside]) -> list[Table]:
         lines = [each for each in found if each.printed.source == source]
         headings = (
             *("model", "method", "setting", "measured", "printed", "ours", "difference"),
-            *("band", "mark", "checkpoint"),
+            *("band", "mark", "ours is of"),
         )
         made.append(Table.of(source, headings, [_row(each) for each in lines]))
     return made
@@ -78,18 +83,29 @@ def _row(each: Beside) -> list[Cell]:
         EMPTY if away is None else Cell(f"{away:+.2f}", away),
         Cell(f"\N{PLUS-MINUS SIGN}{printed.band:.2f}", printed.band),
         text(SIGNS[each.mark]),
-        text(each.checkpoint) if each.checkpoint else EMPTY,
+        text(each.whose) if each.whose else EMPTY,
     ]
 
 
 def _beside(printed: Printed, checkpoints: Sequence[Checkpoint]) -> Beside:
-    for checkpoint in checkpoints:
-        for evaluation in checkpoint.evaluations:
-            for one in measurements(evaluation):
-                if _is_same(one, printed, about(evaluation.results, one.task).get("seqlen")):
-                    scale = 100 if printed.metric == "acc" else 1
-                    return Beside(printed, one.value * scale, checkpoint.name)
-    return Beside(printed, None)
+    """With ours of the harness that the paper used, where there are several."""
+    found = [
+        (checkpoint, one)
+        for checkpoint in checkpoints
+        for evaluation in checkpoint.evaluations
+        for one in measurements(evaluation)
+        if _is_same(one, printed, about(evaluation.results, one.task).get("seqlen"))
+    ]
+    if not found:
+        return Beside(printed, None)
+    checkpoint, one = min(found, key=lambda pair: _harness(pair[1]) != printed.harness)
+    by = [f"lm-eval {release}"] if (release := _harness(one)) else []
+    whose = ", ".join([checkpoint.shown, one.suite, *by])
+    return Beside(printed, one.value * (100 if printed.metric == "acc" else 1), whose)
+
+
+def _harness(one: Measured) -> str | None:
+    return dict(one.protocol).get("lm-eval")
 
 
 def _is_same(one: Measured, printed: Printed, seqlen: int | None) -> bool:

@@ -37,7 +37,7 @@ def costs(
         for cost, cost_of in COSTS.items():
             points = [
                 Point(
-                    name=checkpoints[place].name,
+                    name=checkpoints[place].shown,
                     group=facts[place].method,
                     x=x,
                     y=one.value * scale,
@@ -67,7 +67,7 @@ def layers(checkpoints: Sequence[Checkpoint]) -> Iterator[tuple[str, ET.Element]
     """What is gone or zero of each layer, a picture for each pruned checkpoint."""
     for checkpoint in checkpoints:
         if gone := gone_of(checkpoint.manifest.pruning):
-            label = f"{checkpoint.name}: what is gone or zero, by matrix and layer"
+            label = f"{checkpoint.shown}: what is gone or zero, by matrix and layer"
             yield label, heat(gone, label)
 
 

@@ -26,7 +26,7 @@ def checkpoints_table(checkpoints: Sequence[Checkpoint], found: Sequence[Column]
     ]
     rows = [
         [
-            text(checkpoint.name),
+            text(checkpoint.shown),
             count(fact.total),
             count(fact.nonzero),
             percent(fact.sparsity),
@@ -46,7 +46,7 @@ def checkpoints_table(checkpoints: Sequence[Checkpoint], found: Sequence[Column]
         *differences(found),
         *dtypes(shown),
         *(
-            f"{checkpoint.name}: {', '.join(checkpoint.outdated)} measured what had this name "
+            f"{checkpoint.shown}: {', '.join(checkpoint.outdated)} measured what had this name "
             "before; run make eval again with FORCE=1."
             for checkpoint in checkpoints
             if checkpoint.outdated
@@ -57,7 +57,7 @@ def checkpoints_table(checkpoints: Sequence[Checkpoint], found: Sequence[Column]
 
 def scores_table(checkpoints: Sequence[Checkpoint], found: Sequence[Column]) -> Table:
     """Every measurement, a line for each way of measuring it."""
-    headings = ["measured", *(checkpoint.name for checkpoint in checkpoints)]
+    headings = ["measured", *(checkpoint.shown for checkpoint in checkpoints)]
     rows = [
         [text(column.label), *(score(column.values.get(n)) for n in range(len(checkpoints)))]
         for column in found
@@ -81,16 +81,17 @@ def evaluations_table(checkpoints: Sequence[Checkpoint]) -> Table:
     rows = []
     for checkpoint in checkpoints:
         for one in checkpoint.evaluations:
-            config, made = one.results.get("config") or {}, one.manifest
+            config, made = one.results.get("config"), one.manifest
+            dtype = config.get("model_dtype", "") if isinstance(config, dict) else ""
             seconds, peak = made.timing.get("seconds"), made.peak_memory_bytes
             harness = one.results.get("lm_eval_version")
             rows.append(
                 [
-                    text(checkpoint.name),
+                    text(checkpoint.shown),
                     text(one.suite),
                     text(f"lm-eval {harness}") if harness else EMPTY,
                     text(str(made.environment.get("device", ""))),
-                    text(str(config.get("model_dtype", "")).removeprefix("torch.")),
+                    text(str(dtype).removeprefix("torch.")),
                     EMPTY if seconds is None else Cell(show_time(seconds), seconds),
                     EMPTY if peak is None else Cell(show_size(peak), peak),
                 ]

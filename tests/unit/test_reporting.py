@@ -9,6 +9,7 @@ import yaml
 
 from espalier.contract.manifest import check_files
 from espalier.contract.pruned import (
+    Foreign,
     KeptIndices,
     Padded,
     PaddedLayer,
@@ -28,7 +29,7 @@ from eval.reporting.measured import columns, differences, overview
 from eval.reporting.paper import beside_papers
 from eval.reporting.plots import gone_of
 from eval.reporting.summary import checkpoints_table, report_csv, scores_table
-from eval.reporting.tables import Table, csv_text, markdown, text
+from eval.reporting.tables import NOTHING, Table, csv_text, markdown, text
 from tests.unit.reported import a_store, evaluate, model, record_of
 
 SIZES = Sizes(layers=3, hidden=8, intermediate=16, heads=4, kv_heads=2)
@@ -137,6 +138,27 @@ def test_papers_values_within_the_band_outside_it_and_not_run(tmp_path: Path) ->
     assert marks[*half, "hellaswag"] == marks["sparsegpt", "2:4", "boolq"] == "not run"
 
 
+def test_ours_is_of_the_harness_that_the_paper_used(tmp_path: Path) -> None:
+    half = a_store(tmp_path)
+    evaluate(tmp_path, half, 6.42, 0.752, suite="zz-legacy", harness="0.3.0")
+    found = {
+        each.printed.task: each
+        for each in beside_papers(checkpoints(tmp_path))
+        if each.printed.method == "wanda" and each.printed.setting == "unstructured-0.5"
+    }
+    assert found["boolq"].ours == pytest.approx(75.2)
+    assert found["boolq"].whose == "half, zz-legacy, lm-eval 0.3.0"
+    assert found["perplexity/wikitext2"].whose == "half, whole"  # the first: no harness is in it
+
+
+def test_two_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    model(tmp_path, "half", "models", "adopt", verb="adopt")
+    found = checkpoints(tmp_path)
+    assert [each.shown for each in found] == ["models/half", "llama2-7b", "checkpoints/half"]
+    assert [len(each.evaluations) for each in found] == [0, 1, 1]
+
+
 @pytest.mark.parametrize("other", [{"text": {"windows": 8}}, {"text": {"seqlen": 2048}}])
 def test_a_printed_value_stands_beside_the_same_measurement_alone(
     tmp_path: Path, other: dict[str, dict[str, int]]
@@ -201,7 +223,26 @@ def test_what_is_gone_of_each_layer(tmp_path: Path) -> None:
     full = PaddedLayer(heads=4, kv_heads=2, intermediate=16)
     padded = Padded(before=SIZES, after=SIZES, achieved=0.1, layers=(full, narrow, full))
     assert gone_of(padded)["intermediate"] == [0, 0.5, 0]
+    facts = {"padded": padded.model_dump(mode="json")}
+    compact = Foreign(form="x", description="y", image="eval", achieved=0.1, facts=facts)
+    assert gone_of(compact) == gone_of(padded)
     assert gone_of(None) == {}
+
+
+def test_latency_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    assert "latency" not in checkpoints_table(checkpoints(tmp_path), []).headings
+    notes = {"milliseconds": {"padded": 9.0, "compact": 7.25}, "timed_tokens": 512}
+    model(tmp_path, "compact", stage="compact", verb="convert", notes=notes)
+    table = checkpoints_table(checkpoints(tmp_path), [])
+    place = table.headings.index("latency")
+    assert [row[place].text for row in table.rows] == [NOTHING, "7.2 ms / 512 tokens", NOTHING]
+
+
+def test_a_code_block_of_a_card_ends_where_its_commands_end(tmp_path: Path) -> None:
+    a_store(tmp_path)
+    card = model_card(checkpoints(tmp_path, "half")[0], lambda manifest: "make x Y='````'")
+    assert "`````bash\nmake x Y='````'\n`````\n" in card
 
 
 def test_a_card_has_the_hubs_header_and_says_how_it_was_made(tmp_path: Path) -> None:
