@@ -89,8 +89,9 @@ prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
 #:   show             CKPT's lineage: parents, parameters, sparsity, made by whom with what
 #:   verify           hash CKPT's files again
 #:   drift            list what older code or packages made (it is used; FORCE=1 makes it again)
+#:   report           write report.html, .md and .csv on CKPTS (default all), with model cards (NAME)
 #:   gc               remove unfinished work that no command goes on with (MIN_AGE hours; ALL=1: any unfinished work)
-list list-models show verify drift gc: $(VENV)/.ready
+list list-models show verify drift report gc: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -188,4 +189,4 @@ $(VENV)/.ready: images/host/requirements.lock
 
 .PHONY: always help setup doctor test soak lint bench results images locks lock-check listings pipeline prepare fetch fetch-data data \
   export grow adopt eval train-gpu train-tpu recover to-maxtext to-hf hf2composer composer2hf compact pad publish plan-gpu plan-tpu \
-  tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift gc
+  tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift report gc

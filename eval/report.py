@@ -178,19 +178,24 @@ def report(before: Path, after: Path) -> Group:
     """What `make eval` and `make prune-…` print: the comparison, and published values if known."""
     tables: list[Table | None] = [comparison(before, after)]
     for directory in dict.fromkeys((before, after)):
-        if asked := _published_as(Evaluation.read(directory)):
+        if asked := published_as(Evaluation.read(directory).model):
             tables.append(against_published(directory, *asked))
     return Group(*filter(None, tables))
 
 
-def _published_as(evaluation: Evaluation) -> tuple[str, str, str] | None:
-    """Parent's alias, method and setting, by which the published values are listed."""
-    made = evaluation.model
+def published_as(made: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Parent's alias, method and setting, by which the values of a model are listed.
+
+    Args:
+        made: the model's manifest.
+    """
     if made.get("verb") == "fetch":
         return str(made["name"]), "dense", ""
     pruning = as_pruned(made.get("pruning"))
     if not isinstance(pruning, Masked):
         return None  # no values of shapes are listed
+    if "model" not in made["inputs"]:
+        return None  # adopted: of which parent, nothing says
     parent = str(made["inputs"]["model"]["name"]).rpartition("/")[2]
     pattern = pruning.pattern
     setting = pattern if pruning.mask_pattern.structured else f"{pattern}-{pruning.target:g}"

@@ -11,15 +11,16 @@ from espalier.contract.pruned import Pruned
 
 def mark_pruned(model: Path, pruning: Pruned | None) -> None:
     """Give a checkpoint a manifest that says how it was pruned."""
-    _mark(model, stage="wanda", verb="prune", pruning=pruning and pruning.model_dump())
+    mark(model, stage="wanda", verb="prune", pruning=pruning and pruning.model_dump())
 
 
 def mark_exported(folder: Path, parameters: dict[str, Any], facts: dict[str, Any]) -> None:
     """Give an export of token data a manifest that says what of, and in which form."""
-    _mark(folder, stage="export", verb="export", parameters=parameters, data=facts)
+    mark(folder, stage="export", verb="export", parameters=parameters, data=facts)
 
 
-def _mark(folder: Path, **said: Any) -> None:
+def mark(folder: Path, **said: Any) -> None:
+    """Give a folder a manifest that says so; `stage` is to be among it."""
     files = record_files(folder)
     record = {"name": "image", "lock": "0"}
     recipe = {"stage": said["stage"], "code": "", "lock": "", "parameters": {}, "inputs": {}}

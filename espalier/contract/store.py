@@ -18,7 +18,7 @@ from espalier.errors import EnvironmentFailure, InputError
 
 SECTIONS = (
     *("models", "data", "checkpoints", "maxtext", "composer"),
-    *("scores", "evals", "studies", "plans"),
+    *("scores", "evals", "studies", "plans", "reports"),
 )
 NESTED = ("scores", "evals")
 """Sections whose names are `<model>/<what was measured>`."""

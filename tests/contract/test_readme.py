@@ -20,6 +20,8 @@ ELSEWHERE = {
     "make test": "this very run",
     "make prune-wanda": "test_the_two_commands",
     "make images": "tests/images",
+    "make report": "tests/unit/test_report_command",  # it needs something to report on
+    "make report CKPTS=sapling,sapling-wanda-0.5 NAME=wanda": "tests/unit/test_report_command",
     "MODEL=sapling docker compose --profile wanda up": "test_containers",
     **dict.fromkeys(
         (
