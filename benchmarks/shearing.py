@@ -79,7 +79,8 @@ class Comparison:
                    f"NAME={self.name(masks)}"]  # fmt: skip
         minitron = self.name("minitron-untrained")
         yield ["prune-minitron", of_model, *shape, f"KV_HEADS={target.shapes.kv_heads}",
-               "SAMPLES=32", "SEQLEN=256", "SUITE=none", f"NAME={minitron}"]  # fmt: skip
+               f"CALIBRATION={_most_text(Path(self.domains))}", "SAMPLES=32", "SEQLEN=256",
+               "SUITE=none", f"NAME={minitron}"]  # fmt: skip
         for way, start in (("minitron", minitron), ("random", str(random_model))):
             yield ["train-gpu", f"CKPT={start}", f"DATA={self.data}", tokens, *batches,
                    f"NAME={self.name(way)}"]  # fmt: skip
@@ -103,6 +104,14 @@ class Comparison:
             made = _read(self.store / "checkpoints" / name / "manifest.json")
             if losses:
                 yield f"| {' | '.join((way, *_cells(losses, made)))} |"
+
+
+def _most_text(domains: Path) -> Path:
+    """The largest file of any domain: what calibrates."""
+    return max(
+        (path for path in domains.rglob("*") if path.is_file()),
+        key=lambda path: (path.stat().st_size, path.name),
+    )
 
 
 def _cells(losses: Mapping[str, Any], made: Mapping[str, Any]) -> Iterator[str]:
