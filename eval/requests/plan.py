@@ -31,31 +31,34 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Band:
-    """Requests of like length, which share rows.
-
-    Attributes:
-        tree: of them.
-        pieces: each with the length of the row that it fills, the longest first.
-    """
+class Packed:
+    """A piece of a tree, the length of the row that it goes into, and whether it has no fork."""
 
     tree: Tree
-    pieces: list[tuple[Piece, int]]
+    piece: Piece
+    length: int
+    chain: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Rows in which each request has all its targets exactly once."""
+    """Rows in which each request has all its targets exactly once.
+
+    Attributes:
+        requests: in the order that they were asked in.
+        packed: what stands in each row. The longest come first, so that memory which does not
+            suffice is found out at once; of one length, those with a fork.
+        counts: tokens.
+    """
 
     requests: Sequence[Request]
-    bands: list[Band]
+    packed: list[Packed]
     counts: Counts
 
     def rows(self) -> Iterator[Row]:
-        """Each row, the longest first: memory that does not suffice is found out at once."""
-        for band in self.bands:
-            for piece, length in band.pieces:
-                yield lay_out(band.tree, piece, self.requests, length)
+        """Each row, made when it is asked for."""
+        for packed in self.packed:
+            yield lay_out(packed.tree, packed.piece, self.requests, packed.length)
 
 
 def make_plan(requests: Sequence[Request], lengths: Sequence[int], cost: Cost) -> Plan:
@@ -77,22 +80,23 @@ def make_plan(requests: Sequence[Request], lengths: Sequence[int], cost: Cost) -
     if longest > lengths[-1]:
         raise ValueError(f"a request of {longest} tokens is longer than a row of {lengths[-1]}.")
     trees: dict[tuple[int, ...], Tree] = {}
-    plans = []
+    plans: list[tuple[float, list[Packed]]] = []
     for base in lengths:
-        bands = []
+        packed: list[Packed] = []
         for length, chosen in _shared_rows(requests, lengths, base):
             if chosen not in trees:
                 trees[chosen] = build_tree(requests, chosen)
-            bands.append(_band(trees[chosen], length, lengths))
-        plans.append((sum(_cost(band, cost) for band in bands), bands))
-    _, bands = min(plans, key=lambda tried: tried[0])
+            packed += _packed(trees[chosen], length, lengths)
+        plans.append((sum(cost(row.length, row.chain) for row in packed), packed))
+    _, packed = min(plans, key=lambda tried: tried[0])
     whole = trees.get(tuple(range(len(requests)))) or build_tree(requests)
     counts = Counts(
-        rows=sum(length for band in bands for _, length in band.pieces),
+        rows=sum(row.length for row in packed),
         tree=whole.size,
         naive=sum(len(request.inputs) for request in requests),
     )
-    return Plan(requests, bands, counts)
+    order = sorted(packed, key=lambda row: (-row.length, row.chain, -row.piece.size))
+    return Plan(requests, order, counts)
 
 
 def row_lengths(longest: int, most: int = 2048, least: int = 64) -> list[int]:
@@ -123,14 +127,8 @@ def _shared_rows(
         yield length, tuple(found[length])
 
 
-def _band(tree: Tree, length: int, lengths: Sequence[int]) -> Band:
+def _packed(tree: Tree, length: int, lengths: Sequence[int]) -> Iterator[Packed]:
     """Rows of at most `length`; one that is far from full is as short as may be."""
-    pieces = [
-        (piece, next(allowed for allowed in lengths if allowed >= piece.size))
-        for piece in pack(tree, length)
-    ]
-    return Band(tree, sorted(pieces, key=lambda row: (-row[1], -row[0].size)))
-
-
-def _cost(band: Band, cost: Cost) -> float:
-    return sum(cost(length, is_chain(band.tree, piece)) for piece, length in band.pieces)
+    for piece in pack(tree, length):
+        least = next(allowed for allowed in lengths if allowed >= piece.size)
+        yield Packed(tree, piece, least, is_chain(tree, piece))
