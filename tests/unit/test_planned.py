@@ -14,16 +14,20 @@ from lm_eval.api.instance import Instance  # noqa: E402
 
 from espalier.contract.paths import ROOT  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
+from espalier.models.products import FLOAT32_ROUNDED, products  # noqa: E402
 from espalier.models.tokenizer import load_tokenizer  # noqa: E402
 from eval.model import load_model  # noqa: E402
 from eval.planned import PlannedLM  # noqa: E402
 from eval.quiet import QuietLM  # noqa: E402
 from eval.requests.plan import make_plan, row_lengths  # noqa: E402
-from eval.requests.request import continued  # noqa: E402
+from eval.requests.request import Request, continued  # noqa: E402
 from eval.row_scorer import RowScorer  # noqa: E402
 from eval.tree_probe import attended_positions, refusal  # noqa: E402
 from tests.tiny import SHAPE, tiny_llama  # noqa: E402
+from tests.unit.test_compaction import KINDS, compacted, padded_llama  # noqa: E402
 from tests.unit.test_harness import either, evaluate, minimal_pairs, offline  # noqa: E402, F401
+from tests.unit.test_slicegpt import blockwise_model  # noqa: E402
+from tests.unit.tiny_checkpoints import make_checkpoint  # noqa: E402
 
 SHARED = ROOT.parent / "shared"
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "Zog", "\n", "ü"]
@@ -272,6 +276,52 @@ def test_families_take_trees_or_say_why_not(family: str) -> None:
     for weight in model.parameters():
         weight.data *= 8 if weight.ndim > 1 else 1
     assert refusal(model) is None
+
+
+def test_compact_and_sliced_models_take_trees(tmp_path: Path) -> None:
+    """The loaders of ours, whose layers have widths of their own."""
+    padded = padded_llama(tmp_path / "padded", KINDS)
+    compacted(padded, tmp_path / "compact", "layers")
+    make_checkpoint(tmp_path / "dense", "Llama", initializer_range=0.3)
+    blockwise_model(tmp_path / "dense", tmp_path / "sliced")
+    for form in ("compact", "sliced"):
+        model = load_model(tmp_path / form, "float32", "cpu")
+        assert refusal(model) is None
+        scorer = RowScorer(model, 2)
+        requests = [continued([1, 2, *at], [3, 4], 32) for at in ([5], [6, 7], [], [6, 8])]
+        plan = make_plan(requests, row_lengths(6), scorer.cost)
+        assert scorer.score(plan).sums == pytest.approx(alone(model, requests), abs=1e-4)
+
+
+def alone(model: Any, requests: list[Request]) -> list[float]:
+    """Each request by itself."""
+    sums = []
+    with torch.inference_mode():
+        for request in requests:
+            inputs, targets = (
+                torch.from_numpy(ids).long() for ids in (request.inputs, request.targets)
+            )
+            chances = model(inputs[None]).logits[0, -len(targets) :].log_softmax(-1)
+            sums.append(float(chances[range(len(targets)), targets].sum()))
+    return sums
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_logits_that_change_after_the_output_layer_run_as_hf(dtype: str) -> None:
+    from transformers import CohereConfig, CohereForCausalLM, Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    for config, kind in ((Gemma2Config, Gemma2ForCausalLM), (CohereConfig, CohereForCausalLM)):
+        model = kind(config(**SHAPE, initializer_range=0.3, pad_token_id=0)).eval()
+        assert "output layer" in str(refusal(model.to(getattr(torch, dtype))))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_16_bits_take_trees(path: Path, dtype: str) -> None:
+    model = load_model(path, dtype, "cpu")
+    assert refusal(model) is None
+    with products(FLOAT32_ROUNDED):
+        assert refusal(model) is None
 
 
 def test_the_results_say_what_was_read(path: Path, tmp_path: Path) -> None:
