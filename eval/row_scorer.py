@@ -6,7 +6,6 @@ wanted reach the output layer, a block of them at a time.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,13 @@ from espalier.contract.machine import MEMORY
 from eval.requests.plan import Plan
 from eval.requests.rows import Row
 
-TOKENS_AT_ONCE = 512
-"""Of a row, for each sequence of BATCH: that many longer rows are fewer."""
-LOGITS_AT_ONCE = 1 << 24
-"""64 MiB in float32, whatever the rows and the vocabulary are."""
+TOKENS_AT_ONCE = 256
+"""For each sequence of BATCH: of longer rows fewer run at a time."""
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 26}
+"""Whatever the rows and the vocabulary are. 16 MiB in float32 stay in a processor's cache, and
+their memory is used again; a GPU needs more to be busy."""
+MOST_PADDING = 1 / 8
+"""Of a row: one that is shorter than the first of its batch by more begins another."""
 MASKED_COST = 2.0
 """An operation of attention under a mask, in those of products of matrices; half that without."""
 
@@ -84,16 +86,23 @@ class RowScorer:
             return self._head(wanted).float()  # type: ignore[no-any-return]
 
     def _batches(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
-        """Rows of one length and one kind of attention, as many as may run at a time."""
-        for (length, _), alike in groupby(rows, lambda row: (len(row.ids), row.is_chain)):
-            waiting: list[Row] = []
-            for row in alike:
-                waiting.append(row)
-                if len(waiting) * length >= self.batch * TOKENS_AT_ONCE:
-                    yield waiting
-                    waiting = []
-            if waiting:
+        """Rows of one kind of attention and about one length, as many as may run at a time."""
+        waiting: list[Row] = []
+        for row in rows:
+            if waiting and not self._fits(waiting, row):
                 yield waiting
+                waiting = []
+            waiting.append(row)
+        if waiting:
+            yield waiting
+
+    def _fits(self, waiting: Sequence[Row], row: Row) -> bool:
+        first = waiting[0]
+        return (
+            first.is_chain == row.is_chain
+            and (len(waiting) + 1) * first.used <= self.batch * TOKENS_AT_ONCE
+            and (1 - MOST_PADDING) * first.used <= row.used <= first.used
+        )
 
     def _fitting(self, rows: Sequence[Row]) -> Iterator[tuple[int, Row, Any, Any]]:
         """What `_scored` gives, in halves if memory runs out."""
@@ -126,13 +135,17 @@ class RowScorer:
         wanted, which = states.flatten(0, 1)[self._on_device(places)], which[order]
         chances = torch.empty(len(order), device=self._device)
         best = torch.empty(len(order), dtype=torch.bool, device=self._device)
-        block = max(1, LOGITS_AT_ONCE // self._vocabulary)
+        block = max(1, LOGITS_AT_ONCE[self._device.type] // self._vocabulary)
         for start in range(0, len(places), block):
             logits = self._head(wanted[start : start + block]).float()
             first, last = np.searchsorted(which, [start, start + block])
             here, asked = self._on_device(which[first:last] - start), targets[first:last]
-            best[first:last] = logits.argmax(-1)[here] == asked
-            chances[first:last] = logits.log_softmax(-1)[here, asked]
+            largest = logits.argmax(-1, keepdim=True)
+            best[first:last] = largest[here, 0] == asked
+            chances[first:last] = logits[here, asked]
+            peak = logits.gather(-1, largest)
+            total = peak[:, 0] + logits.sub_(peak).exp_().sum(-1).log()  # log-sum-exp, in place
+            chances[first:last] -= total[here]
         back = np.argsort(order, kind="stable")
         found = chances.cpu().numpy()[back], best.cpu().numpy()[back]
         ends = np.cumsum([len(row.at) for row in rows])[:-1]
