@@ -52,9 +52,14 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
             parts.append(_perplexity(context, model, text, parameters.batch))
         if files:
             context.progress.say(f"{harness}: {', '.join(files)}")
-            how = {"batch": parameters.batch, "limit": parameters.limit}
+            how: dict[str, Any] = {"batch": parameters.batch, "limit": parameters.limit}
+            if parameters.backend != "hf":
+                how["backend"] = parameters.backend
             parts.append(tests.run_tasks(model, checkpoint, files, tasks, **how))
-    config = parts[-1].pop("config", {}) | {
+    config = parts[-1].pop("config", {})
+    for why in config.get("backend_fallback", ()):
+        context.progress.say(f"BACKEND={parameters.backend} ran as BACKEND=hf does: {why}.")
+    config |= {
         "model": "hf",
         "model_name": name,
         "model_dtype": str(model.dtype),

@@ -2,49 +2,20 @@
 
 import functools
 import logging
-import os
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lm_eval
-from lm_eval.models.huggingface import HFLM
 
 from espalier.data.task_columns import line_of, read_rows
 from espalier.data.text import sha256_of_file
-from espalier.data.token_ids import ModelLimits, require_rows
+from espalier.data.token_ids import ModelLimits
 from espalier.models.tokenizer import load_tokenizer
-from eval.finite import FiniteScores, require_finite_answers
+from eval.planned import PlannedLM
 from eval.questions import Question, Reader, fitting
+from eval.quiet import QuietLM
 from eval.tasks import harness_task
-
-
-class QuietLM(HFLM):  # type: ignore[misc]
-    """lm-eval's own model, without its bars where there is no terminal, and without NaN."""
-
-    @property
-    def prefix_token_id(self) -> int:
-        """What stands before an empty question; for any other lm-eval wants one too, unused."""
-        found = super().prefix_token_id
-        return int(self.tokenizer.pad_token_id if found is None else found)
-
-    def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
-        """Log-likelihoods of continuations."""
-        return super().loglikelihood(requests, disable_tqdm or "TQDM_DISABLE" in os.environ)
-
-    def _loglikelihood_tokens(self, requests: Any, *args: Any, **kwargs: Any) -> Any:
-        answers = super()._loglikelihood_tokens(requests, *args, **kwargs)
-        require_finite_answers(self.model, requests, answers)
-        return answers
-
-    def _model_generate(self, *args: Any, **kwargs: Any) -> Any:
-        return super()._model_generate(*args, **kwargs, logits_processor=[FiniteScores(self.model)])
-
-    def tok_encode(self, string: str, *words: Any, **named: Any) -> Any:
-        """The ids of a text, all of which the embedding has rows for."""
-        ids = super().tok_encode(string, *words, **named)
-        require_rows(ids, self.model.config.vocab_size, string)
-        return ids
 
 
 def checked_tasks(files: dict[str, Path], checkpoint: Path, limit: int | None) -> list[Any]:
@@ -109,6 +80,7 @@ def run_tasks(
     *,
     batch: int,
     limit: int | None,
+    backend: str = "hf",
 ) -> dict[str, Any]:
     """Results of tasks in lm-eval's schema, without samples.
 
@@ -119,13 +91,16 @@ def run_tasks(
         tasks: what `checked_tasks` gives.
         batch: sequences at a time.
         limit: at most so many rows a task.
+        backend: `hf` for lm-eval's own way, `torch` for rows of a prefix tree.
 
     Raises:
         InputError: the model gives NaN or infinities.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model given as an object
-    lm = QuietLM(pretrained=model, tokenizer=load_tokenizer(checkpoint), batch_size=batch)
+    kind = PlannedLM if backend == "torch" else QuietLM
+    lm = kind(pretrained=model, tokenizer=load_tokenizer(checkpoint), batch_size=batch)
     results: dict[str, Any] = lm_eval.simple_evaluate(
         model=lm, tasks=tasks, limit=limit, log_samples=False, bootstrap_iters=1000
     )
+    results["config"] = results["config"] | lm.account()
     return results | {"task_hashes": {n: sha256_of_file(path) for n, path in files.items()}}

@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 class EvalParameters(Parameters):
     """What is measured, and on how much of the data."""
 
-    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch"})
+    EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch", "backend"})
 
     suite: Annotated[
         Literal["quick", "perplexity", "paper-zero-shot", "tasks"],
@@ -39,6 +39,12 @@ class EvalParameters(Parameters):
         Count | None, Optional, Field(description="at most so many windows, and rows a task")
     ] = None
     batch: Annotated[Count, Field(description="sequences at a time")] = 8
+    backend: Annotated[
+        Literal["hf", "torch"],
+        Field(
+            description="of tasks; hf: lm-eval's own way; torch: what questions have in common once"
+        ),
+    ] = "hf"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         Field(description="auto: the checkpoint's own"),

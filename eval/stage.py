@@ -5,6 +5,7 @@ import sys
 
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
+from espalier.errors import InputError
 
 
 def run(context: StageContext, parameters: Parameters) -> Outcome:
@@ -16,8 +17,14 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
 
 
 def run_legacy(context: StageContext, parameters: Parameters) -> Outcome:
-    """Evaluate with lm-eval 0.3.0."""
+    """Evaluate with lm-eval 0.3.0.
+
+    Raises:
+        InputError: as `evaluate`, or another backend than that release's own is asked for.
+    """
     _settle(context)
+    if getattr(parameters, "backend", "hf") != "hf":
+        raise InputError("LEGACY=1 is lm-eval 0.3.0 as it was: leave BACKEND out, or LEGACY.")
     from eval.evaluation import evaluate
 
     return evaluate(context, parameters, "eval.legacy")

@@ -36,6 +36,7 @@ MAIN = "eval"
 BENCHED = {
     **dict.fromkeys(("maxtext", "training"), ("fsdp", "cpu")),
     "plan-tpu": ("maxtext", "tpu"),
+    "requests": ("eval", "cpu"),
     **dict.fromkeys(("shearing", "units"), ("minitron", "cpu")),
     "masks": ("sheared-llama", "cpu"),
 }
