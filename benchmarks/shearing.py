@@ -70,8 +70,10 @@ class Comparison:
         batches = (f"BATCH={BATCH}", f"SEQLEN={SEQLEN}", f"LR={LR}")
         shape = (f"LAYERS={sizes.layers}", f"HIDDEN={sizes.hidden}", f"HEADS={sizes.heads}")
         shape = (*shape, f"FFN={sizes.ffn}")
-        yield ["data", f"DATA={self.data}", "DOMAINS=1", f"SOURCE={self.domains}",
-               f"TOKENIZER={self.model}", "VALID=0.41", "TEST=0"]  # fmt: skip
+        together = f"{self.data}-together"
+        for name, by_domain in ((self.data, ("DOMAINS=1",)), (together, ())):
+            yield ["data", f"DATA={name}", *by_domain, f"SOURCE={self.domains}",
+                   f"TOKENIZER={self.model}", "VALID=0.41", "TEST=0"]  # fmt: skip
         domains = f"DOMAIN_DATA={self.data}"
         for masks in ("sampled", "deterministic"):
             yield ["prune-sheared-llama", of_model, domains, *shape, tokens, *batches,
@@ -82,7 +84,7 @@ class Comparison:
                f"CALIBRATION={_most_text(Path(self.domains))}", "SAMPLES=32", "SEQLEN=256",
                "SUITE=none", f"NAME={minitron}"]  # fmt: skip
         for way, start in (("minitron", minitron), ("random", str(random_model))):
-            yield ["train-gpu", f"CKPT={start}", f"DATA={self.data}", tokens, *batches,
+            yield ["train-gpu", f"CKPT={start}", f"DATA={together}", tokens, *batches,
                    f"NAME={self.name(way)}"]  # fmt: skip
         for way, checkpoint in self.measured.items():
             yield ["score-sheared-llama", f"CKPT={checkpoint}", domains, f"SEQLEN={SEQLEN}",
