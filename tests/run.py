@@ -4,10 +4,10 @@ An image's packages and the developers' tools for its Python lie in two virtual 
 their own; a third, empty one sees both, the image's first: what is tested is what the image holds.
 
 Tests run with the packages of `eval`, those marked `every_image` with the others' too where those
-hold models, and those marked with an image's name with that image's alone (conftest.py registers
-a marker for each folder under images/). An image whose Python this machine lacks is passed over,
-and said to be; so is one of whose tests CI remembers that they passed in this very state
-(green.py). Without words all run, side by side (sessions.py).
+hold models in other releases than an image before them, and those marked with an image's name with
+that image's alone (conftest.py registers a marker for each folder under images/). An image whose
+Python this machine lacks is passed over, and said to be; so is one of whose tests CI remembers that
+they passed in this very state (green.py). Without words all run, side by side (sessions.py).
 
     python -m tests.run [pytest's words | --bench … | --soak … | --environments]
 """
@@ -47,6 +47,8 @@ WITHOUT_MODELS = tuple(
     name for name in OTHERS if not {"torch", "transformers"} <= load_image(name).packages("cpu")
 )
 """The images without transformers or torch: only tests marked for them can be imported there."""
+DECISIVE = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pyarrow", "lm-eval")
+"""Whose releases decide what a test of every image comes to."""
 UNREAD = (":!.ci", ":!benchmarks", ":!*.md", ":!images")
 """What no image's tests read, but for those that run with the packages of `eval`."""
 
@@ -117,19 +119,27 @@ def _everything() -> Iterable[Session]:
     """The longest first, which the others then run beside."""
     own = images_with_tests()
     containers = os.environ.get("ESPALIER_CONTAINER_TESTS") == "1"
+    covered = {_decisive(load_image(MAIN))}
     yield _session(MAIN, MAIN, [], no_other([*own, "slurm", *["containers"] * containers]))
     if containers:
         yield _session("containers", MAIN, marked("containers", []), "containers")
     for image in OTHERS:
         if not find_python(load_image(image)):
             print(_passed_over(image), flush=True)
-        elif image in WITHOUT_MODELS:
+        elif image in WITHOUT_MODELS or _decisive(load_image(image)) in covered:
             yield _session(image, image, marked(image, []), mark_of(image))
         else:
+            covered.add(_decisive(load_image(image)))
             files = sorted({*marked(image, []), *marked("every_image", [])})
             yield _session(image, image, files, f"every_image or {mark_of(image)}")
     # There is one cluster: its tests follow each other.
     yield _session("slurm", MAIN, [*marked("slurm", []), "-n", "0"], "slurm")
+
+
+def _decisive(image: Image) -> frozenset[str]:
+    """The releases of DECISIVE that an image holds: `torch==2.13.0`."""
+    pins = (line.split()[0] for lock in image.lock_files("cpu") for line in locked_lines(lock))
+    return frozenset(pin for pin in pins if pin.partition("==")[0] in DECISIVE)
 
 
 def _session(name: str, image: str, words: list[str], marks: str) -> Session:

@@ -32,7 +32,7 @@ from methods.minitron.importance import (
 from methods.minitron.spec import Aggregation, DepthScoreParameters
 from tests.unit.tiny_checkpoints import make_checkpoint, make_context, make_ids
 
-pytestmark = pytest.mark.every_image
+pytestmark = pytest.mark.minitron
 HOW: tuple[Aggregation, ...] = ("mean", "l2", "var")
 
 

@@ -30,7 +30,7 @@ from methods.shortened_llama.spec import (
 )
 from tests.unit.tiny_checkpoints import SHAPE, make_checkpoint, make_context, make_ids
 
-pytestmark = pytest.mark.every_image
+pytestmark = pytest.mark.minitron
 NORMS: tuple[Norm, ...] = ("l1", "l2")
 POWER = {"l1": 1, "l2": 2}
 
@@ -103,7 +103,6 @@ def scored(tmp_path: Path, **given: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.minitron
 def test_perplexity_without_each_block(tmp_path: Path) -> None:
     stock = make_checkpoint(tmp_path / "model", num_hidden_layers=3)
     found = scored(tmp_path, SEQLEN="20", SAMPLES="3")
@@ -122,7 +121,6 @@ def test_perplexity_without_each_block(tmp_path: Path) -> None:
     assert found["norm"] is None
 
 
-@pytest.mark.minitron
 def test_scores_by_weight_add_up(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "model", num_hidden_layers=3)
     for words in ({"IMPORTANCE": "taylor", "SEQLEN": "24"}, {"IMPORTANCE": "magnitude"}):

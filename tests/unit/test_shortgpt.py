@@ -14,7 +14,7 @@ from espalier.pruning.layers.taps import Tap
 from methods.shortgpt.algorithm import BlockInfluence, least_influential
 from tests.unit.tiny_checkpoints import make_checkpoint, make_context, make_ids
 
-pytestmark = pytest.mark.every_image
+pytestmark = pytest.mark.minitron
 
 
 @pytest.mark.parametrize("batch", [1, 3, None])

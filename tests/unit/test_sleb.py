@@ -25,7 +25,7 @@ from methods.sleb.algorithm import mean_loss, order_of_the_reference
 from methods.sleb.spec import SlebScoreParameters
 from tests.unit.tiny_checkpoints import make_checkpoint, make_context, make_ids
 
-pytestmark = pytest.mark.every_image
+pytestmark = pytest.mark.minitron
 TOKENS = 24
 Run = tuple[int, ...]
 """A state as the list of layers that made it: nothing else can be mixed up."""
