@@ -20,6 +20,7 @@ from benchmarks.commands import run_all
 from espalier.contract.progress import Progress
 from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.structured.restructure import Selection, restructure
+from espalier.pruning.structured.units import group_of
 from methods.sheared_llama.target import Sizes, Target
 
 OWN = {"MODEL": "sapling", "DOMAINS": "", "STEPS": "1200", "TABLE": ""}
@@ -137,7 +138,6 @@ def random_units(parent: Path, output: Path, sizes: Sizes, seed: int = 0) -> Non
     """
     shapes, draw = Shapes.of(read_config(parent)), random.Random(seed)
     target = Target.of(shapes, sizes).shapes
-    group = shapes.heads // shapes.kv_heads
 
     def some(count: int, of: int) -> list[int]:
         return sorted(draw.sample(range(of), count))
@@ -149,7 +149,7 @@ def random_units(parent: Path, output: Path, sizes: Sizes, seed: int = 0) -> Non
         hidden=some(target.hidden, shapes.hidden),
         intermediate={layer: some(target.intermediate, shapes.intermediate) for layer in layers},
         heads={
-            layer: [head * group + query for head in heads for query in range(group)]
+            layer: [query for head in heads for query in group_of(head, shapes)]
             for layer, heads in kv_heads.items()
         },
         kv_heads=kv_heads,

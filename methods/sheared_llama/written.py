@@ -24,6 +24,7 @@ from espalier.pruning.structured.restructure import (
     restructured_config,
     write_units,
 )
+from espalier.pruning.structured.units import LayerUnits, queries_of
 from methods.sheared_llama.domains import Source
 from methods.sheared_llama.extraction import Extraction
 
@@ -31,18 +32,16 @@ from methods.sheared_llama.extraction import Extraction
 def selection_of(extraction: Extraction) -> Selection:
     """What is kept of the parent, for the manifest's account."""
     masks, parent = extraction.masks, extraction.target.parent
-    group = parent.heads // parent.kv_heads
-    layers = list(extraction.layers)
-    kv_heads = {layer: _kept(masks.heads[layer]) for layer in layers}
+    units = {
+        layer: LayerUnits(tuple(_kept(masks.heads[layer])), tuple(_kept(masks.neurons[layer])))
+        for layer in extraction.layers
+    }
     return Selection(
-        layers=layers,
+        layers=list(extraction.layers),
         hidden=_kept(masks.hidden),
-        intermediate={layer: _kept(masks.neurons[layer]) for layer in layers},
-        heads={
-            layer: [head * group + query for head in heads for query in range(group)]
-            for layer, heads in kv_heads.items()
-        },
-        kv_heads=kv_heads,
+        intermediate={layer: own.neurons for layer, own in units.items()},
+        heads={layer: queries_of(own, parent) for layer, own in units.items()},
+        kv_heads={layer: own.kv_heads for layer, own in units.items()},
     )
 
 
