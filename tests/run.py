@@ -68,7 +68,7 @@ def tools_venv(image: Image) -> Path:
             _empty_venv(image, folder, failure)
             python = str(folder / "bin" / "python")
             sync = [find_uv(), "pip", "sync", "-q", "--require-hashes", "--no-build"]
-            run_uv([*sync, "--compile-bytecode", "--python", python, str(lock)], failure)
+            run_uv([*sync, "--python", python, str(lock)], failure)
             (folder / COMPLETE).touch()
     return folder
 

@@ -5,6 +5,7 @@ For each command that `tests.warm.relay` asks for it forks, and the child runs t
 streams, which signals reach and which dies with its relay.
 """
 
+import atexit
 import contextlib
 import ctypes
 import fcntl
@@ -19,11 +20,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from espalier.contract import processes
 from espalier.contract.discovery import stages
@@ -38,7 +40,7 @@ AT_USE = (
     "transformers.models.llama.modeling_llama",
 )
 """What the stages' modules import at use only."""
-SETTLING = 50
+SETTLING = 600
 """Tenths of a second that threads of imported packages may take to start or end."""
 SET_SIGNAL = 10
 """fcntl's F_SETSIG."""
@@ -199,7 +201,23 @@ def run(asked: Asked) -> None:
     sys.modules.pop(asked.module, None)
     for first in filter(None, os.environ.get(FIRST, "").split(",")):
         importlib.import_module(first)
-    runpy.run_module(asked.module, run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(asked.module, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        leave(ended.code or 0)
+    leave(0)
+
+
+def leave(code: int) -> NoReturn:
+    """End as Python does, but take no object apart: that would copy each page of the fork."""
+    threading._shutdown()  # type: ignore[attr-defined] # waits for those that are no daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

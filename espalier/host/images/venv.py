@@ -62,8 +62,8 @@ def _build(image: Image, accel: str, folder: Path, python: Path) -> None:
         f"Image {image.name} needs Python {image.python} on this machine, or a container engine",
         image.bottom.folder,  # pyenv goes by the file with the version there
     )
-    # Compiled once here: where the caller forbids writing bytecode, each stage would do it again.
-    install = [uv, "pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode"]
+    # Not compiled: stages import few of the modules, and Python keeps the bytecode of those.
+    install = [uv, "pip", "sync", "--quiet", "--require-hashes"]
     install += ["--python", str(python), "--build-constraints", str(image.installer_lock)]
     if accel == "cpu" and image.bottom.name == SHARED:
         install += cpu_torch_options()

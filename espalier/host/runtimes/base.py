@@ -126,7 +126,6 @@ def quiet_environment(launch: Launch) -> dict[str, str]:
     return {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONDONTWRITEBYTECODE": "1",
         **offline,
         **online,
         **terminal,

@@ -18,6 +18,8 @@ from espalier.host.images.venv import ensure_venv
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 
 ENVIRONMENTS = ROOT / ".espalier" / "venvs"
+UNWANTED = ("PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "HF_TOKEN")
+"""Of the caller's variables: Python is to keep the bytecode of what a stage imports."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class HostRuntime:
     def environment(self, launch: Launch) -> dict[str, str]:
         """The caller's environment without what would leak into the stage's packages or numbers."""
         harmless = without_numeric(os.environ).items()
-        kept = {k: v for k, v in harmless if k not in ("PYTHONHOME", "HF_TOKEN")}
+        kept = {k: v for k, v in harmless if k not in UNWANTED}
         secrets = {variable: str(path) for variable, path in launch.secrets.items()}
         compiled = {COMPILED: str(launch.compiled.resolve())} if launch.compiled else {}
         own = {"PYTHONPATH": str(ROOT), "PYTHONNOUSERSITE": "1"}
