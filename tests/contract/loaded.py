@@ -1,4 +1,4 @@
-"""Runs one stage in a new interpreter and says which modules of ours it has loaded.
+"""Runs one stage where nothing of ours is loaded, and says which of our modules it has loaded.
 
 `python -m tests.contract.loaded` reads from stdin what to run, and prints names, one a line.
 """
@@ -15,8 +15,11 @@ from typing import Any
 from espalier.contract.paths import PACKAGES, ROOT
 from espalier.contract.progress import Progress
 from espalier.contract.stage import Stage, StageContext
+from espalier.contract.threads import THREADS, thread_variables
+from espalier.host.runtimes.base import Launch
+from espalier.host.runtimes.base import quiet_environment as stage_environment
+from tests.warm.interpreters import ANEW, FIRST, warm_up, warmed
 
-OFFLINE = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 SELF = set(sys.modules)
 """What is loaded by now: of ours, what a stage is told with."""
 
@@ -33,10 +36,12 @@ def loaded_by(
         "inputs": {role: str(path) for role, path in inputs.items()},
         "output": str(output),
     }
+    warm_up(**{THREADS: "1"}, **thread_variables(1))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.contract.loaded"],
-        cwd=ROOT, input=json.dumps(asked), env={**os.environ, **OFFLINE}, capture_output=True,
-        text=True, check=False, timeout=300,
+        warmed([sys.executable, "-m", "tests.contract.loaded"]),
+        cwd=ROOT, input=json.dumps(asked), capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, **stage_environment(Launch("", "cpu", "", {}, ROOT)), THREADS: "1",
+             **thread_variables(1), FIRST: ANEW},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout.splitlines()[-1]))  # harnesses print too

@@ -25,7 +25,7 @@ from espalier.host.runtimes.local import ENVIRONMENTS, LocalRuntime
 from tests.contract.command import espalier
 from tests.kept import kept
 from tests.unit.tiny_checkpoints import load_all
-from tests.warm.interpreters import warm_up, warmed
+from tests.warm.interpreters import planted, warm_up, warmed
 
 MEETING = Path(tempfile.gettempdir()) / "espalier-tests-meeting.lock"
 """All machines are this one, and two runs at once would meet at one port."""
@@ -85,10 +85,12 @@ class Altered(LocalRuntime):
     before: str = ""
 
     def argv(self, launch: Launch) -> list[str]:
-        if launch.image != "maxtext":
-            return super().argv(launch)
-        program = f"{self.before}\nfrom espalier.run_stage import main\nmain()"
-        return [self.python(launch), "-c", program, str(launch.output.resolve())]
+        return warmed(super().argv(launch))
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        of_maxtext = launch.image == "maxtext"
+        plant = planted(launch.output.parent, self.before) if of_maxtext else {}
+        return super().environment(launch) | plant
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class OneImage(LocalRuntime):
 
 def test_what_another_image_checks_waits_for_it(tmp_path: Path) -> None:
     model, store = tiny_llama(tmp_path / "model"), Store(tmp_path / "store")
-    stage, settings = stage_named("to-maxtext"), Settings(store=store.root)
+    stage, settings = stage_named("to-maxtext"), Settings(store=store.root, threads=1)
     request = Request(stage, stage.parameters(), {"model": model}, "there")
     waiting = Executor(store, OneImage(), settings)
     target = waiting.execute(request)
@@ -153,7 +153,9 @@ def test_a_planted_rotary_error_is_caught(
     stage, store = stage_named("to-maxtext"), Store(tmp_path / "store")
     request = Request(stage, stage.parameters(), {"model": model}, "wrong")
     with pytest.raises(StageFailed) as failure:
-        Executor(store, Altered(before=plant), Settings(store=store.root)).execute(request)
+        Executor(store, Altered(before=plant), Settings(store=store.root, threads=1)).execute(
+            request
+        )
     assert failure.value.exit_code == InputError.exit_code
     assert "logits differ" in capfd.readouterr().err
     target = store.path("maxtext", "wrong")

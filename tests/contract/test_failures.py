@@ -11,6 +11,7 @@ from espalier.contract.discovery import stage_named
 from espalier.contract.manifest import RUN_FOLDER
 from espalier.contract.saved import saved_in
 from espalier.contract.store import Store
+from espalier.contract.threads import THREADS, thread_variables
 from espalier.host.execution import Executor
 from espalier.host.plan import Request
 from espalier.host.runtimes.base import Launch
@@ -20,7 +21,7 @@ from espalier.host.stage_exit import StageFailed
 from tests.contract.command import differing, tree
 from tests.tiny import tiny_llama
 from tests.unit.test_exit_codes import living_worker
-from tests.warm.interpreters import warmed
+from tests.warm.interpreters import planted, warm_up, warmed
 
 TIMES = ("manifest.json", "metrics.jsonl", "tokens.json")
 RAISE = "raise RuntimeError('a bug')"
@@ -40,10 +41,12 @@ class Planted(InsideRuntime):
     before: str = ""
 
     def argv(self, launch: Launch) -> list[str]:
-        if not self.before:
-            return warmed(super().argv(launch))
-        program = f"{self.before}\nfrom espalier.run_stage import main\nmain()"
-        return [self.python(launch), "-c", program, str(launch.output.resolve())]
+        warm_up(**{THREADS: "1"}, **thread_variables(1))
+        return warmed(super().argv(launch))
+
+    def environment(self, launch: Launch) -> dict[str, str]:
+        plant = planted(launch.output.parent, self.before) if self.before else {}
+        return super().environment(launch) | plant
 
 
 def at_call(function: str, number: int, what: str) -> str:
@@ -95,7 +98,7 @@ def test_the_same_again_gives_the_bytes_of_a_run_at_once(
 ) -> None:
     plant, place = FAILING[stage]
     request, store = words(stage, tmp_path), Store(tmp_path / "store")
-    settings = Settings(store=store.root)
+    settings = Settings(store=store.root, threads=1)
     with pytest.raises(StageFailed) as failed:
         Executor(store, Planted(before=plant(what)), settings).execute(request)
     code, says = ENDINGS[what]
@@ -108,7 +111,7 @@ def test_the_same_again_gives_the_bytes_of_a_run_at_once(
     assert partial.is_dir()
     done = Executor(store, Planted(), settings).execute(request)
     whole = Store(tmp_path / "whole")  # of the same inputs
-    once = Executor(whole, Planted(), Settings(store=whole.root)).execute(request)
+    once = Executor(whole, Planted(), Settings(store=whole.root, threads=1)).execute(request)
     assert not differing(without(TIMES, tree(done)), without(TIMES, tree(once)))
     assert not store.partials(done)
 
@@ -117,15 +120,15 @@ def test_the_same_again_gives_the_bytes_of_a_run_at_once(
 def test_work_that_was_whole_when_it_was_checked_is_kept(tmp_path: Path, stage: str) -> None:
     """Killed after its last piece: what it had saved until then is still there to go on with."""
     request, store = words(stage, tmp_path), Store(tmp_path / "store")
-    settings = Settings(store=store.root)
-    at_the_end = at_call("espalier.run_stage:write_manifest", 1, KILL)
+    settings = Settings(store=store.root, threads=1)
+    at_the_end = at_call("espalier.contract.manifest:write_manifest", 1, KILL)
     with pytest.raises(StageFailed):
         Executor(store, Planted(before=at_the_end), settings).execute(request)
     (partial,) = store.partials(store.path(request.stage.section, "x"))
     assert saved_in(partial) is not None
     done = Executor(store, Planted(), settings).execute(request)
     whole = Store(tmp_path / "whole")
-    once = Executor(whole, Planted(), Settings(store=whole.root)).execute(request)
+    once = Executor(whole, Planted(), Settings(store=whole.root, threads=1)).execute(request)
     assert not differing(without(TIMES, tree(done)), without(TIMES, tree(once)))
 
 
@@ -134,7 +137,10 @@ def test_nothing_is_removed_under_the_worker_of_a_launcher_that_died(
 ) -> None:
     """It may be about to save its first piece. Once it has ended, the same command goes on."""
     request, store = words("magnitude", tmp_path), Store(tmp_path / "store")
-    settings, brief = Settings(store=store.root), "import espalier.contract.worker as w\n"
+    settings, brief = (
+        Settings(store=store.root, threads=1),
+        "import espalier.contract.worker as w\n",
+    )
     executor = Executor(store, Planted(before=f"{brief}w.WAIT_SECONDS = 0"), settings)
     partial = executor.resolve(request).partial
     (partial / RUN_FOLDER).mkdir(parents=True)

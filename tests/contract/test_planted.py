@@ -153,7 +153,7 @@ def test_a_run_in_a_virtual_environment(
     for name, value in plant().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(local, "ensure_venv", lambda *given: Path(sys.executable))
-    stage, settings = stage_named("corpus"), Settings(store=seen.store)
+    stage, settings = stage_named("corpus"), Settings(store=seen.store, threads=1)
     executor = Executor(Store(seen.store), local.LocalRuntime(), settings)
     with seen.watched():
         made = executor.execute(Request(stage, stage.parameters(), {}, "x"))

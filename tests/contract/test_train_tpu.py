@@ -210,7 +210,7 @@ def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
     words = [f"CKPT={pruned}", f"DATA={data}", *RUN, f"TOKENS={12 * STEP}", "Z_LOSS=0.01"]
     one = made(tmp_path / "one", "train-tpu", *words, "MICRO_BATCH=2")
     store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
-    settings = Settings(store=store.root, gpus=2)
+    settings = Settings(store=store.root, gpus=2, threads=1)
     two = Executor(store, Machines(), settings).execute(request)
     assert metrics(two) == pytest.approx(metrics(one), rel=1e-5)
     assert json.loads((two / "manifest.json").read_text())["notes"]["devices"] == 4
@@ -227,7 +227,7 @@ def test_machines_that_share_no_disk_stop_together_and_go_on(
     words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={60 * STEP}", "SAVE_EVERY=7"]
     one = made(tmp_path / "one", "train-tpu", *words)
     store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
-    settings = Settings(store=store.root)
+    settings = Settings(store=store.root, threads=1)
     with pytest.raises(StageFailed) as stopped:
         Executor(store, OwnDisks(stop_after="steps/14"), settings).execute(request)
     assert stopped.value.exit_code == 75
@@ -241,7 +241,7 @@ def test_a_failure_at_a_step_keeps_the_states(tmp_path: Path, model: Path, data:
     words = [f"CKPT={model}", f"DATA={data}", *RUN, f"TOKENS={20 * STEP}", "SAVE_EVERY=4"]
     one = made(tmp_path / "one", "train-tpu", *words)
     store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
-    settings = Settings(store=store.root)
+    settings = Settings(store=store.root, threads=1)
     trainer = "training.tpu_maxtext.trainer:MaxTextTrainer._step"
     endings = {
         "raise RuntimeError('a bug')": (11, 1, "step 8"),

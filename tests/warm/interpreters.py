@@ -1,6 +1,7 @@
 """The warm interpreters of a test process: one a Python, started when it is first wanted."""
 
 import atexit
+import hashlib
 import os
 import shutil
 import subprocess
@@ -16,12 +17,14 @@ from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.base import quiet_environment as stage_environment
 
 HOST = "espalier"
-MODULES = (HOST, "espalier.run_stage", "training.gpu_fsdp.worker")
+MODULES = (HOST, "espalier.run_stage", "training.gpu_fsdp.worker", "tests.contract.loaded")
 """What they run, each as `python -m` would."""
 FOLDER = "ESPALIER_TESTS_WARM"
 """Names the folder of their sockets to whatever the tests start."""
 FIRST = "ESPALIER_TESTS_FIRST"
-"""Names modules, with commas between, that are imported in a command's process before its own."""
+"""Names modules, or files of Python, with commas between, that a command's process runs first."""
+ANEW = "tests.warm.anew"
+"""Of FIRST: what is ours is imported again, as in a new interpreter."""
 ROOM = "." * 1000
 """Of a command's length, for others to take its place in the list of processes."""
 RELAY = Path(__file__).with_name("relay.py")
@@ -62,6 +65,13 @@ def forget_variables_of_packages() -> None:
     for name in set(os.environ) - set(AT_START):
         if name.startswith(READ_AT_IMPORT):
             del os.environ[name]
+
+
+def planted(folder: Path, program: str) -> dict[str, str]:
+    """The variable by which a command's process runs a program of Python first."""
+    file = folder / f"plant-{hashlib.sha256(program.encode()).hexdigest()[:12]}.py"
+    file.write_text(program)
+    return {FIRST: str(file)}
 
 
 def warm_up(python: str = sys.executable, **variables: str) -> None:

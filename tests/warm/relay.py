@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 
+FIRST = "ESPALIER_TESTS_FIRST"
 PARENT_DEATH = 1
 """prctl's PR_SET_PDEATHSIG."""
 
@@ -37,6 +38,8 @@ def main(path: str, module: str, words: list[str]) -> None:
     os.close(life)
     answers = connection.makefile() if connection else None
     pid = answers.readline() if answers else ""
+    if (not answers or not pid) and FIRST in os.environ:
+        sys.exit(f"no warm interpreter runs {module}, and another would not heed {FIRST}")
     if not answers or not pid:
         os.close(alive)
         for number, handler in before.items():

@@ -200,7 +200,7 @@ def run(asked: Asked) -> None:
     sys.argv[1:] = asked.words
     sys.modules.pop(asked.module, None)
     for first in filter(None, os.environ.get(FIRST, "").split(",")):
-        importlib.import_module(first)
+        run_first(first)
     try:
         runpy.run_module(asked.module, run_name="__main__", alter_sys=True)
     except SystemExit as ended:
@@ -208,6 +208,14 @@ def run(asked: Asked) -> None:
             raise
         leave(ended.code or 0)
     leave(0)
+
+
+def run_first(name: str) -> None:
+    """A module, or a file of Python whose names stay as long as this process."""
+    if name.endswith(".py"):
+        exec(compile(Path(name).read_text(), name, "exec"), {"__name__": name})
+    else:
+        importlib.import_module(name)
 
 
 def leave(code: int) -> NoReturn:
