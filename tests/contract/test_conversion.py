@@ -34,8 +34,8 @@ SCALED = {
     "original_max_position_embeddings": 32,
 }
 SHAPES: dict[str, dict[str, Any]] = {
-    "depth": {"num_hidden_layers": 2},
-    "width": {"hidden_size": 24, "intermediate_size": 36},  # 4 heads of 8 are wider
+    # 4 heads of 8 are wider than what is hidden.
+    "depth and width": {"num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 36},
     "tied": {"tie_word_embeddings": True, "num_key_value_heads": 1},
     "scaled": {"rope_parameters": SCALED, "num_attention_heads": 2, "head_dim": 12},
 }
@@ -54,7 +54,7 @@ def test_a_shape_comes_back_bit_by_bit(tmp_path: Path, shape: str) -> None:
 
 def test_scaling_as_older_configs_state_it(tmp_path: Path) -> None:
     """As on the hub beside the weights of Llama 3.1."""
-    model = tiny_llama(tmp_path / "model", initializer_range=0.3, rope_parameters=SCALED)
+    model = tiny_llama(tmp_path / "model", initializer_range=0.3, **SHAPES["scaled"])
     config = json.loads((model / "config.json").read_text())
     scaling = config.pop("rope_parameters")
     config |= {"rope_theta": scaling.pop("rope_theta"), "rope_scaling": scaling}

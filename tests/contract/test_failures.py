@@ -137,11 +137,9 @@ def test_nothing_is_removed_under_the_worker_of_a_launcher_that_died(
 ) -> None:
     """It may be about to save its first piece. Once it has ended, the same command goes on."""
     request, store = words("magnitude", tmp_path), Store(tmp_path / "store")
-    settings, brief = (
-        Settings(store=store.root, threads=1),
-        "import espalier.contract.worker as w\n",
-    )
-    executor = Executor(store, Planted(before=f"{brief}w.WAIT_SECONDS = 0"), settings)
+    settings = Settings(store=store.root, threads=1)
+    brief = "import espalier.contract.worker as w; w.WAIT_SECONDS = 0"
+    executor = Executor(store, Planted(before=brief), settings)
     partial = executor.resolve(request).partial
     (partial / RUN_FOLDER).mkdir(parents=True)
     (partial / "half").write_text("half")
