@@ -78,7 +78,7 @@ tpu-up tpu-status tpu-logs tpu-down tpu-reap: $(VENV)/.ready
 #:   export           write the token data DATA as FORMAT (parquet, arrow, arrayrecord, mds) for other trainers
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy FROM, a Hugging Face directory or a GGUF file, into the store as NAME
-#:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot), LEGACY=1
+#:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot, …) or TASKS, LEGACY=1 or BACKEND=jax
 prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 

@@ -2,6 +2,9 @@
 
 import importlib
 import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -10,18 +13,20 @@ import transformers
 from espalier.contract.manifest import published_name
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.data.task_rows import as_lines, task_files
 from espalier.errors import InputError
 from espalier.models.products import choose_products, products
 from espalier.models.tokenizer import load_tokenizer, probe_hash
+from eval.asked import Asked, asked_tasks
 from eval.finite import require_finite_losses
 from eval.model import load_model
+from eval.parts import Part, how_run, measured_parts, say_cut
 from eval.perplexity import perplexity, window_losses
-from eval.results import merged, perplexity_results, write_results
+from eval.results import headline, merged, perplexity_results, write_results
 from eval.spec import EvalParameters
-from eval.suites import SUITES, Suite
+from eval.suites.suite import SUITES, Suite
 from eval.windows import TestText, load_windows
 
+LEGACY = "eval.legacy"
 LOGITS_AT_ONCE = 1 << 28
 """Logits of a batch of windows: 512 MiB in bf16, whatever BATCH is."""
 
@@ -32,31 +37,39 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
     Args:
         context: inputs `model`, and `data` and `tasks` where the suite needs them.
         parameters: `EvalParameters`.
-        harness: the module whose `run_tasks` runs tasks.
+        harness: the module whose `task_measures` measures tasks.
 
     Raises:
         InputError: an input is missing or not usable, or the model gives NaN or infinities.
     """
     assert isinstance(parameters, EvalParameters)  # noqa: S101
     suite, checkpoint = SUITES[parameters.suite], context.inputs["model"]
-    files = _task_files(context, suite, parameters)
+    asked = _asked(context, parameters)
     text = _text(context, suite, parameters)
-    tests: Any = importlib.import_module(harness) if files else None
-    tasks = tests.checked_tasks(files, checkpoint, parameters.limit) if files else None
+    tests: Any = importlib.import_module(harness) if asked else None
+    tasks = tests.checked_tasks(asked, checkpoint, parameters.limit) if asked else None
+    if asked and not parameters.tasks and suite.harness not in (None, version("lm_eval")):
+        context.progress.say(
+            f"SUITE={parameters.suite}: its table was read off lm-eval {suite.harness}, this is "
+            f"{version('lm_eval')}; LEGACY=1 measures with lm-eval 0.3.0."
+        )
     started, name = time.time(), published_name(checkpoint, otherwise=checkpoint.name)
     transformers.utils.logging.disable_progress_bar()
     model = load_model(checkpoint, parameters.dtype, context.device)
-    kernel, parts = choose_products(model.dtype, context.device), []
-    with products(kernel):
-        if text:
-            parts.append(_perplexity(context, model, text, parameters.batch))
-        if files:
-            context.progress.say(f"{harness}: {', '.join(files)}")
-            how: dict[str, Any] = {"batch": parameters.batch, "limit": parameters.limit}
-            if parameters.backend != "hf":
-                how["backend"] = parameters.backend
-            parts.append(tests.run_tasks(model, checkpoint, files, tasks, **how))
-    config = parts[-1].pop("config", {})
+    measures: dict[str, Callable[[], Part]] = {}
+    if text:
+        how = partial(_perplexity, context, model, text, parameters.batch)
+        measures[f"the perplexity of {text.name}"] = how
+    if asked:
+        context.progress.say(f"{harness}: {', '.join(asked)}")
+        given: dict[str, Any] = {"batch": parameters.batch, "limit": parameters.limit}
+        if harness != LEGACY:  # whose begin token stands once, and which has one backend
+            given |= {"bos": parameters.bos, "backend": parameters.backend}
+        measures |= tests.task_measures(model, checkpoint, asked, tasks, **given)
+    with products(kernel := choose_products(model.dtype, context.device)):
+        parts = measured_parts(context.scratch, measures)
+    config = how_run(parts)
+    say_cut(context, config)
     for why in config.get("backend_fallback", ()):
         context.progress.say(f"BACKEND={parameters.backend} ran as BACKEND=hf does: {why}.")
     config |= {
@@ -81,20 +94,21 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         total_evaluation_time_seconds=str(time.time() - started),
     )
     write_results(results, context.output)
-    notes: dict[str, Any] = {"suite": parameters.suite, "results": _headline(results)}
-    if files:
+    notes: dict[str, Any] = {"suite": parameters.suite, "results": headline(results)}
+    if asked:
         notes["tokenizer_probe"] = probe_hash(load_tokenizer(checkpoint))
     return Outcome(data=text.record if text else None, notes=notes)
 
 
-def _task_files(context: StageContext, suite: Suite, parameters: EvalParameters) -> dict[str, Any]:
-    names = parameters.task_names or suite.tasks
-    folder = context.inputs.get("tasks")
+def _asked(context: StageContext, parameters: EvalParameters) -> dict[str, Asked]:
+    """The tasks with their rows, by the names that they have in results."""
+    entries, folder = parameters.entries, context.inputs.get("tasks")
     if folder is not None:
-        return as_lines(task_files(folder, names), context.scratch / "tasks")
-    if names or parameters.suite == "tasks":
+        return asked_tasks(folder, entries, context.scratch / "tasks")
+    if entries or parameters.suite == "tasks":
+        names = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "its tasks"
         raise InputError(
-            f"SUITE={parameters.suite} needs the rows of {', '.join(names) or 'its tasks'}: give "
+            f"SUITE={parameters.suite} needs the rows of {names}: give "
             "TASK_DATA=<folder of <task>.jsonl>; an evaluation never downloads."
         )
     return {}
@@ -137,13 +151,3 @@ def _perplexity(context: StageContext, model: Any, text: TestText, batch: int) -
         f"({measured.windows} windows of {seqlen} tokens)"
     )
     return perplexity_results(text.name, measured, text.record)
-
-
-def _headline(results: dict[str, Any]) -> dict[str, float]:
-    """One number a task: its perplexity or its accuracy."""
-    chosen = {}
-    for task, metrics in results["results"].items():
-        for key in ("ppl,none", "acc,none"):
-            if key in metrics:
-                chosen[task] = float(metrics[key])
-    return chosen

@@ -5,7 +5,8 @@ refuse Llama's tokenizer; so its tasks are given their rows, and a causal model 
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from espalier.data.text import sha256_of_file
 from espalier.data.token_ids import ModelLimits, require_rows
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer
+from eval.asked import Asked
 from eval.finite import FiniteScores, require_finite_answers
+from eval.headline import name_metrics
+from eval.parts import Part
 from eval.questions import Question, Reader, fitting
 
 
@@ -81,20 +85,24 @@ class CausalLM(BaseLM):  # type: ignore[misc]
         return answers
 
 
-def checked_tasks(files: dict[str, Path], checkpoint: Path, limit: int | None) -> dict[str, Any]:
-    """Task objects by name, each looked at as `eval.harness.checked_tasks` does.
+def checked_tasks(
+    asked: Mapping[str, Asked], checkpoint: Path, limit: int | None
+) -> dict[str, Any]:
+    """Task objects by label, each looked at as `eval.harness.checked_tasks` does.
 
     Raises:
-        InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or a row is not usable.
+        InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or its metric, its examples
+            or a row is not usable.
     """
     tokenizer = load_tokenizer(checkpoint)
     begin = tokenizer.eos_token_id is not None
     reader = Reader(tokenizer, ModelLimits.of(checkpoint).positions, begin, apart=True)
     tasks = {}
-    for name, path in files.items():
-        with fitting(name, str(path)):
-            tasks[name] = legacy_task(name, path)
-        reader.check(_questions(name, path, tasks[name]))
+    for label, one in asked.items():
+        with fitting(one.entry.name, str(one.rows)):
+            tasks[label] = legacy_task(one)
+            one.require_metric(tasks[label].aggregation())
+        reader.check(_questions(one.entry.name, one.rows, tasks[label]))
     return tasks
 
 
@@ -114,65 +122,79 @@ def _questions(name: str, path: Path, task: Any) -> Iterator[Question]:
             yield Question(place, before, answer)
 
 
-def run_tasks(
+def task_measures(
     model: Any,
     checkpoint: Path,
-    files: dict[str, Path],
-    tasks: dict[str, Any],
+    asked: Mapping[str, Asked],
+    tasks: Mapping[str, Any],
     *,
     batch: int,
     limit: int | None,
-) -> dict[str, Any]:
-    """Results of tasks in the schema of lm-eval 0.4; arguments as `eval.harness.run_tasks`."""
+) -> dict[str, Callable[[], Part]]:
+    """As `eval.harness.task_measures`: results in the schema of lm-eval 0.4."""
     lm = CausalLM(model, load_tokenizer(checkpoint), batch)
-    measured = evaluate(lm=lm, task_dict=tasks, num_fewshot=0, limit=limit, bootstrap_iters=1000)
-    return translated(measured, files, limit)
+    return {label: partial(_measure, lm, one, tasks[label], limit) for label, one in asked.items()}
 
 
-def legacy_task(name: str, path: Path) -> Any:
-    """A task object of lm-eval 0.3.0 that has the rows of `path`.
+def _measure(lm: CausalLM, asked: Asked, task: Any, limit: int | None) -> Part:
+    given = {asked.label: task}
+    measured = evaluate(lm=lm, task_dict=given, num_fewshot=0, limit=limit, bootstrap_iters=1000)
+    begin = {"token": lm.tokenizer.eos_token, "before": "empty contexts", "rolling": "once"}
+    results = translated(measured, asked, limit) | {"config": {"begin_token": begin}}
+    name_metrics(results, {asked.label: asked.entry.metric})
+    return results
+
+
+def legacy_task(asked: Asked) -> Any:
+    """A task object of lm-eval 0.3.0 that has the rows and the number of examples of what is asked.
 
     Raises:
-        InputError: neither minimal pairs nor a task of lm-eval 0.3.0.
+        InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or examples are missing.
     """
-    base = BlimpTask if is_minimal_pair(path) else TASK_REGISTRY.get(name)
+    name, shots = asked.entry.name, asked.entry.shots or 0
+    base = BlimpTask if is_minimal_pair(asked.rows) else TASK_REGISTRY.get(name)
     if base is None:
         raise InputError(
             f"{name} is not a task of lm-eval 0.3.0, and its rows have no sentence_good and "
             "sentence_bad; leave LEGACY out or choose another task."
         )
-    rows = [row for _, row in read_rows(path)]
+    rows = [row for _, row in read_rows(asked.rows)]
+    examples = [row for _, row in read_rows(asked.examples)] if asked.examples and shots else rows
 
     def download(self: Any, *places: Any) -> None:
         """Take the given rows, whichever split is evaluated."""
-        self.dataset = {"train": rows, "validation": rows, "test": rows}
+        self.dataset = {"train": examples, "validation": rows, "test": rows}
 
-    return type(base.__name__, (base,), {"download": download})()
+    def fewshot_context(self: Any, *given: Any, **named: Any) -> Any:
+        """The harness has one number of examples for all tasks; each has its own here."""
+        return base.fewshot_context(self, *given, **named | {"num_fewshot": shots})
+
+    own = {"download": download} | ({"fewshot_context": fewshot_context} if shots else {})
+    task = type(base.__name__, (base,), own)()
+    if shots and not task.has_training_docs():
+        raise InputError(
+            f"{name} has no examples in lm-eval 0.3.0, which draws them from training rows; write "
+            f"TASKS={name}."
+        )
+    asked.require_examples(shots)
+    return task
 
 
-def translated(
-    measured: dict[str, Any], files: dict[str, Path], limit: int | None
-) -> dict[str, Any]:
+def translated(measured: dict[str, Any], asked: Asked, limit: int | None) -> Part:
     """Results of lm-eval 0.3.0 in the schema of 0.4: `acc` becomes `acc,none`."""
-    counts = {name: _rows(path) for name, path in files.items()}
-    results, better = {}, {}
-    for name, metrics in measured["results"].items():
-        results[name] = {"alias": name} | {f"{key},none": value for key, value in metrics.items()}
-        better[name] = {key: True for key in metrics if not key.endswith("_stderr")}
+    name, shots, rows = asked.label, asked.entry.shots or 0, _rows(asked.rows)
+    metrics = measured["results"][name]
+    about = {"task": name, "num_fewshot": shots, "metadata": asked.metadata(shots)}
     return {
-        "results": results,
-        "configs": {
-            name: {"task": name, "num_fewshot": 0, "metadata": {"rows_sha256": sha256_of_file(p)}}
-            for name, p in files.items()
+        "results": {
+            name: {"alias": name} | {f"{key},none": value for key, value in metrics.items()}
         },
+        "configs": {name: about},
         "versions": measured["versions"],
-        "n-shot": dict.fromkeys(files, 0),
-        "higher_is_better": better,
-        "n-samples": {
-            name: {"original": rows, "effective": min(rows, limit or rows)}
-            for name, rows in counts.items()
-        },
-        "task_hashes": {name: sha256_of_file(path) for name, path in files.items()},
+        "n-shot": {name: shots},
+        "higher_is_better": {name: {k: True for k in metrics if not k.endswith("_stderr")}},
+        "n-samples": {name: {"original": rows, "effective": min(rows, limit or rows)}},
+        "task_hashes": {name: sha256_of_file(asked.rows)},
         "lm_eval_version": version("lm_eval"),
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 from eval.finite import require_finite_answers
 from eval.quiet import QuietLM
 from eval.requests.plan import Counts, make_plan, row_lengths
-from eval.requests.request import continued
+from eval.requests.request import continued, count_cut
 from eval.row_scorer import RowScorer
 from eval.tree_probe import attended_positions, refusal
 
@@ -30,17 +30,24 @@ class PlannedLM(QuietLM):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        self.counts = Counts()
-        self._scorer, self._fallbacks = None, dict[str, None]()
         self._given_batch = int(self.batch_size_per_gpu)
-        if why := refusal(self.model):
-            self._fallbacks[why] = None
-        else:
-            self._scorer = RowScorer(self.model, self._given_batch)
+        self._refusal = refusal(self.model)
+        self._scorer = None if self._refusal else RowScorer(self.model, self._given_batch)
+        self.begin_task()
+
+    def begin_task(self) -> None:
+        """Another task is asked of it: what it accounts for begins anew."""
+        super().begin_task()
+        self.counts = Counts()
+        self._fallbacks = {self._refusal: None} if self._refusal else {}
 
     def account(self) -> dict[str, Any]:
         """Tokens that were read, and why any were read lm-eval's way."""
-        account = {"backend": "torch" if self._scorer else "hf", "tokens": asdict(self.counts)}
+        account: dict[str, Any] = {
+            "backend": "torch" if self._scorer else "hf",
+            "tokens": asdict(self.counts),
+            "cut": self.cut,
+        }
         return account | ({"backend_fallback": list(self._fallbacks)} if self._fallbacks else {})
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
@@ -52,13 +59,14 @@ class PlannedLM(QuietLM):
         asked = [continued(before, answer, self.max_length) for _, before, answer in requests]
         longest = max((len(request.inputs) for request in asked), default=0)
         reach = attended_positions(self.model.config)
-        if self._scorer and reach and longest > reach:
-            self._fallbacks[f"some requests have {longest} tokens, of which layers see {reach}"] = (
-                None
-            )
-        if self._scorer is None or (reach and longest > reach):
+        beyond = bool(reach and longest > reach)
+        if self._scorer and beyond:
+            why = f"some requests have {longest} tokens, of which layers see {reach}"
+            self._fallbacks[why] = None
+        if self._scorer is None or beyond:
             with self._at_once(self._given_batch):
                 return super()._loglikelihood_tokens(requests, *args, **kwargs)
+        self.cut += count_cut(requests, self.max_length)
         plan = make_plan(asked, row_lengths(longest), self._scorer.cost)
         scores = self._scorer.score(plan)
         self.counts += replace(plan.counts, rows=scores.tokens)

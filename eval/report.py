@@ -15,10 +15,10 @@ from espalier.contract.json_text import NotJson, from_json, read_json
 from espalier.contract.manifest import MANIFEST
 from espalier.contract.pruned import Masked, as_pruned
 from espalier.errors import InputError
+from eval.headline import about, shown_keys
 from eval.published import published_accuracy, published_perplexity
 
 RESULTS = "results.json"
-HEADLINE = ("ppl,none", "acc,none", "acc_norm,none")
 NO_SPEED = "Zeros alone make nothing faster or smaller: the checkpoint is stored dense."
 
 
@@ -65,14 +65,18 @@ class Evaluation:
         return {
             (task, key): float(values[key])
             for task, values in self.results["results"].items()
-            for key in HEADLINE
-            if key in values
+            for key in shown_keys(self.results, task)
         }
 
     def about(self, task: str) -> Mapping[str, Any]:
-        """What is recorded of a perplexity's text."""
-        found = self.results.get("configs", {}).get(task, {}).get("metadata", {})
-        return found if isinstance(found, Mapping) else {}
+        """What is recorded of how a task was measured, and of a perplexity's text."""
+        return about(self.results, task)
+
+    def is_zero_shot_and_whole(self, task: str) -> bool:
+        """Whether no examples stood before a task's questions, and no limit left rows out."""
+        counts = self.results.get("n-samples", {}).get(task, {})
+        shots = self.results.get("n-shot", {}).get(task, 0)
+        return bool(shots == 0 and counts.get("effective") == counts.get("original"))
 
 
 def _checkpoint(directory: Path) -> Mapping[str, Any]:
@@ -155,15 +159,15 @@ def against_published(evaluation: Path, model: str, method: str, setting: str) -
     ours = Evaluation.read(evaluation)
     accuracies = published_accuracy(model, method, setting)
     found: list[tuple[str, str, float, float]] = []
-    for (task, key), value in ours.metrics().items():
-        about = ours.about(task)
-        if key == "acc,none" and task in accuracies:
-            found.append((task, "acc %", accuracies[task], 100 * value))
-        elif key == "ppl,none":
-            data, seqlen = task.partition("/")[2], int(about.get("seqlen", 0))
+    for task, values in ours.results["results"].items():
+        text = ours.about(task)
+        if "acc,none" in values and task in accuracies and ours.is_zero_shot_and_whole(task):
+            found.append((task, "acc %", accuracies[task], 100 * float(values["acc,none"])))
+        elif "ppl,none" in values:
+            data, seqlen = task.partition("/")[2], int(text.get("seqlen", 0))
             printed = published_perplexity(model, method, setting, data, seqlen)
-            if printed is not None and about.get("windows") == about.get("windows_available"):
-                found.append((task, "ppl", printed, value))
+            if printed is not None and text.get("windows") == text.get("windows_available"):
+                found.append((task, "ppl", printed, float(values["ppl,none"])))
     if not found:
         return None
     table = Table(title=f"{model} {method} {setting}: published and ours")

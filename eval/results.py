@@ -4,12 +4,15 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from espalier.contract.files import write_text
-from espalier.contract.json_text import to_json
+from espalier.contract.json_text import from_json, to_json
 from espalier.errors import EnvironmentFailure
-from eval.perplexity import Perplexity
+from eval.headline import is_headline
+
+if TYPE_CHECKING:
+    from eval.perplexity import Perplexity
 
 RESULTS = "results.json"
 UNKNOWN = "N/A"
@@ -22,7 +25,7 @@ PER_TASK = (
 
 
 def perplexity_results(
-    name: str, measured: Perplexity, record: Mapping[str, Any]
+    name: str, measured: "Perplexity", record: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The part of the schema that one perplexity fills."""
     task = f"perplexity/{name}"
@@ -62,18 +65,37 @@ def merged(parts: list[dict[str, Any]], **about: Any) -> dict[str, Any]:
 
 
 def write_results(results: Mapping[str, Any], directory: Path) -> Path:
-    """Write `results.json` and see that it is there and can be read.
+    """Write `results.json` of parts that are `plain`, and see that it is there and can be read.
 
     Raises:
         EnvironmentFailure: it is not.
-        InputError: a measurement is NaN or infinite.
     """
     path = directory / RESULTS
-    results = {**results, "results": {k: _without_nan(v) for k, v in results["results"].items()}}
-    write_text(path, to_json(results, indent=2, default=_plain, ensure_ascii=False) + "\n")
+    write_text(path, to_json(results, indent=2, ensure_ascii=False) + "\n")
     if not json.loads(path.read_text(encoding="utf-8")).get("results"):
         raise EnvironmentFailure(f"{path} was not written whole; run the same command again.")
     return path
+
+
+def headline(results: Mapping[str, Any]) -> dict[str, float]:
+    """One number a task: the one that counts."""
+    return {
+        task: float(value)
+        for task, metrics in results["results"].items()
+        for key, value in metrics.items()
+        if is_headline(results, task, key)
+    }
+
+
+def plain(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of results as JSON holds it, in which an error that is not known is so called.
+
+    Raises:
+        InputError: a measurement is NaN or infinite.
+    """
+    cleaned = {**part, "results": {k: _without_nan(v) for k, v in part["results"].items()}}
+    found: dict[str, Any] = from_json(to_json(cleaned, default=_plain))
+    return found
 
 
 def _without_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ wanted reach the output layer, a block of them at a time.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from espalier.contract.machine import MEMORY
 from eval.requests.plan import Plan
 from eval.requests.rows import Row
+from eval.requests.scores import Scores, Tally
 
 TOKENS_AT_ONCE = 256
 """For each sequence of BATCH: of longer rows fewer run at a time."""
@@ -24,16 +24,6 @@ MOST_PADDING = 1 / 8
 """Of a row: one that is shorter than the first of its batch by more begins another."""
 MASKED_COST = 2.0
 """An operation of attention under a mask, in those of products of matrices; half that without."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Of each request the sum of its targets' log-probabilities, and whether all were greedy."""
-
-    sums: list[float]
-    greedy: list[bool]
-    tokens: int
-    """That were read, with padding."""
 
 
 class RowScorer:
@@ -66,15 +56,12 @@ class RowScorer:
         Raises:
             RuntimeError: memory does not even hold one row; as torch says it.
         """
-        sums = np.zeros(len(plan.requests), np.float64)
-        greedy = np.ones(len(plan.requests), np.bool_)
-        tokens = 0
+        tally = Tally(len(plan.requests))
         for rows in self._batches(plan.rows()):
             for read, row, chances, best in self._fitting(rows):
-                np.add.at(sums, row.requests, chances)
-                np.logical_and.at(greedy, row.requests, best)
-                tokens += read
-        return Scores(sums.tolist(), greedy.tolist(), tokens)
+                tally.add(row, chances, best)
+                tally.tokens += read
+        return tally.scores()
 
     def logits(self, rows: Sequence[Row]) -> torch.Tensor:
         """The logits float32 [S, V] at each row's `at`, one row after the other."""
@@ -125,7 +112,7 @@ class RowScorer:
 
     @torch.inference_mode()  # type: ignore[misc, untyped-decorator]
     def _scored(self, rows: Sequence[Row]) -> list[tuple[int, Row, Any, Any]]:
-        """Tokens read, the row, its targets' log-probabilities [S] and whether each is greedy."""
+        """Tokens read, the row, its targets' log-probabilities and the likeliest tokens, [S]."""
         states = self._states(rows)
         length = states.shape[1]
         at = np.concatenate([row.at + place * length for place, row in enumerate(rows)])
@@ -134,14 +121,14 @@ class RowScorer:
         targets = self._on_device(np.concatenate([row.targets for row in rows])[order])
         wanted, which = states.flatten(0, 1)[self._on_device(places)], which[order]
         chances = torch.empty(len(order), device=self._device)
-        best = torch.empty(len(order), dtype=torch.bool, device=self._device)
+        best = torch.empty(len(order), dtype=torch.int64, device=self._device)
         block = max(1, LOGITS_AT_ONCE[self._device.type] // self._vocabulary)
         for start in range(0, len(places), block):
             logits = self._head(wanted[start : start + block]).float()
             first, last = np.searchsorted(which, [start, start + block])
             here, asked = self._on_device(which[first:last] - start), targets[first:last]
             largest = logits.argmax(-1, keepdim=True)
-            best[first:last] = largest[here, 0] == asked
+            best[first:last] = largest[here, 0]
             chances[first:last] = logits[here, asked]
             peak = logits.gather(-1, largest)
             total = peak[:, 0] + logits.sub_(peak).exp_().sum(-1).log()  # log-sum-exp, in place
@@ -150,7 +137,7 @@ class RowScorer:
         found = chances.cpu().numpy()[back], best.cpu().numpy()[back]
         ends = np.cumsum([len(row.at) for row in rows])[:-1]
         parts = zip(rows, *(np.split(values, ends) for values in found), strict=True)
-        return [(length, row, chance, greedy) for row, chance, greedy in parts]
+        return [(length, *part) for part in parts]
 
     def _states(self, rows: Sequence[Row]) -> torch.Tensor:
         """The decoder's last states [B, T, D]; T is the longest row's, without common padding."""

@@ -3,56 +3,120 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from espalier.contract.parameters import Optional, Parameters
 from espalier.contract.stage import Estimate, Stage
 from espalier.models.narrow import COMPACT
 from espalier.models.sliced_form import SLICED
-from eval.suites import MAX_SEQLEN, SUITES
+from eval.suites.entry import Entry, parse_entries
+from eval.suites.suite import MAX_SEQLEN, SUITES
 
 Count = Annotated[int, Field(ge=1)]
 
 
-class EvalParameters(Parameters):
-    """What is measured, and on how much of the data."""
+SuiteName = Literal[
+    "quick",
+    "perplexity",
+    "ppl",
+    "paper-zero-shot",
+    "wanda-table",
+    "llm-pruner-table",
+    "collection",
+    "blimp",
+    "tasks",
+]
+MEASURES = "measures"
+"""What an identity calls the tasks of a suite."""
+BEFORE_RECORDED = {"paper-zero-shot": ",".join(map(str, SUITES["wanda-table"].tasks))}
+"""The tasks of suites whose results do not say them."""
+
+
+class TaskParameters(Parameters):
+    """Which tasks are measured, and on how many of their rows."""
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch", "backend"})
 
-    suite: Annotated[
-        Literal["quick", "perplexity", "paper-zero-shot", "tasks"],
-        Field(
-            description="quick: perplexity, 32,768 tokens at most; perplexity: all windows; "
-            "paper-zero-shot: seven tasks; tasks: those of TASKS alone"
-        ),
-    ] = "quick"
+    suite: str
     tasks: Annotated[
-        str, Field(description="comma-separated; default the suite's, or every file of TASK_DATA")
+        str,
+        Field(
+            description="<task>[:<examples>[:<metric>]], comma-separated; default the suite's, or "
+            "every file of TASK_DATA"
+        ),
     ] = ""
+    limit: Annotated[
+        Count | None, Optional, Field(description="at most so many windows, and rows a task")
+    ] = None
+    batch: Annotated[Count, Field(description="sequences at a time")] = 8
+    bos: Annotated[
+        Literal["harness", "once"],
+        Field(
+            description="of rolling texts; harness: as lm-eval 0.4.13, twice where the tokenizer "
+            "puts one there too"
+        ),
+    ] = "harness"
+
+    @field_validator("tasks")
+    @classmethod
+    def _are_entries(cls, words: str) -> str:
+        parse_entries(words.split(","))
+        return words
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The tasks of TASKS, else the suite's."""
+        return parse_entries(self.tasks.split(",")) or SUITES[self.suite].tasks
+
+    def unused(self) -> frozenset[str]:
+        """Suites of tasks need no text; one that is given is measured."""
+        return frozenset(() if SUITES[self.suite].perplexity else ("data",))
+
+    def identity(self) -> dict[str, Any]:
+        """What is fingerprinted: also what a suite's name stands for, as that may change."""
+        entries = () if self.tasks else SUITES[self.suite].tasks
+        return super().identity() | _measures(",".join(map(str, entries)))
+
+    @classmethod
+    def identity_of(cls, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """A suite that was recorded has measured what it stood for then."""
+        rest = dict(recorded)
+        measured = rest.pop(MEASURES, None)
+        if measured is None and not rest.get("tasks"):
+            measured = BEFORE_RECORDED.get(str(rest.get("suite")))
+        found = super().identity_of(rest)
+        found.pop(MEASURES, None)
+        return found | _measures(measured)
+
+
+def _measures(entries: str | None) -> dict[str, str]:
+    return {MEASURES: entries} if entries else {}
+
+
+class EvalParameters(TaskParameters):
+    """What is measured, and on how much of the data."""
+
+    suite: Annotated[
+        SuiteName,
+        Field(description="; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())),
+    ] = "quick"
     split: Annotated[str | None, Optional, Field(description="of DATA; default its own")] = None
     seqlen: Annotated[
         Annotated[int, Field(ge=2)] | None,
         Optional,
         Field(description="tokens a window; default min(model's positions, 8192; quick: 2048)"),
     ] = None
-    limit: Annotated[
-        Count | None, Optional, Field(description="at most so many windows, and rows a task")
-    ] = None
-    batch: Annotated[Count, Field(description="sequences at a time")] = 8
     backend: Annotated[
         Literal["hf", "torch"],
         Field(
-            description="of tasks; hf: lm-eval's own way; torch: what questions have in common once"
+            description="of tasks; hf: lm-eval's own way; torch: what questions have in common "
+            "once; jax: the same by JAX (stage eval-jax)"
         ),
     ] = "hf"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         Field(description="auto: the checkpoint's own"),
     ] = "auto"
-
-    @property
-    def task_names(self) -> tuple[str, ...]:
-        return tuple(filter(None, (name.strip() for name in self.tasks.split(","))))
 
 
 BYTES = {"float32": 4, "float64": 8}
@@ -65,14 +129,20 @@ LOGITS_PER_SECOND = 200e6
 """Logits turned into a loss in float32, on two cores."""
 TEXT_TOKENS = 300_000
 """Of a text that is measured whole: WikiText-2's test split."""
-TASK_TOKENS = {"paper-zero-shot": 5_000_000}
+TASK_TOKENS = {
+    "paper-zero-shot": 6_000_000,
+    "wanda-table": 5_000_000,
+    "llm-pruner-table": 5_500_000,
+    "collection": 150_000_000,
+    "blimp": 1_600_000,
+}
 """Of a suite's tasks, all choices together; of others' rows little can be known."""
 OTHER_TASK_TOKENS = 100_000
 TASK_LENGTH = 100
 DISK_BYTES_PER_SECOND = 250e6
 
 
-def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
+def estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
     """The whole model in memory, and a batch of float32 logits; each token passed once."""
     width, layers = int(config.get("hidden_size", 0)), int(config.get("num_hidden_layers", 0))
     vocabulary = int(config.get("vocab_size", 0))
@@ -98,7 +168,7 @@ def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
     )
 
 
-def _tokens(parameters: EvalParameters, positions: int) -> tuple[int, int]:
+def _tokens(parameters: Any, positions: int) -> tuple[int, int]:
     """About how many tokens are passed through the model, and how many at once."""
     suite = SUITES[parameters.suite]
     length = parameters.seqlen or min(positions, suite.bounds.seqlen)
@@ -121,8 +191,7 @@ STAGES = (
         entry="eval.stage:run",
         summary="measure perplexity and lm-eval 0.4.13 tasks",
         inputs={"model": True, "data": False, "tasks": False},
-        estimate=_estimate,
-        saved=None,
+        estimate=estimate,
         report="eval.report:report",
         forms=frozenset({COMPACT, SLICED}),
     ),
@@ -135,8 +204,7 @@ STAGES = (
         entry="eval.stage:run_legacy",
         summary="measure perplexity and tasks with lm-eval 0.3.0, which the papers used",
         inputs={"model": True, "data": False, "tasks": False},
-        estimate=_estimate,
-        saved=None,
+        estimate=estimate,
         report="eval.report:report",
     ),
 )

@@ -19,7 +19,7 @@ from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha2
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.perplexity import cut_windows
-from eval.suites import WHOLE, Bounds
+from eval.suites.suite import WHOLE, Bounds
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def load_windows(
         tokenizer = load_tokenizer(model)
         stream = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
         windows = cut_windows(stream, width)
+        begins = stream[:1].tolist() == [tokenizer.bos_token_id]
         record |= {"stream_tokens": len(stream), "tokenizer_probe": probe_hash(tokenizer)}
+        record |= {"begin_token": tokenizer.bos_token if begins else None}
         if len(windows) == 0:
             asked = f"SEQLEN={width}" if seqlen else f"a window of {width}"
             shorter = f"give SEQLEN={len(stream)} or less, or " if len(stream) > 1 else "give "

@@ -35,8 +35,9 @@ MAIN = "eval"
 """The image whose packages most tests run with; the marked ones run in the others too."""
 BENCHED = {
     **dict.fromkeys(("maxtext", "training"), ("fsdp", "cpu")),
+    **dict.fromkeys(("evaluation", "requests"), ("eval", "cpu")),
+    "jax-rows": ("maxtext", "cpu"),
     "plan-tpu": ("maxtext", "tpu"),
-    "requests": ("eval", "cpu"),
     **dict.fromkeys(("shearing", "units"), ("minitron", "cpu")),
     "masks": ("sheared-llama", "cpu"),
 }

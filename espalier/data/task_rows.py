@@ -1,11 +1,12 @@
 """Tasks whose rows lie in a folder: `<task>.jsonl` or its like, the evaluated split of the hub.
 
 Names that lm-eval knows are its own tasks, prompts and versions, given our rows. Rows of
-`sentence_good` and `sentence_bad` are a minimal-pair task (BLiMP) whatever their name. What is here
+`sentence_good` and `sentence_bad` are a minimal-pair task (BLiMP) whatever their name. Examples
+that stand before a question are drawn from `<task>.fewshot.jsonl` beside its rows. What is here
 holds for every lm-eval 0.4, and imports none.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from espalier.errors import InputError
 
 SPLIT = "test"
 """What lm-eval calls the rows, whichever split of the hub's they are."""
+EXAMPLES, EXAMPLES_SPLIT = ".fewshot", "train"
+"""What follows a task's name in the file of its examples, and what lm-eval calls their rows."""
 
 
 def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> dict[str, Path]:
@@ -32,21 +35,11 @@ def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> d
         InputError: a file is missing or cannot be read, a task is there twice, there is none, or a
             row does not fit its task.
     """
-    if not folder.is_dir():
-        raise InputError(f"TASK_DATA={folder} is not a folder; give one of <task>.jsonl files.")
-    present: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        form = format_of(path.name)
-        if form is None or form.startswith(TEXT):
-            if not (names or describes(path.name) or path.is_dir()):
-                raise InputError(f"{path} holds no rows that can be read; take it out of there.")
-            continue
-        name = path.name[: -len(form)]
-        if name in present and (not names or name in names):
-            raise InputError(
-                f"TASK_DATA={folder} has {present[name].name} and {path.name}; take one out."
-            )
-        present[name] = path
+    present = {
+        name: path
+        for name, path in _row_files(folder, names).items()
+        if not name.endswith(EXAMPLES)
+    }
     if not present:
         raise InputError(f"TASK_DATA={folder} holds no <task>.jsonl; put the tasks' rows there.")
     if missing := [name for name in names if name not in present]:
@@ -58,6 +51,41 @@ def task_files(folder: Path, names: Sequence[str], variable: str = "TASKS") -> d
     for name, path in found.items():
         check_rows(name, path)
     return found
+
+
+def example_files(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The files that examples are drawn from, of those of the tasks that have one.
+
+    Raises:
+        InputError: a file cannot be read, is there twice, or a row does not fit its task.
+    """
+    names = list(names)
+    present = _row_files(folder, names)
+    found = {name: path for name in names if (path := present.get(name + EXAMPLES))}
+    for name, path in found.items():
+        check_rows(name, path)
+    return found
+
+
+def _row_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """All files of rows by what stands before their ending; `names` are the tasks in question."""
+    if not folder.is_dir():
+        raise InputError(f"TASK_DATA={folder} is not a folder; give one of <task>.jsonl files.")
+    present: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        form = format_of(path.name)
+        if form is None or form.startswith(TEXT):
+            if not (names or describes(path.name) or path.is_dir()):
+                raise InputError(f"{path} holds no rows that can be read; take it out of there.")
+            continue
+        name = path.name[: -len(form)]
+        asked = not names or name.removesuffix(EXAMPLES) in names
+        if name in present and asked:
+            raise InputError(
+                f"TASK_DATA={folder} has {present[name].name} and {path.name}; take one out."
+            )
+        present[name] = path
+    return present
 
 
 def as_lines(files: Mapping[str, Path], scratch: Path) -> dict[str, Path]:
@@ -89,16 +117,24 @@ def is_minimal_pair(path: Path) -> bool:
     return read_rows(path)[0][1].keys() >= MINIMAL_PAIRS.keys()
 
 
-def rows_config(path: Path) -> dict[str, Any]:
-    """What a task of lm-eval 0.4 is told to read its rows from `path`, and nothing else."""
+def rows_config(path: Path, examples: Path | None = None) -> dict[str, Any]:
+    """What a task of lm-eval 0.4 is told to read its rows from `path`, and nothing else.
+
+    Args:
+        path: the rows that are evaluated.
+        examples: those that examples are drawn from, where the task's questions have some.
+    """
+    files = {SPLIT: str(path.resolve())}
+    if examples:
+        files[EXAMPLES_SPLIT] = str(examples.resolve())
     return {
         "dataset_path": "json",
         "dataset_name": None,
-        "dataset_kwargs": {"data_files": {SPLIT: str(path.resolve())}},
+        "dataset_kwargs": {"data_files": files},
         "training_split": None,
         "validation_split": None,
         "test_split": SPLIT,
-        "fewshot_split": None,
+        "fewshot_split": EXAMPLES_SPLIT if examples else None,
     }
 
 

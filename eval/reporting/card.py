@@ -9,9 +9,10 @@ import yaml
 from espalier.contract.manifest import Manifest
 from espalier.contract.store import SECTIONS
 from espalier.models.aliases import model_aliases
+from eval.headline import about
 from eval.reporting.collected import Checkpoint
 from eval.reporting.facts import Facts, method_of
-from eval.reporting.measured import Measured, about, measurements
+from eval.reporting.measured import Measured, measurements
 from eval.reporting.summary import score
 from eval.reporting.tables import Table, markdown, text
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from espalier.contract.json_text import to_json
+from eval.headline import about, is_headline
 from eval.reporting.collected import Checkpoint, Evaluated
 
 TEXT_FACTS = {
@@ -31,6 +32,7 @@ class Measured:
         stderr: None: the harness gives none.
         whole: nothing was left out by a limit.
         dtype: in which the model ran: no part of the protocol, and said where it differs.
+        is_headline: it is its task's number that counts.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Measured:
     whole: bool
     dtype: str
     suite: str
+    is_headline: bool
 
     @property
     def higher_is_better(self) -> bool:
@@ -90,7 +93,7 @@ def overview(found: Sequence[Column]) -> list[Column]:
     return [
         column
         for column in found
-        if column.metric in (PERPLEXITY, ACCURACY) and column.task not in members
+        if any(one.is_headline for one in column.values.values()) and column.task not in members
     ]
 
 
@@ -119,6 +122,7 @@ def dtypes(found: Sequence[Column]) -> list[str]:
 
 def measurements(evaluation: Evaluated) -> Iterator[Measured]:
     """Every number of its results that has a metric's name."""
+    inner = _inner_tasks(evaluation.results)
     for task, values in evaluation.results["results"].items():
         if not isinstance(values, Mapping):
             continue
@@ -137,19 +141,24 @@ def measurements(evaluation: Evaluated) -> Iterator[Measured]:
                 whole=_is_whole(evaluation.results, task),
                 dtype=_dtype(evaluation),
                 suite=evaluation.suite,
+                is_headline=task not in inner and is_headline(evaluation.results, task, key),
             )
 
 
 def _means(evaluation: Evaluated) -> Iterator[Measured]:
-    """The mean accuracy of an evaluation's tasks, where there are several."""
-    parts = [one for one in measurements(evaluation) if one.metric == ACCURACY]
+    """The mean of what counts of an evaluation's tasks, where there are several."""
+    found = (one for one in measurements(evaluation) if one.is_headline)
+    parts = [one for one in found if one.metric != PERPLEXITY]
     if len(parts) < 2:
         return
     facts: dict[str, list[str]] = defaultdict(list)
     for part in parts:
         for name, value in part.protocol:
             facts[name].append(value)
+    metrics = list(dict.fromkeys(part.metric for part in parts))
     protocol = {"tasks": ", ".join(part.task for part in parts)}
+    if len(metrics) > 1:
+        protocol["metrics"] = ", ".join(part.metric for part in parts)
     protocol |= {
         name: values[0] if len(set(values)) == 1 else _hash(to_json(values))
         for name, values in facts.items()
@@ -159,45 +168,44 @@ def _means(evaluation: Evaluated) -> Iterator[Measured]:
     whole = len(known) == len(errors)
     yield Measured(
         task=f"mean of {len(parts)} tasks",
-        metric=ACCURACY,
+        metric=" or ".join(metrics),
         protocol=tuple(protocol.items()),
         value=math.fsum(part.value for part in parts) / len(parts),
         stderr=math.sqrt(math.fsum(e * e for e in known)) / len(parts) if whole else None,
         whole=all(part.whole for part in parts),
         dtype=parts[0].dtype,
         suite=evaluation.suite,
+        is_headline=True,
     )
 
 
+def _inner_tasks(results: Mapping[str, Any]) -> set[str]:
+    """Tasks that are parts of a group: MMLU's subjects."""
+    groups = results.get("group_subtasks")
+    return {name for names in groups.values() for name in names} if groups else set()
+
+
 def _protocol(results: Mapping[str, Any], task: str) -> Protocol:
-    about = _about(results, task)
+    record = about(results, task)
     if task.startswith("perplexity/"):
-        return tuple((name, _word(about.get(key))) for key, name in TEXT_FACTS.items())
+        return tuple((name, _word(record.get(key))) for key, name in TEXT_FACTS.items())
     counts = _of(results, "n-samples", task)
+    drawn = record.get("examples_sha256")
     return (
         ("lm-eval", _word(results.get("lm_eval_version"))),
         ("task version", _word(_plain(results, "versions", task))),
         ("shots", _word(_plain(results, "n-shot", task))),
         ("rows", _word(counts.get("effective"))),
-        ("rows' hash", _word(about.get("rows_sha256"))),
+        ("rows' hash", _word(record.get("rows_sha256"))),
+        *([("examples' hash", _word(drawn))] if drawn else []),
     )
 
 
 def _is_whole(results: Mapping[str, Any], task: str) -> bool:
-    about, counts = _about(results, task), _of(results, "n-samples", task)
+    record, counts = about(results, task), _of(results, "n-samples", task)
     if task.startswith("perplexity/"):
-        return "windows" in about and about["windows"] == about.get("windows_available")
+        return "windows" in record and record["windows"] == record.get("windows_available")
     return "effective" in counts and counts["effective"] == counts.get("original")
-
-
-def about(results: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    """What is recorded of how a task was measured."""
-    return _about(results, task)
-
-
-def _about(results: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    metadata = _of(results, "configs", task).get("metadata")
-    return metadata if isinstance(metadata, Mapping) else {}
 
 
 def _of(results: Mapping[str, Any], key: str, task: str) -> Mapping[str, Any]:

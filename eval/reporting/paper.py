@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from eval.headline import about
 from eval.published import Printed, printed_values
 from eval.report import published_as
 from eval.reporting.collected import Checkpoint
-from eval.reporting.measured import Measured, about, measurements
+from eval.reporting.measured import Measured, measurements
 from eval.reporting.tables import EMPTY, Cell, Table, text
 
 Mark = Literal["within", "outside", "not run"]

@@ -99,18 +99,19 @@ def make_plan(requests: Sequence[Request], lengths: Sequence[int], cost: Cost) -
     return Plan(requests, order, counts)
 
 
-def row_lengths(longest: int, most: int = 2048, least: int = 64) -> list[int]:
-    """Few lengths for rows: each twice the one before, and one that just holds the longest request.
+def row_lengths(longest: int, most: int = 2048, least: int = 64, growth: int = 2) -> list[int]:
+    """Few lengths for rows, each some times the one before, and one that holds the longest request.
 
     Args:
         longest: tokens of the longest request; most of those are truncated to the model's window.
         most: how long rows may be for the sake of sharing.
         least: the shortest, and what the one for the longest request is a multiple of.
+        growth: how many times as long as the one before each is.
     """
     lengths = {-(-longest // least) * least}
     while least <= max(most, longest):
         lengths.add(least)
-        least *= 2
+        least *= growth
     return sorted(lengths - {0})
 
 

@@ -1,7 +1,8 @@
 """What is asked of a model, as token ids: what it reads and what it is to give a chance of."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,22 @@ def continued(context: Sequence[int], continuation: Sequence[int], window: int) 
         )
     whole = np.asarray([*context, *continuation][-(window + 1) :], np.int32)
     return Request(whole[:-1], whole[len(whole) - len(continuation) :])
+
+
+def rolling_text(ids: list[int], begin: int, bos: str) -> list[int]:
+    """A rolling text's tokens: with `bos` `once`, without a begin token of the tokenizer's own.
+
+    Args:
+        ids: as the tokenizer gives them.
+        begin: the token that the harness puts before them in any case.
+        bos: `harness` or `once`.
+    """
+    return ids[1:] if bos == "once" and ids[:1] == [begin] else ids
+
+
+def count_cut(requests: Iterable[tuple[Any, Sequence[int], Sequence[int]]], window: int) -> int:
+    """Of how many requests, each a name, a context and what follows, `continued` cuts some off."""
+    return sum(len(before) + len(after) > window + 1 for _, before, after in requests)
 
 
 def prompt(context: Sequence[int], window: int, new_tokens: int) -> Request:

@@ -36,6 +36,7 @@ COMMANDS = {
     "wanda-sp": ("prune-wanda-sp", "MODEL={}", "CALIBRATION={store}/ids.safetensors"),
     "eval": ("eval", "CKPT={}", "DATA={store}/text.txt"),
     "eval-legacy": ("eval", "CKPT={}", "LEGACY=1", "SUITE=tasks", "TASK_DATA={store}"),
+    "eval-jax": ("eval", "CKPT={}", "BACKEND=jax", "TASK_DATA={store}"),
     "train-gpu": ("train-gpu", "CKPT={}", "DATA={store}/walks"),
     "train-gpu as TEACHER": ("train-gpu", "CKPT={store}/stock", "TEACHER={}", "DATA={store}/walks"),
     "recover": ("recover", "CKPT={}", "DATA={store}/text.txt"),

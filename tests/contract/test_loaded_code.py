@@ -130,6 +130,8 @@ def test_training(run: Run, model: Path, tmp_path: Path) -> None:
         ("eval", "eval.harness"),
         ("eval", "eval.tasks"),
         ("eval-legacy", "eval.legacy"),
+        ("eval-jax", "eval.token_lm"),
+        ("eval-jax", "training.maxtext_model.trees"),
         ("train-gpu", "training.gpu_fsdp.worker"),
         ("recover", "training.recover.dropout"),
         ("train-tpu", "training.maxtext_model.model"),

@@ -84,6 +84,7 @@ def test_the_harnesses_and_transformers() -> None:
     wanda, modern, minitron = (pins(IMAGES / name / "requirements.lock") for name in names)
     assert wanda["lm-eval"] == "0.3.0"
     assert modern["lm-eval"] == "0.4.13"
+    assert pins(IMAGES / "maxtext" / "requirements-cpu.lock")["lm-eval"] == "0.4.13"
     assert wanda["transformers"].startswith("5.")
     assert modern["transformers"].startswith("5.")
     assert (minitron["lm-eval"], minitron["transformers"]) == ("0.4.9", "4.46.2")

@@ -14,7 +14,7 @@ from espalier.errors import InputError  # noqa: E402
 from eval.finite import FiniteScores, require_finite_answers  # noqa: E402
 from eval.model import load_model  # noqa: E402
 from eval.perplexity import perplexity  # noqa: E402
-from eval.results import write_results  # noqa: E402
+from eval.results import plain, write_results  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
 from tests.unit.test_harness import either, evaluate, minimal_pairs, offline  # noqa: E402, F401
 from tests.unit.tiny_checkpoints import load_all, rewrite  # noqa: E402
@@ -91,9 +91,9 @@ def test_a_ruined_model_has_finite_errors() -> None:
 def test_results_hold_no_nan(tmp_path: Path) -> None:
     """An error that is not known is called so; a measurement that is NaN is none."""
     metrics = {"alias": "t", "acc,none": 0.5, "acc_stderr,none": math.nan}
-    write_results({"results": {"t": metrics}}, tmp_path)
+    write_results(plain({"results": {"t": metrics}}), tmp_path)
     found = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert found["results"]["t"] == {**metrics, "acc_stderr,none": "N/A"}
     with pytest.raises(InputError, match=r"^results\.t\.f1,none became NaN or infinite"):
-        write_results({"results": {"t": {"f1,none": math.inf}}}, tmp_path / "other")
+        write_results(plain({"results": {"t": {"f1,none": math.inf}}}), tmp_path / "other")
     assert not (tmp_path / "other").exists()

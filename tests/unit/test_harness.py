@@ -12,13 +12,14 @@ torch = pytest.importorskip("torch")
 
 from espalier.contract.progress import Progress  # noqa: E402
 from espalier.contract.stage import Outcome, StageContext  # noqa: E402
-from espalier.data.task_rows import task_files  # noqa: E402
+from espalier.data.task_rows import example_files, task_files  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
 from espalier.models import products  # noqa: E402
 from espalier.models.tokenizer import load_tokenizer, probe_hash  # noqa: E402
+from eval.questions import Reader  # noqa: E402
 from eval.spec import EvalParameters  # noqa: E402
 from eval.stage import run, run_legacy  # noqa: E402
-from eval.suites import PAPER_ZERO_SHOT  # noqa: E402
+from eval.suites.suite import SUITES  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
 
 
@@ -58,6 +59,13 @@ ROWS: dict[str, dict[str, Any]] = {
         "question_stem": "the fox",
         "choices": {"text": ["a", "b", "c", "d"], "label": ["A", "B", "C", "D"]},
         "answerKey": "C",
+    },
+    "piqa": {"goal": "the fox", "sol1": "jumps over", "sol2": "dog", "label": 0},
+    "sciq": {
+        "question": "the fox",
+        "support": "a dog",
+        "correct_answer": "quick",
+        **{f"distractor{n}": word for n, word in enumerate(("lazy", "over", "the"), 1)},
     },
 }
 
@@ -156,18 +164,189 @@ def test_16_bit_models_are_multiplied_as_pruning_does(
     assert set(multiplied) == {torch.bfloat16}
 
 
+@pytest.mark.parametrize("suite", ["paper-zero-shot", "wanda-table", "llm-pruner-table"])
 @pytest.mark.parametrize("stage", either)
-def test_the_papers_tasks_run_from_rows(model: Path, tmp_path: Path, stage: Any) -> None:
+def test_the_papers_tasks_run_from_rows(
+    model: Path, tmp_path: Path, stage: Any, suite: str
+) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()
     for name, row in ROWS.items():
         write_rows(folder / f"{name}.jsonl", [row] * 2)
     inputs = {"model": model, "tasks": folder}
-    _, results = evaluate(stage, tmp_path, inputs, SUITE="paper-zero-shot")
-    assert results["results"].keys() == set(PAPER_ZERO_SHOT)
-    for task, metrics in results["results"].items():
-        assert 0 <= metrics["acc,none"] <= 1, task
-    assert results["versions"].keys() == set(PAPER_ZERO_SHOT)
+    outcome, results = evaluate(stage, tmp_path, inputs, SUITE=suite)
+    entries = SUITES[suite].tasks
+    assert results["results"].keys() == {entry.name for entry in entries}
+    for entry in entries:
+        key = f"{entry.metric},none"
+        assert results["configs"][entry.name]["metadata"]["metric"] == key
+        assert 0 <= results["results"][entry.name][key] <= 1
+        assert outcome.notes["results"][entry.name] == results["results"][entry.name][key]
+    assert results["versions"].keys() == results["results"].keys()
+    assert set(results["n-shot"].values()) == {0}
+    assert results["config"]["begin_token"].keys() == {"token", "before", "rolling"}
+
+
+def with_examples(folder: Path, count: int = 4) -> Path:
+    """Rows of winogrande, and others that examples are drawn from."""
+    folder.mkdir()
+    write_rows(folder / "winogrande.jsonl", [ROWS["winogrande"]] * 3)
+    drawn = [{**ROWS["winogrande"], "sentence": f"{n} dogs and _ jump"} for n in range(count)]
+    write_rows(folder / "winogrande.fewshot.jsonl", drawn)
+    return folder
+
+
+@pytest.mark.parametrize("stage", either)
+def test_one_task_with_and_without_examples(
+    model: Path, tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    check = Reader.check
+
+    def seen(self: Reader, questions: Any) -> None:
+        questions = list(questions)
+        asked.extend(question.context for question in questions)
+        check(self, questions)
+
+    monkeypatch.setattr(Reader, "check", seen)
+    folder = with_examples(tmp_path / "rows")
+    inputs = {"model": model, "tasks": folder}
+    _, results = evaluate(stage, tmp_path, inputs, SUITE="tasks", TASKS="winogrande:2,winogrande")
+    assert results["results"].keys() == {"winogrande", "winogrande:2"}
+    assert results["n-shot"] == {"winogrande": 0, "winogrande:2": 2}
+    assert results["n-samples"]["winogrande:2"] == {"original": 3, "effective": 3}
+    plain, shown = (results["configs"][t]["metadata"] for t in ("winogrande", "winogrande:2"))
+    assert plain["rows_sha256"] == shown["rows_sha256"]
+    assert shown["examples_sha256"]
+    assert results["task_hashes"].keys() == results["results"].keys()
+    few, none = asked[: len(asked) // 2], asked[len(asked) // 2 :]
+    assert {context.count("dogs and") for context in few} == {2}
+    assert {context.count("dogs and") for context in none} == {0}
+
+
+@pytest.mark.parametrize("stage", either)
+def test_what_is_asked_and_cannot_be_had_is_refused_before_a_model_is_loaded(
+    model: Path, tmp_path: Path, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*given: Any) -> Any:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("eval.evaluation.load_model", loaded)
+    folder = with_examples(tmp_path / "rows")
+    write_rows(folder / "arc_easy.jsonl", [ARC])
+    write_rows(folder / "pairs.jsonl", [PAIR])
+    release = version("lm_eval")
+    for words, says in {
+        "arc_easy:0:acc_nrm": f"arc_easy has no metric acc_nrm in lm-eval {release}; name one of "
+        "acc, acc_norm.",
+        "pairs::acc_norm": "name one of acc.",
+        "arc_easy:2": "needs arc_easy.fewshot.jsonl beside its rows",
+        "winogrande:5": "winogrande.fewshot.jsonl has 4 rows, and 5 examples are drawn from it",
+        "pairs:1": "pairs",
+        "missing:1:acc": "lacks missing.jsonl",
+    }.items():
+        with pytest.raises(InputError) as refused:
+            (place := tmp_path / words.replace(":", "-")).mkdir()
+            evaluate(stage, place, {"model": model, "tasks": folder}, SUITE="tasks", TASKS=words)
+        assert says in str(refused.value)
+
+
+def test_files_of_examples_are_no_tasks(tmp_path: Path) -> None:
+    folder = with_examples(tmp_path / "rows")
+    assert task_files(folder, []).keys() == {"winogrande"}
+    assert example_files(folder, ["winogrande", "boolq"]).keys() == {"winogrande"}
+    write_rows(folder / "winogrande.fewshot.jsonl", [{"sentence": "no gap"}])
+    with pytest.raises(InputError, match=r"fewshot\.jsonl:1 has sentence"):
+        example_files(folder, ["winogrande"])
+
+
+def rows_of_mmlu() -> list[dict[str, Any]]:
+    """A row of each subject."""
+    from eval.task_groups import parts_of
+    from eval.tasks import SHIPPED_GROUPS, _index
+
+    index = _index(SHIPPED_GROUPS["mmlu"])
+    row = {"question": "the fox?", "choices": ["a", "b", "c", "d"], "answer": 1}
+    return [{**row, "subject": part} for part in parts_of(index["mmlu"], index)]
+
+
+@current
+def test_the_collections_twenty_entries(model: Path, tmp_path: Path) -> None:
+    """Also a group, whose tasks get their rows of one file, and the same task in two ways."""
+    targets = {"choices": ["jumps over", "the dog"], "labels": [1, 0]}
+    true = {"question": "the fox?", "mc1_targets": targets, "mc2_targets": targets}
+    nli = {"premise": "the fox", "hypothesis": "a dog", "label": 1}
+    others: dict[str, dict[str, Any]] = {
+        **{f"anli_r{n}": nli for n in (1, 2, 3)},
+        **{f"truthfulqa_mc{n}": true for n in (1, 2)},
+        "record": {
+            "passage": "the fox and the dog.\n@highlight\nit jumps",
+            "query": "@placeholder jumps",
+            "entities": ["fox", "dog"],
+            "answers": ["fox"],
+        },
+    }
+    (folder := tmp_path / "rows").mkdir()
+    for name, row in (ROWS | others).items():
+        write_rows(folder / f"{name}.jsonl", [row] * 2)
+        write_rows(folder / f"{name}.fewshot.jsonl", [row] * 25)
+    subjects = rows_of_mmlu()
+    assert len(subjects) == 57
+    write_rows(folder / "mmlu.jsonl", [*subjects, subjects[0]])
+    write_rows(folder / "mmlu.fewshot.jsonl", subjects * 5)
+    inputs = {"model": model, "tasks": folder}
+    outcome, results = evaluate(run, tmp_path, inputs, SUITE="collection", BATCH="32")
+    assert len(SUITES["collection"].tasks) == 20
+    for entry in SUITES["collection"].tasks:
+        key = results["configs"][entry.label]["metadata"]["metric"]
+        assert key == f"{entry.metric},none"
+        assert 0 <= results["results"][entry.label][key] <= 1
+        assert results["n-shot"][entry.label] == entry.shots
+        assert results["versions"][entry.label]
+        rows = 58 if entry.name == "mmlu" else 2
+        assert results["n-samples"][entry.label] == {"original": rows, "effective": rows}
+        drawn = "examples_sha256" in results["configs"][entry.label]["metadata"]
+        assert drawn == bool(entry.shots)
+    assert results["n-shot"]["mmlu_astronomy:5"] == 5
+    assert {entry.label for entry in SUITES["collection"].tasks} <= outcome.notes["results"].keys()
+
+
+@current
+def test_rows_of_a_group_that_do_not_fit_are_refused(model: Path, tmp_path: Path) -> None:
+    subjects = rows_of_mmlu()
+    (folder := tmp_path / "rows").mkdir()
+    inputs = {"model": model, "tasks": folder}
+    named = {
+        f"has no rows of {subjects[0]['subject']}; give those of every part": subjects[1:],
+        'mmlu.jsonl:1 has subject "knitting"': [{**subjects[0], "subject": "knitting"}],
+    }
+    for number, (says, rows) in enumerate(named.items()):
+        write_rows(folder / "mmlu.jsonl", rows)
+        (place := tmp_path / str(number)).mkdir()
+        assert says in refusal(place, inputs, SUITE="tasks", TASKS="mmlu")
+    write_rows(folder / "mmlu.jsonl", subjects)
+    (last := tmp_path / "last").mkdir()
+    said = refusal(last, inputs, SUITE="tasks", TASKS="mmlu:5")
+    assert "needs mmlu.fewshot.jsonl beside its rows" in said
+
+
+@current
+def test_a_name_of_several_tasks_and_no_name_at_all_are_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eval import tasks
+
+    read = tasks._index
+    monkeypatch.setattr(tasks, "_index", lambda folder: read(folder or "anli"))
+    (folder := tmp_path / "rows").mkdir()
+    inputs = {"model": model, "tasks": folder}
+    for name, says in {
+        "anli": "several tasks that has no value of its own; name the tasks: anli_r1, anli_r2",
+        "nosuch": "nosuch is not a task of lm-eval",
+    }.items():
+        write_rows(folder / f"{name}.jsonl", [{"a": "b"}])
+        (place := tmp_path / name).mkdir()
+        assert says in refusal(place, inputs, SUITE="tasks", TASKS=name)
 
 
 @current

@@ -16,7 +16,7 @@ from espalier.data.text import Description, Reading  # noqa: E402
 from espalier.errors import InputError  # noqa: E402
 from eval.perplexity import cut_windows, perplexity, window_losses  # noqa: E402
 from eval.spec import EvalParameters  # noqa: E402
-from eval.suites import QUICK_TOKENS, SUITES, Bounds  # noqa: E402
+from eval.suites.suite import SUITES, Bounds  # noqa: E402
 from eval.windows import load_windows  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
 
@@ -86,9 +86,9 @@ def test_quick_is_bounded_by_tokens(seqlen: int, available: int) -> None:
     bounds = SUITES["quick"].bounds
     count = bounds.count(available, seqlen)
     assert 1 <= count <= min(available, 64)
-    assert count == 1 or count * seqlen <= QUICK_TOKENS
+    assert count == 1 or count * seqlen <= 32_768
     # Nothing that fits was left out, so short windows are as they always were.
-    assert count in (available, 64) or (count + 1) * seqlen > QUICK_TOKENS
+    assert count in (available, 64) or (count + 1) * seqlen > 32_768
     if seqlen <= 512:
         assert count == min(available, 64)
     assert bounds.limited(3).count(available, seqlen) == min(count, 3)

@@ -124,6 +124,35 @@ def test_what_was_measured_otherwise_is_not_compared(tmp_path: Path, about: dict
     assert "ppl" not in markdown(table)
 
 
+@pytest.mark.parametrize(
+    ("said", "compared"),
+    [
+        ({"n-shot": {"boolq": 0}}, True),
+        ({"configs": {"boolq": {"metadata": {"metric": "acc_norm,none"}}}}, True),
+        ({"n-shot": {"boolq": 5}}, False),
+        ({"n-samples": {"boolq": {"original": 100, "effective": 25}}}, False),
+    ],
+)
+def test_accuracies_are_compared_where_they_are_the_papers_own(
+    tmp_path: Path, said: dict[str, Any], compared: bool
+) -> None:
+    ours = evaluation(tmp_path, "llama2-7b-wanda", 6.5, 0.767)
+    results = json.loads((ours / "results.json").read_text())
+    (ours / "results.json").write_text(json.dumps(results | said))
+    table = against_published(ours, "llama2-7b", "wanda", "unstructured-0.5")
+    assert ("| boolq | acc % | 75.00 | 76.70 |" in (markdown(table) if table else "")) == compared
+
+
+def test_the_metric_that_results_name_is_shown(tmp_path: Path) -> None:
+    ours = evaluation(tmp_path, "pruned", 6.5, 0.767)
+    results = json.loads((ours / "results.json").read_text())
+    assert {key for _, key in Evaluation.read(ours).metrics()} >= {"acc,none", "acc_norm,none"}
+    results["configs"]["boolq"] = {"metadata": {"metric": "acc_norm,none"}}
+    (ours / "results.json").write_text(json.dumps(results))
+    found = Evaluation.read(ours).metrics()
+    assert [key for key in found if key[0] == "boolq"] == [("boolq", "acc_norm,none")]
+
+
 def test_a_report_finds_the_published_values_by_the_manifests(tmp_path: Path) -> None:
     before = evaluation(tmp_path, "llama2-7b", 5.1, 0.75, nonzero=1000)
     after = evaluation(tmp_path, "mine", 11.5, 0.70, nonzero=510)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,43 @@ def test_a_column_holds_what_was_measured_in_one_way(tmp_path: Path) -> None:
     assert mean.stderr == pytest.approx(0.03 / 2**0.5)
 
 
+def test_what_a_suite_names_is_what_counts(tmp_path: Path) -> None:
+    half = a_store(tmp_path)
+    named = {"boolq": "acc_norm,none", "rte": "acc,none"}
+    evaluate(tmp_path, half, 6.6, 0.7, suite="study", named=named)
+    alone = {"boolq": "acc_norm,none"}
+    evaluate(tmp_path, half, 6.6, 0.6, suite="lone", named=alone, harness="0.3.0")
+    (checkpoint,) = checkpoints(tmp_path, "half")
+    shown = {column.label: column.first for column in overview(columns([checkpoint]))}
+    mean = next(one for one in shown.values() if one.suite == "study" and "mean" in one.task)
+    assert (mean.metric, mean.value) == ("acc_norm or acc", pytest.approx((0.6 + 0.7) / 2))
+    assert dict(mean.protocol)["metrics"] == "acc_norm, acc"
+    assert mean.is_fraction
+    plain_mean = next(one for one in shown.values() if one.suite == "whole" and "mean" in one.task)
+    assert (plain_mean.metric, plain_mean.value) == ("acc", pytest.approx(0.745))
+    beside = [each for each in beside_papers([checkpoint]) if each.printed.task == "boolq"]
+    wanda = next(each for each in beside if each.printed.setting == "unstructured-0.5")
+    assert wanda.ours == pytest.approx(60.0)  # plain acc of the paper's harness, named or not
+
+
+def test_a_group_counts_once(tmp_path: Path) -> None:
+    half = a_store(tmp_path)
+    path = tmp_path / "evals" / half.name / "whole" / "results.json"
+    results = json.loads(path.read_text())
+    results["group_subtasks"] = {"boolq": ["rte"]}
+    path.write_text(json.dumps(results))
+    (checkpoint,) = checkpoints(tmp_path, "half")
+    labels = [column.label for column in overview(columns([checkpoint]))]
+    assert labels == ["perplexity/wikitext2 ppl", "boolq acc"]
+
+
+def test_with_examples_is_another_measurement_than_the_papers(tmp_path: Path) -> None:
+    half = a_store(tmp_path)
+    evaluate(tmp_path, half, 6.6, 0.9, suite="a-shown", shots=5, harness="0.3.0")
+    found = beside_papers(checkpoints(tmp_path))
+    assert max(each.ours or 0 for each in found if each.printed.metric == "acc") < 80
+
+
 @pytest.mark.parametrize(
     ("other", "said"),
     [
@@ -95,6 +133,7 @@ def test_a_column_holds_what_was_measured_in_one_way(tmp_path: Path) -> None:
         ({"text": {"sha256": "b" * 64}}, "they differ in token ids."),
         ({"harness": "0.3.0"}, "boolq acc was measured in 2 ways that cannot be compared; they "
          "differ in lm-eval."),
+        ({"shots": 5}, "they differ in shots."),
         ({"limit": 25}, "they differ in rows."),
     ],
 )  # fmt: skip

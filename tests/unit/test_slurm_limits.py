@@ -29,8 +29,8 @@ from espalier.host.settings import Settings
 from tests.unit.test_saved import begun, save
 
 NEW = (
-    *("eval", "eval-legacy", "to-maxtext", "to-hf", "hf2composer", "composer2hf"),
-    *("export", "corpus", "plan-gpu", "plan-tpu", "score-sheared-llama"),
+    *("to-maxtext", "to-hf", "hf2composer", "composer2hf", "export", "corpus", "plan-gpu"),
+    *("plan-tpu", "score-sheared-llama"),
 )
 """Stages that save nothing on their way."""
 
@@ -65,12 +65,12 @@ def test_what_saves_nothing_has_to_end_within_its_job(tmp_path: Path, name: str)
     ],
 )
 def test_what_ends_in_time_is_submitted(tmp_path: Path, given: dict[str, str]) -> None:
-    assert not require_time(taking(3600), asked(tmp_path, **given))
+    assert not require_time(taking(3600, "export"), asked(tmp_path, **given))
 
 
 def test_more_cores_do_what_they_can_at_the_best(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"takes about 2\.0 h on 16 cores"):
-        require_time(taking(16 * 3600), asked(tmp_path, TIME="60", CPUS="16"))
+        require_time(taking(16 * 3600, "export"), asked(tmp_path, TIME="60", CPUS="16"))
 
 
 @pytest.mark.parametrize("name", sorted(set(stages()) - set(NEW)))
@@ -79,8 +79,11 @@ def test_what_resumes_may_take_many_jobs(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_not_known_is_said(tmp_path: Path) -> None:
-    said = require_time(taking(9), asked(tmp_path, TIME="60", ACCEL="cuda"))
-    assert said.startswith("eval begins anew if its job is stopped, and how long it takes is not")
+    scoring = taking(9, "score-sheared-llama")
+    said = require_time(scoring, asked(tmp_path, TIME="60", ACCEL="cuda"))
+    assert said.startswith(
+        "score-sheared-llama begins anew if its job is stopped, and how long it takes is not"
+    )
     stage = stage_named("export")
     request = Request(stage, stage.parameters.from_assignments({}), {}, "x")
     assert "see that TIME=60 is enough" in require_time(request, asked(tmp_path, TIME="60"))
@@ -117,7 +120,7 @@ def test_nothing_is_queued_of_a_plan_with_such_a_stage(
     executor = Executor(store, SlurmRuntime(host), settings, SubmitHostRuntime(host))
     monkeypatch.setattr(subprocess, "run", lambda *given, **named: pytest.fail("was submitted"))
     with pytest.raises(InputError, match="raise TIME= to 62"):
-        Submit(executor, PlanRun(executor)).finish(plan(store, taking(3600)))
+        Submit(executor, PlanRun(executor)).finish(plan(store, taking(3600, "score-sheared-llama")))
     assert not (tmp_path / "slurm").exists()
 
 

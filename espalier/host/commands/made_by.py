@@ -10,7 +10,7 @@ from espalier.contract.parameters import assigned_as
 from espalier.contract.stage import Stage
 from espalier.host.words import ROLES, Command
 
-TARGETS = {"fetch-package": "fetch", "eval-legacy": "eval"}
+TARGETS = {"fetch-package": "fetch", "eval-legacy": "eval", "eval-jax": "eval"}
 """Stages whose command has another name."""
 NO_COMMAND = ("corpus",)
 """Stages that are made on the way alone."""
@@ -34,6 +34,8 @@ def command_line(manifest: Manifest) -> str | None:
     words = {**dict(_inputs(stage, manifest)), **_parameters(stage, manifest.parameters)}
     if stage.name == "eval-legacy":
         words["LEGACY"] = "1"
+    if stage.name == "eval-jax":
+        words["BACKEND"] = "jax"
     if word := _named_by(stage):
         words[word] = manifest.name.rpartition("/")[2]
     target = TARGETS.get(stage.name, Command.of(stage).name)

@@ -1,12 +1,26 @@
-"""What a suite measures, and on how much of a text."""
+"""What a suite measures, and on how much of a text: read from the .toml files of this folder."""
 
+import tomllib
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eval.suites.entry import Entry, parse_entries
 
 MAX_SEQLEN = 8192
 """The reference's cap: 2048 for Llama-1, 4096 for Llama-2, 8192 for Llama-3.1."""
-QUICK_SEQLEN = 2048
-QUICK_TOKENS = 64 * 512
-"""A minute for 135M parameters on two cores, however long a model's windows may be."""
+FILES = (
+    "quick.toml",
+    "perplexity.toml",
+    "ppl.toml",
+    "paper-zero-shot.toml",
+    "wanda-table.toml",
+    "llm-pruner-table.toml",
+    "collection.toml",
+    "blimp.toml",
+    "tasks.toml",
+)
+"""Every suite, by name: a stage's code hash sees the files that are named."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +51,6 @@ class Bounds:
 
 
 WHOLE = Bounds()
-PAPER_ZERO_SHOT = (
-    *("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
-)
-"""The seven tasks of the Wanda and SparseGPT tables, zero-shot, plain `acc`."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +58,24 @@ class Suite:
     """A named choice of measurements.
 
     Attributes:
+        about: what it measures, in a few words.
         perplexity: whether the given text's perplexity is measured.
         bounds: how much of it.
         tasks: tasks of lm-eval; their rows come from the task data's folder.
+        harness: the release of lm-eval that the table's printed values were read off.
     """
 
+    about: str
     perplexity: bool = False
     bounds: Bounds = WHOLE
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[Entry, ...] = ()
+    harness: str | None = None
 
 
-SUITES = {
-    "quick": Suite(perplexity=True, bounds=Bounds(64, QUICK_TOKENS, QUICK_SEQLEN)),
-    "perplexity": Suite(perplexity=True),
-    "paper-zero-shot": Suite(tasks=PAPER_ZERO_SHOT),
-    "tasks": Suite(),
-}
+def _read(file: str) -> Suite:
+    written: dict[str, Any] = tomllib.loads(Path(__file__).with_name(file).read_text("utf-8"))
+    bounds = Bounds(**written.pop("bounds", {}))
+    return Suite(bounds=bounds, tasks=parse_entries(written.pop("tasks", ())), **written)
+
+
+SUITES = {file.removesuffix(".toml"): _read(file) for file in FILES}
