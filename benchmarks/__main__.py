@@ -4,8 +4,8 @@ import importlib
 import sys
 
 NAMED = (
-    *("depth", "gradients", "greedy", "masks", "maxtext", "plan-tpu", "requests", "shearing"),
-    *("slicing", "training", "units"),
+    *("depth", "evaluation", "gradients", "greedy", "jax-rows", "masks", "maxtext", "plan-tpu"),
+    *("requests", "shearing", "slicing", "training", "units"),
 )
 
 words = sys.argv[1:]

@@ -10,7 +10,8 @@ import argparse
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,20 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from benchmarks.questions import TASKS, OfIds
+from espalier.contract.json_text import to_json
 from eval.planned import PlannedLM
 from eval.quiet import QuietLM
 
 SHAPE = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9}
 """SmolLM2-135M's layers: a small model, whose output layer is a quarter of its work."""
 DIFFERENCE = 1e-3
-BEGIN = 0
-
-
-class OfIds:
-    """A text is its token ids in decimal, so that no tokenizer is measured."""
-
-    def tok_encode(self, string: str, *_: Any, **__: Any) -> list[int]:
-        return [int(word) for word in string.split()]
 
 
 class Yardstick(OfIds, QuietLM):
@@ -54,36 +49,38 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--window", type=int, default=1024)
     parser.add_argument("--scale", type=float, default=1.0, help="how many questions")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
-    parser.add_argument("--tasks", nargs="+", default=["pairs", "5-shot", "rolling"])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--batch", type=int, default=8, help="of torch")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args(words)
     for name in ("lm_eval", "lm_eval.models.huggingface"):
         logging.getLogger(name).setLevel(logging.ERROR)
     model = _model(options)
-    size = sum(p.numel() for p in model.parameters()) / 1e6
-    table = Table(
-        *(
-            "task",
-            "naive",
-            "tree",
-            "rows",
-            "hf cpu s (batch)",
-            "torch cpu s",
-            "hf/torch",
-            "differ by",
-        ),
-        title=f"{size:.0f}M parameters, float32, {torch.get_num_threads()} threads",
-        box=None,
-    )
-    tasks: dict[str, Callable[[random.Random, Any], list[Instance]]]
-    tasks = {"pairs": _pairs, "5-shot": _few_shot, "rolling": _rolling}
+    size = sum(p.numel() for p in model.parameters())
+    columns = ("task", "naive", "tree", "rows", "hf s (batch)", "torch s", "hf/torch", "limit s")
+    title = f"{size / 1e6:.0f}M parameters, float32, {torch.get_num_threads()} threads"
+    table = Table(*columns, "differ by", title=title, box=None)
+    figures, speed = [], _products_per_second()
     for name in options.tasks:
-        make = tasks[name]
-        table.add_row(name, *_row(model, make(random.Random(0), options), options))
+        questions = TASKS[name](random.Random(0), options.vocabulary, options.scale)
+        found = _measured(model, questions, options)
+        found |= {"task": name, "limit": 2 * size * found["tree_tokens"] / speed}
+        figures.append(found)
+        table.add_row(
+            name,
+            *(f"{found[count]:,}" for count in ("naive_tokens", "tree_tokens", "row_tokens")),
+            f"{found['hf']:.1f} ({found['hf_batch']})",
+            f"{found['torch']:.1f}",
+            f"{found['hf'] / found['torch']:.2f}",
+            f"{found['limit']:.1f}",
+            f"{found['difference']:.0e}",
+        )
     Console(width=130).print(table)
+    if options.json:
+        options.json.write_text(to_json(figures))
 
 
-def _row(model: Any, requests: list[Instance], options: Any) -> list[str]:
+def _measured(model: Any, requests: list[Instance], options: Any) -> dict[str, Any]:
     hf = {batch: _run(_lm(Yardstick, model, batch), requests) for batch in options.batches}
     best = min(hf, key=lambda batch: hf[batch][0])
     ours = _lm(Ours, model, options.batch)
@@ -94,13 +91,26 @@ def _row(model: Any, requests: list[Instance], options: Any) -> list[str]:
     if difference > DIFFERENCE:
         raise SystemExit(f"answers differ by {difference}; the figures are of no use.")
     counts = ours.counts
-    return [
-        *(f"{count:,}" for count in (counts.naive, counts.tree, counts.rows)),
-        f"{hf[best][0]:.1f} ({best})",
-        f"{seconds:.1f}",
-        f"{hf[best][0] / seconds:.2f}",
-        f"{difference:.0e}",
-    ]
+    return {
+        "naive_tokens": counts.naive,
+        "tree_tokens": counts.tree,
+        "row_tokens": counts.rows,
+        "hf": hf[best][0],
+        "hf_batch": best,
+        "torch": seconds,
+        "difference": difference,
+    }
+
+
+def _products_per_second() -> float:
+    """Operations of a matrix product of the model's sizes, at its best."""
+    x, w = torch.randn(2048, SHAPE["hidden_size"]), torch.randn(1536, SHAPE["hidden_size"])
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        torch.nn.functional.linear(x, w)
+        seconds.append(time.perf_counter() - began)
+    return 2 * x.numel() * len(w) / min(seconds)
 
 
 def _lm(kind: Any, model: Any, batch: int) -> Any:
@@ -111,11 +121,11 @@ def _lm(kind: Any, model: Any, batch: int) -> Any:
 
 
 def _run(lm: Any, requests: list[Instance]) -> tuple[float, list[float]]:
-    """Seconds of the processors, which other work beside it does not change, and the answers."""
+    """Seconds, and the answers."""
     kind = requests[0].request_type
-    began = time.process_time()
+    began = time.perf_counter()
     answers = getattr(lm, kind)(requests, disable_tqdm=True)
-    seconds = time.process_time() - began
+    seconds = time.perf_counter() - began
     return seconds, [answer if kind.endswith("rolling") else answer[0] for answer in answers]
 
 
@@ -130,36 +140,3 @@ def _model(options: Any) -> Any:
         tie_word_embeddings=True,
     )
     return LlamaForCausalLM(config).eval()
-
-
-def _text(rng: random.Random, options: Any, least: int, most: int) -> str:
-    count = rng.randint(least, most)
-    return " ".join(str(rng.randint(2, options.vocabulary - 1)) for _ in range(count))
-
-
-def _instances(kind: str, texts: Sequence[tuple[str, ...]]) -> list[Instance]:
-    return [Instance(kind, {}, arguments, index) for index, arguments in enumerate(texts)]
-
-
-def _pairs(rng: random.Random, options: Any) -> list[Instance]:
-    """As BLiMP's: sentences of eight to sixteen tokens that part somewhere."""
-    texts = []
-    for _ in range(int(500 * options.scale)):
-        shared = _text(rng, options, 2, 8)
-        texts += [("", f"{shared} {_text(rng, options, 3, 8)}") for _ in range(2)]
-    return _instances("loglikelihood", texts)
-
-
-def _few_shot(rng: random.Random, options: Any) -> list[Instance]:
-    """As ARC's: five examples drawn anew for each question, four answers of several tokens."""
-    texts = []
-    for _ in range(int(20 * options.scale)):
-        context = _text(rng, options, 180, 320)
-        texts += [(context, f" {_text(rng, options, 2, 8)}") for _ in range(4)]
-    return _instances("loglikelihood", texts)
-
-
-def _rolling(rng: random.Random, options: Any) -> list[Instance]:
-    """As WikiText's documents: some shorter than the window, most of several windows."""
-    texts = [(_text(rng, options, 100, 2600),) for _ in range(max(1, int(12 * options.scale)))]
-    return _instances("loglikelihood_rolling", texts)

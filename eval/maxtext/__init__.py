@@ -1,0 +1,1 @@
+"""`BACKEND=jax`: rows of a plan through MaxText's model, in its image and without torch."""

@@ -1,0 +1,245 @@
+"""Rows of a plan through MaxText's model: log-probabilities of their targets, gathered by JAX.
+
+One program a row length runs the decoder, another turns blocks of scored states into
+log-probabilities; nothing is read from the devices but these, a batch behind the one that runs.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from espalier.contract.machine import MEMORY
+from espalier.models.shapes import Shapes
+from eval.requests.plan import Plan, row_lengths
+from eval.requests.rows import PADDING, Row
+from eval.requests.scores import Scores, Tally
+from training.maxtext_model.checkpoint import Arrays
+from training.maxtext_model.trees import TreeModel
+
+TOKENS_AT_ONCE = 256
+"""For each sequence of BATCH, on each device."""
+STATES_AT_ONCE = 256
+"""That go through the output layer in one block, or fewer."""
+LOGITS_AT_ONCE = {"cpu": 1 << 22, "tpu": 1 << 26}
+"""Of a block on one device: 16 MiB in float32 stay near a processor's caches."""
+GROWTH = 4
+"""Of row lengths from one to the next: each is a program that has to be compiled."""
+ATTENTION_COST = 2.0
+"""An operation of attention, in those of products of matrices."""
+TARGET_BITS = 32
+"""Of a place and its target as one number."""
+TARGET = (1 << TARGET_BITS) - 1
+AHEAD = 1
+"""Batches that the devices are given before the answers of the one before are read."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which log-probabilities a batch is to give, without those that are asked for twice.
+
+    Attributes:
+        places: int32 [D, N], of each device's states, one row after the other.
+        targets: int32 [D, N].
+        found: of each row where its answers [S] stand in the flattened [D * N].
+    """
+
+    places: NDArray[np.int32]
+    targets: NDArray[np.int32]
+    found: list[NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A batch that the devices have been given.
+
+    Attributes:
+        batch: what BATCH was by then.
+        tokens: that are read, with padding.
+        blocks: log-probabilities and the likeliest tokens, [D, N] each; None: there was no memory
+            for it.
+    """
+
+    rows: Sequence[Row]
+    batch: int
+    tokens: int
+    wanted: Wanted
+    blocks: list[tuple[jax.Array, jax.Array]] | None
+
+
+class JaxRows:
+    """Runs rows through a model, as many at a time as memory holds.
+
+    Attributes:
+        batch: sequences at a time on each device, each of `TOKENS_AT_ONCE` tokens; halved where
+            memory runs out.
+    """
+
+    def __init__(self, model: TreeModel, arrays: Arrays, shapes: Shapes, batch: int) -> None:
+        self.batch = batch
+        self._model, self._arrays = model, arrays
+        self._products = 2 * shapes.layers * shapes.layer_parameters
+        self._attention = 4 * shapes.layers * shapes.heads * shapes.head_dim
+        platform = jax.devices()[0].platform
+        self._block = max(1, min(STATES_AT_ONCE, LOGITS_AT_ONCE[platform] // shapes.vocabulary))
+        self._states = jax.jit(self._states_by_device)
+        self._chances = jax.jit(self._chances_of)
+
+    @property
+    def dtype(self) -> str:
+        """In which the model computes."""
+        return self._model.dtype
+
+    def lengths(self, longest: int) -> list[int]:
+        """That rows may have, where the longest request has so many tokens."""
+        return row_lengths(longest, growth=GROWTH)
+
+    def cost(self, length: int, chain: bool) -> float:
+        """About how much work a row is, in operations; a mask makes no difference here."""
+        del chain
+        return float(length * (self._products + ATTENTION_COST * self._attention * length))
+
+    def score(self, plan: Plan) -> Scores:
+        """All rows of a plan, the longest first.
+
+        Raises:
+            RuntimeError: memory does not even hold one row on each device; as JAX says it.
+        """
+        tally, begun = Tally(len(plan.requests)), deque[Begun]()
+        with self._model.placed():
+            for rows in self._batches(plan.rows()):
+                begun.append(self._begin(rows))
+                if len(begun) > AHEAD:
+                    self._take(begun.popleft(), tally)
+            while begun:
+                self._take(begun.popleft(), tally)
+        return tally.scores()
+
+    def _batches(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
+        """Rows of one length, as many as run at a time."""
+        waiting: list[Row] = []
+        for row in rows:
+            length = len(row.ids)
+            if waiting and (
+                len(waiting[0].ids) != length or len(waiting) >= self._rows_at_once(length)
+            ):
+                yield waiting
+                waiting = []
+            waiting.append(row)
+        if waiting:
+            yield waiting
+
+    def _rows_at_once(self, length: int) -> int:
+        return self._model.devices * max(1, self.batch * TOKENS_AT_ONCE // length)
+
+    def _begin(self, rows: Sequence[Row]) -> Begun:
+        """Give the devices a batch, without waiting for it."""
+        length = len(rows[0].ids)
+        held = self._rows_at_once(length)
+        devices, each = self._model.devices, held // self._model.devices
+        slots = [place % devices * each + place // devices for place in range(len(rows))]
+        ids = np.full((held, length), PADDING, np.int32)
+        positions = np.zeros((held, length), np.int32)
+        ends = np.broadcast_to(np.arange(1, length + 1, dtype=np.int32), (held, length)).copy()
+        for slot, row in zip(slots, rows, strict=True):
+            ids[slot], positions[slot], ends[slot] = row.ids, row.positions, row.ends
+        wanted = _wanted(rows, slots, devices, each * length, self._block)
+        spread = self._model.spread
+        blocks: list[tuple[jax.Array, jax.Array]] | None
+        try:
+            states = self._states(self._arrays, spread(ids), spread(positions), spread(ends))
+            blocks = [
+                self._chances(
+                    self._arrays,
+                    states,
+                    spread(wanted.places[:, start : start + self._block]),
+                    spread(wanted.targets[:, start : start + self._block]),
+                )
+                for start in range(0, wanted.places.shape[1], self._block)
+            ]
+        except RuntimeError as error:
+            _require_memory(error, length, self.batch)
+            blocks = None
+        return Begun(rows, self.batch, ids.size, wanted, blocks)
+
+    def _take(self, begun: Begun, tally: Tally) -> None:
+        """Read a batch's answers; run it in halves if memory has run out."""
+        rows, wanted = begun.rows, begun.wanted
+        found = self._read(begun)
+        if found is None:
+            # The one before may have been halved since this one was begun.
+            self.batch = max(1, min(self.batch, begun.batch // 2))
+            half = self._rows_at_once(len(rows[0].ids))
+            for start in range(0, len(rows), half):
+                self._take(self._begin(rows[start : start + half]), tally)
+            return
+        chances, best = found
+        for row, places in zip(rows, wanted.found, strict=True):
+            tally.add(row, chances[places], best[places])
+        tally.tokens += begun.tokens
+
+    def _read(self, begun: Begun) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Log-probabilities and the likeliest tokens, [D * N]; None: no memory."""
+        if begun.blocks is None:
+            return None
+        try:
+            parts = jax.device_get(begun.blocks)
+        except RuntimeError as error:
+            _require_memory(error, len(begun.rows[0].ids), begun.batch)
+            return None
+        chances, best = (np.concatenate(part, axis=1).ravel() for part in zip(*parts, strict=True))
+        return chances, best
+
+    def _states_by_device(
+        self, arrays: Arrays, ids: jax.Array, positions: jax.Array, ends: jax.Array
+    ) -> jax.Array:
+        """Of rows int32 [B, T] the states [D, B / D * T, H], each device's own."""
+        states = self._model.states(arrays, ids, positions, ends)
+        return states.reshape(self._model.devices, -1, states.shape[-1])
+
+    def _chances_of(
+        self, arrays: Arrays, states: jax.Array, places: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Of places int32 [D, N] of the states: log-probabilities of targets, likeliest tokens."""
+        chosen = jnp.take_along_axis(states, places[..., None], axis=1)
+        logits = self._model.logits(arrays, chosen)
+        asked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        chances = asked - jax.nn.logsumexp(logits, axis=-1)
+        return chances, logits.argmax(axis=-1)
+
+
+def _wanted(
+    rows: Sequence[Row], slots: Sequence[int], devices: int, tokens: int, block: int
+) -> Wanted:
+    """What is asked of a batch; each device's list is filled up to whole blocks."""
+    each = tokens // len(rows[0].ids)
+    asked: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in range(devices)]
+    where = []
+    for slot, row in zip(slots, rows, strict=True):
+        device, local = divmod(slot, each)
+        start = sum(map(len, asked[device]))
+        where.append((device, slice(start, start + len(row.at))))
+        places = row.at.astype(np.int64) + local * len(row.ids)
+        asked[device].append(places << TARGET_BITS | row.targets.astype(np.int64) & TARGET)
+    once = [np.unique(np.concatenate(parts), return_inverse=True) for parts in asked]
+    width = max(1, -(-max(len(pairs) for pairs, _ in once) // block)) * block
+    filled = np.zeros((devices, width), np.int64)
+    for device, (pairs, _) in enumerate(once):
+        filled[device, : len(pairs)] = pairs
+    return Wanted(
+        (filled >> TARGET_BITS).astype(np.int32),
+        (filled & TARGET).astype(np.int32),
+        [device * width + once[device][1][part] for device, part in where],
+    )
+
+
+def _require_memory(error: RuntimeError, length: int, batch: int) -> None:
+    """Raise what is no lack of memory, or cannot be helped by fewer rows of that length."""
+    least = batch == 1 or batch * TOKENS_AT_ONCE < 2 * length
+    if least or not MEMORY.search(str(error).lower()):
+        raise error

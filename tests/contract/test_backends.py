@@ -1,0 +1,87 @@
+"""One checkpoint measured by lm-eval's own way, by torch and by JAX, each in its image."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.command import espalier, refused
+from tests.contract.maxtext_stages import made, maxtext
+from tests.tiny import tiny_llama
+
+WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog")
+
+
+def phrase(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choice(WORDS) for _ in range(words))
+
+
+CHOICES = {"text": ["quick", "lazy dog", "the fox"], "label": ["A", "B", "C"]}
+TASKS: dict[str, list[dict[str, Any]]] = {
+    "word_order": [
+        {"sentence_good": f"the {noun} jumps", "sentence_bad": f"jumps the {noun} the"}
+        for noun in ("fox", "dog", "over", "lazy", "quick", "brown")
+    ],
+    "arc_easy": [
+        {"id": str(number), "question": question, "choices": CHOICES, "answerKey": "B"}
+        for number, question in enumerate(("the fox?", "what jumps?", "which dog?"))
+    ],
+    # Of several windows, none of which is another's: see eval/README.md for what hf makes of that.
+    "wikitext": [{"page": phrase(random.Random(0), 300)}, {"page": "jumps over the lazy dog"}],
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose answers differ, and rows of tasks."""
+    store = tmp_path_factory.mktemp("store")
+    tiny_llama(store / "tiny", initializer_range=0.3)
+    (store / "rows").mkdir()
+    for name, rows in TASKS.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (store / "rows" / f"{name}.jsonl").write_text(text)
+    return store
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_three_backends_give_one_result(store: Path) -> None:
+    maxtext()
+    words = ("eval", f"CKPT={store / 'tiny'}", f"TASK_DATA={store / 'rows'}", "SUITE=tasks")
+    found = {}
+    for backend, runtime in (("hf", "inside"), ("torch", "inside"), ("jax", "local")):
+        place = made(store, *words, f"BACKEND={backend}", f"RUNTIME={runtime}", f"NAME={backend}")
+        results = json.loads((place / "results.json").read_text())
+        assert results["config"]["backend"] == backend
+        found[backend] = {
+            (task, metric): value
+            for task, metrics in results["results"].items()
+            for metric, value in metrics.items()
+            if isinstance(value, float)
+        }
+        assert results["task_hashes"].keys() == TASKS.keys()
+    assert {task for task, _ in found["hf"]} == TASKS.keys()
+    for backend in ("torch", "jax"):
+        assert found[backend] == pytest.approx(found["hf"], rel=1e-4), backend
+    assert (store / "cache" / "xla").is_dir()
+    words = (*words, "BACKEND=jax", "NAME=jax", "BATCH=2")  # speed alone: done already
+    assert made(store, *words) == store / "evals" / "tiny" / "jax"
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("SUITE=quick", "TASK_DATA={}"), "BACKEND=jax measures tasks alone"),
+        (("DATA={}", "TASK_DATA={}"), "BACKEND=jax measures tasks alone"),
+        ((), "BACKEND=jax measures tasks: give TASK_DATA"),
+        (("TASK_DATA={}", "DTYPE=float16"), "DTYPE"),
+        (("TASK_DATA={}", "LEGACY=1"), "BACKEND"),
+    ],
+)
+def test_what_jax_does_not_measure_is_refused_at_once(
+    store: Path, words: tuple[str, ...], why: str
+) -> None:
+    given = [word.format(store / "rows") for word in words]
+    refused(espalier(store, "eval", f"CKPT={store / 'tiny'}", "BACKEND=jax", *given), 2, why)

@@ -1,0 +1,110 @@
+"""`BACKEND=jax`, the whole stage: tasks of lm-eval on a tiny model, in the image without torch."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("maxtext")
+pytest.importorskip("lm_eval")
+
+from espalier.contract.progress import Progress
+from espalier.contract.stage import StageContext
+from espalier.errors import InputError
+from espalier.models.tokenizer import load_tokenizer
+from eval.maxtext.spec import JaxEvalParameters
+from eval.maxtext.stage import run
+from eval.requests.request import Request
+from tests.maxtext.plain_llama import PlainLlama, random_checkpoint
+
+pytestmark = pytest.mark.maxtext
+
+WORDS = ("fox", "dog", "the", "over", "lazy", "quick")
+PAIRS = [{"sentence_good": f"the {w} jumps", "sentence_bad": f"jumps the {w} the"} for w in WORDS]
+CHOICE = {
+    "id": "1", "question": "the fox?", "answerKey": "B",
+    "choices": {"text": ["quick", "lazy dog"], "label": ["A", "B"]},
+}  # fmt: skip
+PAGES = [{"page": "the quick brown fox jumps"}, {"page": "over the lazy dog and the fox"}]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
+def evaluate(tmp_path: Path, model: Path, tasks: dict[str, Any], **given: str) -> Any:
+    """The stage's outcome and results."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name, rows in tasks.items():
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text)
+    output, scratch = tmp_path / "out", tmp_path / "scratch"
+    output.mkdir()
+    scratch.mkdir()
+    inputs = {"model": model, "tasks": folder}
+    context = StageContext(inputs, output, scratch, "cpu", Progress())
+    outcome = run(context, JaxEvalParameters.from_assignments(given))
+    return outcome, json.loads((output / "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_tasks_are_those_of_the_formulas(tmp_path: Path) -> None:
+    (model := tmp_path / "model").mkdir()
+    plain = PlainLlama(model, random_checkpoint(model))
+    tasks = {"word_order": PAIRS, "arc_easy": [CHOICE], "wikitext": PAGES}
+    outcome, results = evaluate(tmp_path, model, tasks, BATCH="2")
+    assert "torch" not in sys.modules
+
+    def score(sentence: str) -> float:
+        ids = [0, *load_tokenizer(model).encode(sentence, add_special_tokens=False)]
+        ids = np.array(ids, np.int32)
+        return plain.score([Request(ids[:-1], ids[1:])])[0][0]
+
+    right = [score(pair["sentence_good"]) > score(pair["sentence_bad"]) for pair in PAIRS]
+    assert results["results"]["word_order"]["acc,none"] == pytest.approx(sum(right) / len(right))
+    assert outcome.notes["results"]["word_order"] == pytest.approx(sum(right) / len(right))
+    per_word = sum(score(row["page"]) for row in PAGES) / sum(
+        len(row["page"].split()) for row in PAGES
+    )
+    found = results["results"]["wikitext"]["word_perplexity,none"]
+    assert np.log(found) == pytest.approx(-per_word, rel=1e-5)
+    assert results["lm_eval_version"] == version("lm_eval")
+    assert results["task_hashes"].keys() == tasks.keys()
+    config = results["config"]
+    assert (config["backend"], config["model_dtype"], config["devices"]) == ("jax", "float32", 1)
+    assert config["tokens"]["tree"] < config["tokens"]["naive"]
+
+
+def test_a_task_that_samples_is_refused_before_the_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (model := tmp_path / "model").mkdir()
+    random_checkpoint(model)
+    (model / "model.safetensors").unlink()
+    task = SimpleNamespace(
+        config=SimpleNamespace(task="gsm8k"),
+        instances=[
+            SimpleNamespace(
+                request_type="generate_until",
+                args=("a", {"do_sample": True, "temperature": 0.7}),
+            )
+        ],
+    )
+    monkeypatch.setattr("eval.maxtext.evaluation.checked_tasks", lambda *_: {"gsm8k": task})
+    with pytest.raises(InputError, match=r"do_sample=True, temperature=0\.7"):
+        evaluate(tmp_path, model, {"word_order": PAIRS})
+
+
+def test_a_model_that_maxtext_does_not_support_is_refused(tmp_path: Path) -> None:
+    (model := tmp_path / "model").mkdir()
+    random_checkpoint(model, attention_bias=True)
+    with pytest.raises(InputError, match="biases of attention, which MaxText"):
+        evaluate(tmp_path, model, {"word_order": PAIRS})
