@@ -35,7 +35,7 @@ SCALED = {
 }
 SHAPES: dict[str, dict[str, Any]] = {
     # 4 heads of 8 are wider than what is hidden.
-    "depth and width": {"num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 36},
+    "depth-and-width": {"num_hidden_layers": 2, "hidden_size": 24, "intermediate_size": 36},
     "tied": {"tie_word_embeddings": True, "num_key_value_heads": 1},
     "scaled": {"rope_parameters": SCALED, "num_attention_heads": 2, "head_dim": 12},
 }
