@@ -300,5 +300,5 @@ def test_a_worker_that_saves_the_result_is_waited_for(
         return 75 if worker.asked_to_stop else succeeds(worker)
 
     workers.works = [slow]
-    assert launcher().follow() == 0
+    assert launcher(deadline=30).follow() == 0
     assert server.created == [FIRST]
