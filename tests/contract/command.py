@@ -9,7 +9,7 @@ from espalier.contract.files import file_sha256
 from espalier.contract.manifest import MANIFEST, METRICS, TRACKERS
 from espalier.contract.paths import ROOT
 from espalier.contract.threads import THREADS, thread_variables
-from tests.warm.interpreters import warm_up, warmed
+from tests.warm.interpreters import WIDE, warm_up, warmed
 
 TIMES = (MANIFEST, METRICS)
 """Files in which equal runs differ."""
@@ -46,7 +46,7 @@ def command(store: Path, *words: str, cold: bool = False) -> list[str]:
 
 def quiet_environment() -> dict[str, str]:
     """The caller's environment, on one thread, since tests run in parallel."""
-    return {**os.environ, "THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return {**os.environ, "THREADS": "1", "PYTHONPATH": str(ROOT), **WIDE}
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:

@@ -1,6 +1,7 @@
 """SLEB and Shortened-LLaMA as a user runs them, with the packages of their image."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def test_sleb_interrupted(tmp_path: Path, tokens: Path) -> None:
     rows = token_rows(tmp_path / "rows.safetensors", rows=512, width=128)
     words = ("score-sleb", f"MODEL={model}", f"CALIBRATION={rows}", "LAYERS=7", "SAMPLES=512")
     errors = interrupted(tmp_path / "store", words, "scores/deep/*/.run/scratch/rounds.json")
-    assert "from round 2 of 3" in errors or "from round 3 of 3" in errors, errors
+    assert re.search(r"from round (1 of 3, the last part.s end|[23] of 3)", errors), errors
     whole = espalier(tmp_path / "whole", *words)
     again = espalier(tmp_path / "store", *words)
     assert again.returncode == whole.returncode == 0, again.stderr

@@ -30,6 +30,8 @@ ROOM = "." * 1000
 RELAY = Path(__file__).with_name("relay.py")
 AT_START = dict(os.environ)
 """Before any test has changed it: a test's own variables are no reason for others to run cold."""
+WIDE = {"COLUMNS": "200"}
+"""How wide tables are: what draws them looks once, as it is imported."""
 READ_AT_IMPORT = ("HF_", "JAX_PLATFORMS", "TQDM_", "TRANSFORMERS_", THREADS)
 """Beginnings of the names of variables that packages look at when they are imported.
 
@@ -84,7 +86,7 @@ def warm_up(python: str = sys.executable, **variables: str) -> None:
         return
     launch = Launch("", "cpu", "", {}, ROOT)
     own = {FOLDER: os.environ[FOLDER], "PYTHONPATH": str(ROOT)}
-    given = {**AT_START, **stage_environment(launch), **variables, **own}
+    given = {**AT_START, **stage_environment(launch), **WIDE, **variables, **own}
     with socket.with_suffix(".log").open("w") as log:
         server = subprocess.Popen(
             [python, "-m", "tests.warm.server", str(socket), ROOM],
