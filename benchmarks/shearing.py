@@ -2,10 +2,12 @@
 
     python -m benchmarks shearing STORE=<folder> DOMAINS=<a folder for each domain> [MODEL=sapling]
 
-Masks that are sampled and masks that are not; units chosen at random, and by Minitron's scores,
-both trained on as many tokens afterwards. Domains keep their shares of the data everywhere. All
-losses are of one stage, `score-sheared-llama`, on held-out rows of every domain. What is on the
-store already is not run again; `TABLE=1` runs nothing, `STEPS=200` is quicker.
+Masks that are sampled and masks that are not, over all steps, or over half of them with training in
+the target's shape after it; units chosen at random, and by Minitron's scores, both trained for as
+many steps afterwards. Domains keep their shares of the data everywhere. All losses are of one
+stage, `score-sheared-llama`, on held-out rows of every domain. `PARENT_STEPS=8000` trains the
+parent on these domains first, of which it may know nothing. What is on the store already is not run
+again; `TABLE=1` runs nothing, `STEPS=200` is quicker.
 """
 
 import json
@@ -23,9 +25,13 @@ from espalier.pruning.structured.restructure import Selection, restructure
 from espalier.pruning.structured.units import group_of
 from methods.sheared_llama.target import Sizes, Target
 
-OWN = {"MODEL": "sapling", "DOMAINS": "", "STEPS": "1200", "TABLE": ""}
+OWN = {"MODEL": "sapling", "DOMAINS": "", "STEPS": "1200", "PARENT_STEPS": "0", "TABLE": ""}
 """What may be given beside the settings of every command, and what it is otherwise."""
 BATCH, SEQLEN, LR = 4, 128, 1e-3
+BATCHES = (f"BATCH={BATCH}", f"SEQLEN={SEQLEN}", f"LR={LR}")
+MASKS = ("sampled", "deterministic")
+THEN = "then-trained"
+"""Of a way whose masks are learned in half of the steps."""
 ROWS = 16
 """Held-out rows of each domain, at most."""
 KEPT = {"layers": 4 / 5, "hidden": 3 / 4, "heads": 3 / 4, "ffn": 3 / 4}
@@ -67,26 +73,26 @@ class Comparison:
     def commands(self, random_model: Path) -> Iterator[list[str]]:
         """Everything, in its order."""
         sizes, target = self.sizes, Target.of(Shapes.of(read_config(self.parent)), self.sizes)
-        of_model, tokens = f"MODEL={self.model}", f"TOKENS={self.steps * BATCH * SEQLEN}"
-        batches = (f"BATCH={BATCH}", f"SEQLEN={SEQLEN}", f"LR={LR}")
+        of_model, half = f"MODEL={self.model}", self.steps // 2
         shape = (f"LAYERS={sizes.layers}", f"HIDDEN={sizes.hidden}", f"HEADS={sizes.heads}")
         shape = (*shape, f"FFN={sizes.ffn}")
         together = f"{self.data}-together"
-        for name, by_domain in ((self.data, ("DOMAINS=1",)), (together, ())):
-            yield ["data", f"DATA={name}", *by_domain, f"SOURCE={self.domains}",
-                   f"TOKENIZER={self.model}", "VALID=0.41", "TEST=0"]  # fmt: skip
+        yield data(self.data, self.domains, self.model, "DOMAINS=1")
+        yield data(together, self.domains, self.model)
         domains = f"DOMAIN_DATA={self.data}"
-        for masks in ("sampled", "deterministic"):
-            yield ["prune-sheared-llama", of_model, domains, *shape, tokens, *batches,
-                   f"VALID={ROWS}", f"MASKS={masks}", "PROPORTIONS=fixed", "SUITE=none",
-                   f"NAME={self.name(masks)}"]  # fmt: skip
+        for masks in MASKS:
+            halved = self.name(f"{masks}-half")
+            for name, steps in ((self.name(masks), self.steps), (halved, half)):
+                yield ["prune-sheared-llama", of_model, domains, *shape, tokens(steps), *BATCHES,
+                       f"VALID={ROWS}", f"MASKS={masks}", "PROPORTIONS=fixed", "SUITE=none",
+                       f"NAME={name}"]  # fmt: skip
+            yield train(halved, together, self.steps - half, self.name(f"{masks}-{THEN}"))
         minitron = self.name("minitron-untrained")
         yield ["prune-minitron", of_model, *shape, f"KV_HEADS={target.shapes.kv_heads}",
                f"CALIBRATION={_most_text(Path(self.domains))}", "SAMPLES=32", "SEQLEN=256",
                "SUITE=none", f"NAME={minitron}"]  # fmt: skip
         for way, start in (("minitron", minitron), ("random", str(random_model))):
-            yield ["train-gpu", f"CKPT={start}", f"DATA={together}", tokens, *batches,
-                   f"NAME={self.name(way)}"]  # fmt: skip
+            yield train(start, together, self.steps, self.name(way))
         for way, checkpoint in self.measured.items():
             yield ["score-sheared-llama", f"CKPT={checkpoint}", domains, f"SEQLEN={SEQLEN}",
                    f"VALID={ROWS}", f"NAME={way}"]  # fmt: skip
@@ -94,7 +100,7 @@ class Comparison:
     @property
     def measured(self) -> dict[str, str]:
         """The way of each row, and its checkpoint."""
-        ways = ("sampled", "deterministic", "minitron", "random")
+        ways = (*MASKS, *(f"{masks}-{THEN}" for masks in MASKS), "minitron", "random")
         return {"parent": self.model, **{way: self.name(way) for way in ways}}
 
     def lines(self) -> Iterator[str]:
@@ -107,6 +113,22 @@ class Comparison:
             made = _read(self.store / "checkpoints" / name / "manifest.json")
             if losses:
                 yield f"| {' | '.join((way, *_cells(losses, made)))} |"
+
+
+def data(name: str, domains: str, model: str, *words: str) -> list[str]:
+    """Have the domains' texts packed, by domain or together."""
+    return ["data", f"DATA={name}", *words, f"SOURCE={domains}", f"TOKENIZER={model}",
+            "VALID=0.41", "TEST=0"]  # fmt: skip
+
+
+def train(start: str, data: str, steps: int, name: str) -> list[str]:
+    """Have a model trained."""
+    return ["train-gpu", f"CKPT={start}", f"DATA={data}", tokens(steps), *BATCHES, f"NAME={name}"]
+
+
+def tokens(steps: int) -> str:
+    """Of so many steps."""
+    return f"TOKENS={steps * BATCH * SEQLEN}"
 
 
 def _most_text(domains: Path) -> Path:
@@ -171,7 +193,11 @@ def main(words: Sequence[str]) -> None:
     first = ["adopt", f"FROM={model}", f"NAME={model.name}"] if model.is_dir() else ["grow"]
     _run([first], settings)
     parent = store / "models" / model.name
-    found = Comparison(model.name, parent, store, own["DOMAINS"], int(own["STEPS"]))
+    if steps := int(own["PARENT_STEPS"]):
+        parent, seen = store / "checkpoints" / f"{model.name}-{steps}", f"domains-{model.name}"
+        made = train(model.name, seen, steps, parent.name)
+        _run([data(seen, own["DOMAINS"], model.name), made], settings)
+    found = Comparison(parent.name, parent, store, own["DOMAINS"], int(own["STEPS"]))
     if own["TABLE"] != "1":
         drawn = store / "random" / model.name
         random_units(parent, drawn, found.sizes)
