@@ -42,6 +42,11 @@ score-%: $(VENV)/.ready always
 pipeline: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
+#:   reproduce-<method>  fill its paper's table (MODEL, ONLY, TASK_DATA): says time, memory and disk first, then runs what
+#:                    is missing and prints the paper's values beside ours (TABLE=1 runs none; GPU: what ACCEL=cuda is)
+reproduce-%: $(VENV)/.ready always
+	@$(ESPALIER) $@ $(ARGUMENTS)
+
 #:
 #: Train
 #:   train-gpu        train CKPT, or ARCH from scratch, on the token data DATA for TOKENS (TEACHER, GPUS)
@@ -79,7 +84,9 @@ tpu-up tpu-status tpu-logs tpu-down tpu-reap: $(VENV)/.ready
 #:   grow             grow sapling, the small model that needs no download
 #:   adopt            copy FROM, a Hugging Face directory or a GGUF file, into the store as NAME
 #:   eval             evaluate CKPT with SUITE (quick, perplexity, paper-zero-shot, …) or TASKS, LEGACY=1 or BACKEND=jax
-prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
+#:   compare-harness  evaluate CKPT on TASK_DATA by lm-eval 0.4.13 and 0.3.0, and say why scores differ (TASKS, SUITE)
+#:   compare-evals    the same of two evaluations of the store, A and B, made with LOG_SAMPLES=1
+prepare fetch fetch-data data export grow adopt eval compare-harness compare-evals: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -89,9 +96,10 @@ prepare fetch fetch-data data export grow adopt eval: $(VENV)/.ready
 #:   show             CKPT's lineage: parents, parameters, sparsity, made by whom with what
 #:   verify           hash CKPT's files again
 #:   drift            list what older code or packages made (it is used; FORCE=1 makes it again)
+#:   push             upload CKPT with its model card to REPO (owner/name) on the hub (PRIVATE=1, REVISION)
 #:   report           write report.html, .md and .csv on CKPTS (default all), with model cards (NAME)
 #:   gc               remove unfinished work that no command goes on with (MIN_AGE hours; ALL=1: any unfinished work)
-list list-models show verify drift report gc: $(VENV)/.ready
+list list-models show verify drift push report gc: $(VENV)/.ready
 	@$(ESPALIER) $@ $(ARGUMENTS)
 
 #:
@@ -188,5 +196,5 @@ $(VENV)/.ready: images/host/requirements.lock
 	@touch $@
 
 .PHONY: always help setup doctor test soak lint bench results images locks lock-check listings pipeline prepare fetch fetch-data data \
-  export grow adopt eval train-gpu train-tpu recover to-maxtext to-hf hf2composer composer2hf compact pad publish plan-gpu plan-tpu \
-  tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift report gc
+  export grow adopt eval compare-harness compare-evals train-gpu train-tpu recover to-maxtext to-hf hf2composer composer2hf compact pad \
+  publish plan-gpu plan-tpu tpu-up tpu-status tpu-logs tpu-down tpu-reap list list-models show verify drift push report gc

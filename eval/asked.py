@@ -6,10 +6,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from espalier.contract.stage import StageContext
 from espalier.data.task_columns import read_rows
 from espalier.data.task_rows import EXAMPLES, as_lines, example_files, task_files
 from espalier.data.text import sha256_of_file
 from espalier.errors import InputError
+from eval.spec import EvalParameters
 from eval.suites.entry import Entry
 
 
@@ -72,6 +74,28 @@ class Asked:
         if self.examples and shots:
             found["examples_sha256"] = sha256_of_file(self.examples)
         return found
+
+
+def asked_of(context: StageContext, parameters: EvalParameters) -> dict[str, Asked]:
+    """The tasks that a stage is asked for, with their rows, by their labels in results.
+
+    Args:
+        context: input `tasks` where there are any.
+        parameters: of the evaluation.
+
+    Raises:
+        InputError: tasks are named and no rows are given, or they do not fit.
+    """
+    entries, folder = parameters.entries, context.inputs.get("tasks")
+    if folder is not None:
+        return asked_tasks(folder, entries, context.scratch / "tasks")
+    if entries or parameters.suite == "tasks":
+        names = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "its tasks"
+        raise InputError(
+            f"SUITE={parameters.suite} needs the rows of {names}: give "
+            "TASK_DATA=<folder of <task>.jsonl>; an evaluation never downloads."
+        )
+    return {}
 
 
 def asked_tasks(folder: Path, entries: Sequence[Entry], scratch: Path) -> dict[str, Asked]:

@@ -1,6 +1,8 @@
 """Tasks put to a model by lm-eval 0.4, in this process. Needs no torch by itself."""
 
 import logging
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import lm_eval
@@ -10,21 +12,29 @@ from lm_eval.tasks import TaskManager
 from espalier.data.text import sha256_of_file
 from eval.asked import Asked
 from eval.headline import name_metrics
+from eval.samples.current import samples_of
+from eval.samples.noting import Noting
+from eval.samples.sample import write_samples
 from eval.task_groups import describe_group
+from eval.tasks import leaves
 
 EXAMPLES_SEED = 1234
 """lm-eval's own, by which examples are drawn."""
 
 
-def ask(lm: Any, asked: Asked, task: Any, limit: int | None) -> dict[str, Any]:
-    """Results of a task in lm-eval's schema, without samples.
+def ask(
+    lm: Any, asked: Asked, task: Any, limit: int | None, samples: Path | None = None
+) -> dict[str, Any]:
+    """Results of a task in lm-eval's schema.
 
     Args:
         lm: a model of lm-eval's, which says by `account` how it was run since `begin_task`.
         asked: what is asked.
         task: the task, or group, that `checked_tasks` gives for it.
         limit: at most so many rows a task.
+        samples: where each request is written with its answer; None: nowhere.
     """
+    noting = Noting(lm) if samples else None
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model given as an object
     lm.begin_task()
     results: dict[str, Any] = lm_eval.simple_evaluate(
@@ -37,6 +47,8 @@ def ask(lm: Any, asked: Asked, task: Any, limit: int | None) -> dict[str, Any]:
         # The tasks are there; lm-eval's default reads all of its YAML first, for half a minute.
         task_manager=TaskManager(include_defaults=False),
     )
+    if samples and noting:
+        write_samples(samples, chain.from_iterable(samples_of(o, noting) for o in leaves(task)))
     if isinstance(task, Group):
         describe_group(results, task)
     name_metrics(results, {asked.label: asked.entry.metric})

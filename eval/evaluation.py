@@ -13,18 +13,19 @@ import transformers
 from espalier.contract.manifest import published_name
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.errors import InputError
 from espalier.models.products import choose_products, products
 from espalier.models.tokenizer import load_tokenizer, probe_hash
-from eval.asked import Asked, asked_tasks
+from eval.asked import asked_of
 from eval.finite import require_finite_losses
 from eval.model import load_model
 from eval.parts import Part, how_run, measured_parts, say_cut
-from eval.perplexity import perplexity, window_losses
+from eval.perplexity import perplexity
 from eval.results import headline, merged, perplexity_results, write_results
-from eval.spec import EvalParameters
-from eval.suites.suite import SUITES, Suite
-from eval.windows import TestText, load_windows
+from eval.samples.sample import join_samples
+from eval.spec import TorchEvalParameters
+from eval.suites.suite import SUITES
+from eval.window_losses import window_losses
+from eval.windows import TestText, asked_text
 
 LEGACY = "eval.legacy"
 LOGITS_AT_ONCE = 1 << 28
@@ -36,16 +37,15 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
 
     Args:
         context: inputs `model`, and `data` and `tasks` where the suite needs them.
-        parameters: `EvalParameters`.
+        parameters: `TorchEvalParameters`.
         harness: the module whose `task_measures` measures tasks.
 
     Raises:
         InputError: an input is missing or not usable, or the model gives NaN or infinities.
     """
-    assert isinstance(parameters, EvalParameters)  # noqa: S101
+    assert isinstance(parameters, TorchEvalParameters)  # noqa: S101
     suite, checkpoint = SUITES[parameters.suite], context.inputs["model"]
-    asked = _asked(context, parameters)
-    text = _text(context, suite, parameters)
+    asked, text = asked_of(context, parameters), asked_text(context, parameters)
     tests: Any = importlib.import_module(harness) if asked else None
     tasks = tests.checked_tasks(asked, checkpoint, parameters.limit) if asked else None
     if asked and not parameters.tasks and suite.harness not in (None, version("lm_eval")):
@@ -65,9 +65,13 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         given: dict[str, Any] = {"batch": parameters.batch, "limit": parameters.limit}
         if harness != LEGACY:  # whose begin token stands once, and which has one backend
             given |= {"bos": parameters.bos, "backend": parameters.backend}
+        if parameters.log_samples:
+            given["samples"] = context.scratch
         measures |= tests.task_measures(model, checkpoint, asked, tasks, **given)
     with products(kernel := choose_products(model.dtype, context.device)):
         parts = measured_parts(context.scratch, measures)
+    if parameters.log_samples:
+        join_samples(context.scratch, asked, context.output)
     config = how_run(parts)
     say_cut(context, config)
     for why in config.get("backend_fallback", ()):
@@ -100,35 +104,6 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
     return Outcome(data=text.record if text else None, notes=notes)
 
 
-def _asked(context: StageContext, parameters: EvalParameters) -> dict[str, Asked]:
-    """The tasks with their rows, by the names that they have in results."""
-    entries, folder = parameters.entries, context.inputs.get("tasks")
-    if folder is not None:
-        return asked_tasks(folder, entries, context.scratch / "tasks")
-    if entries or parameters.suite == "tasks":
-        names = ", ".join(dict.fromkeys(entry.name for entry in entries)) or "its tasks"
-        raise InputError(
-            f"SUITE={parameters.suite} needs the rows of {names}: give "
-            "TASK_DATA=<folder of <task>.jsonl>; an evaluation never downloads."
-        )
-    return {}
-
-
-def _text(context: StageContext, suite: Suite, parameters: EvalParameters) -> TestText | None:
-    source = context.inputs.get("data")
-    if source is None and suite.perplexity:
-        raise InputError(f"SUITE={parameters.suite} measures perplexity: give DATA=<a text>.")
-    if source is None:
-        return None
-    return load_windows(
-        source,
-        context.inputs["model"],
-        parameters.seqlen,
-        parameters.split,
-        suite.bounds.limited(parameters.limit),
-    )
-
-
 def _perplexity(context: StageContext, model: Any, text: TestText, batch: int) -> dict[str, Any]:
     seqlen = text.windows.shape[1]
     batch = max(1, min(batch, LOGITS_AT_ONCE // (seqlen * model.config.vocab_size)))
@@ -138,16 +113,12 @@ def _perplexity(context: StageContext, model: Any, text: TestText, batch: int) -
         return logits
 
     losses = []
-    total = -(-len(text.windows) // batch)
-    with context.progress.steps(f"perplexity {text.name}", total) as steps:
-        batches = text.windows.split(batch)
-        for ids, loss in zip(batches, window_losses(forward, text.windows, batch), strict=True):
+    batches = torch.from_numpy(text.windows).split(batch)
+    with context.progress.steps(f"perplexity {text.name}", len(batches)) as steps:
+        for ids, loss in zip(batches, window_losses(forward, batches), strict=True):
             require_finite_losses(model, ids, loss)
             losses.append(loss)
             steps.advance(loss=float(loss.mean()))
-    measured = perplexity(torch.cat(losses), seqlen)
-    context.progress.say(
-        f"perplexity {text.name}: {measured.value:.4f} "
-        f"({measured.windows} windows of {seqlen} tokens)"
-    )
+    measured = perplexity(torch.cat(losses).numpy(), seqlen)
+    context.progress.say(f"perplexity {text.name}: {measured}")
     return perplexity_results(text.name, measured, text.record)

@@ -12,6 +12,7 @@ from eval.checked_tasks import checked_tasks
 from eval.parts import Part
 from eval.planned import PlannedLM
 from eval.quiet import QuietLM
+from eval.samples.sample import samples_of_task
 
 __all__ = ["checked_tasks", "task_measures"]
 
@@ -26,8 +27,9 @@ def task_measures(
     limit: int | None,
     bos: str = "harness",
     backend: str = "hf",
+    samples: Path | None = None,
 ) -> dict[str, Callable[[], Part]]:
-    """What measures each task, by its label: results in lm-eval's schema, without samples.
+    """What measures each task, by its label: results in lm-eval's schema.
 
     Args:
         model: loaded by `load_model`.
@@ -38,9 +40,15 @@ def task_measures(
         limit: at most so many rows a task.
         bos: of rolling texts: `harness` as lm-eval does it, `once` without the tokenizer's own.
         backend: `hf` for lm-eval's own way, `torch` for rows of a prefix tree.
+        samples: a folder for each task's requests with their answers; None: they are not written.
 
     A measure raises InputError where the model gives NaN or infinities.
     """
     kind = PlannedLM if backend == "torch" else QuietLM
     lm = kind(pretrained=model, tokenizer=load_tokenizer(checkpoint), batch_size=batch, bos=bos)
-    return {label: partial(ask, lm, one, tasks[label], limit) for label, one in asked.items()}
+    return {
+        label: partial(
+            ask, lm, one, tasks[label], limit, samples and samples_of_task(samples, label)
+        )
+        for label, one in asked.items()
+    }

@@ -28,10 +28,21 @@ from eval.finite import FiniteScores, require_finite_answers
 from eval.headline import name_metrics
 from eval.parts import Part
 from eval.questions import Question, Reader, fitting
+from eval.samples.legacy import LegacySamples
+from eval.samples.sample import samples_of_task, write_samples
+
+FEWEST = 2
+"""Rows that this release can evaluate."""
 
 
 class CausalLM(BaseLM):  # type: ignore[misc]
-    """Any causal model of transformers, as lm-eval 0.3.0 calls one."""
+    """Any causal model of transformers, as lm-eval 0.3.0 calls one.
+
+    Attributes:
+        bos: as `QuietLM`'s; this release asks the tokenizer for no begin token.
+    """
+
+    bos = "once"
 
     def __init__(self, model: Any, tokenizer: Any, batch: int) -> None:
         super().__init__()
@@ -40,6 +51,11 @@ class CausalLM(BaseLM):  # type: ignore[misc]
     @property
     def eot_token_id(self) -> int:
         return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What this release puts before an empty question and before a text."""
+        return self.eot_token_id
 
     @property
     def max_length(self) -> int:
@@ -92,7 +108,7 @@ def checked_tasks(
 
     Raises:
         InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or its metric, its examples
-            or a row is not usable.
+            or a row is not usable, or there is a single one.
     """
     tokenizer = load_tokenizer(checkpoint)
     begin = tokenizer.eos_token_id is not None
@@ -100,15 +116,20 @@ def checked_tasks(
     tasks = {}
     for label, one in asked.items():
         with fitting(one.entry.name, str(one.rows)):
-            tasks[label] = legacy_task(one)
+            tasks[label] = legacy_task(one, limit)
             one.require_metric(tasks[label].aggregation())
-        reader.check(_questions(one.entry.name, one.rows, tasks[label]))
+        reader.check(_questions(one.entry.name, one.rows, tasks[label], limit))
+        if len(read_rows(one.rows)[:limit]) < FEWEST:
+            raise InputError(
+                f"{one.rows} has one row to ask, of which lm-eval 0.3.0 can tell no standard "
+                f"error; give {FEWEST} or more."
+            )
     return tasks
 
 
-def _questions(name: str, path: Path, task: Any) -> Iterator[Question]:
-    """All that a task asks; which of its rows LIMIT leaves is drawn by lm-eval."""
-    rows = read_rows(path)
+def _questions(name: str, path: Path, task: Any, limit: int | None) -> Iterator[Question]:
+    """All that a task asks."""
+    rows = read_rows(path)[:limit]
     with fitting(name, str(path)):
         documents = list(task.test_docs() if task.has_test_docs() else task.validation_docs())
     for index, document in enumerate(documents):
@@ -130,23 +151,37 @@ def task_measures(
     *,
     batch: int,
     limit: int | None,
+    samples: Path | None = None,
 ) -> dict[str, Callable[[], Part]]:
     """As `eval.harness.task_measures`: results in the schema of lm-eval 0.4."""
     lm = CausalLM(model, load_tokenizer(checkpoint), batch)
-    return {label: partial(_measure, lm, one, tasks[label], limit) for label, one in asked.items()}
+    return {
+        label: partial(
+            _measure, lm, one, tasks[label], limit, samples and samples_of_task(samples, label)
+        )
+        for label, one in asked.items()
+    }
 
 
-def _measure(lm: CausalLM, asked: Asked, task: Any, limit: int | None) -> Part:
-    given = {asked.label: task}
+def _measure(
+    lm: CausalLM, asked: Asked, task: Any, limit: int | None, samples: Path | None
+) -> Part:
+    given, lines = {asked.label: task}, {asked.label: _lines(asked, limit)}
+    listening = LegacySamples(lm, given, lines) if samples else None
     measured = evaluate(lm=lm, task_dict=given, num_fewshot=0, limit=limit, bootstrap_iters=1000)
+    if samples and listening:
+        write_samples(samples, listening.samples())
     begin = {"token": lm.tokenizer.eos_token, "before": "empty contexts", "rolling": "once"}
     results = translated(measured, asked, limit) | {"config": {"begin_token": begin}}
     name_metrics(results, {asked.label: asked.entry.metric})
     return results
 
 
-def legacy_task(asked: Asked) -> Any:
+def legacy_task(asked: Asked, limit: int | None = None) -> Any:
     """A task object of lm-eval 0.3.0 that has the rows and the number of examples of what is asked.
+
+    It has the first `limit` of the rows, which are those that every other harness leaves: the
+    release itself would draw that many.
 
     Raises:
         InputError: neither minimal pairs nor a task of lm-eval 0.3.0, or examples are missing.
@@ -158,7 +193,7 @@ def legacy_task(asked: Asked) -> Any:
             f"{name} is not a task of lm-eval 0.3.0, and its rows have no sentence_good and "
             "sentence_bad; leave LEGACY out or choose another task."
         )
-    rows = [row for _, row in read_rows(asked.rows)]
+    rows = [row for _, row in read_rows(asked.rows)[:limit]]
     examples = [row for _, row in read_rows(asked.examples)] if asked.examples and shots else rows
 
     def download(self: Any, *places: Any) -> None:
@@ -197,6 +232,11 @@ def translated(measured: dict[str, Any], asked: Asked, limit: int | None) -> Par
         "task_hashes": {name: sha256_of_file(asked.rows)},
         "lm_eval_version": version("lm_eval"),
     }
+
+
+def _lines(asked: Asked, limit: int | None) -> list[int]:
+    """The line of each row that is asked."""
+    return [line for line, _ in read_rows(asked.rows)[:limit]]
 
 
 def _rows(path: Path) -> int:

@@ -1,46 +1,28 @@
-"""The published values in published.toml, found by model, method and pattern."""
+"""The values that papers print, as the methods' `reproduce.toml` hold them."""
 
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-PUBLISHED = Path(__file__).with_name("published.toml")
+from espalier.contract.discovery import stages
+from espalier.contract.reproduction import (
+    DENSE,
+    Column,
+    Reproduction,
+    Value,
+    fitted,
+    reproducible,
+    reproduction_of,
+)
+from espalier.models.aliases import model_aliases
 
-
-@cache
-def _table() -> dict[str, Any]:
-    return tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
-
-
-def published_perplexity(
-    model: str, method: str, setting: str, data: str, seqlen: int
-) -> float | None:
-    """A printed perplexity, where one was measured the same way.
-
-    Args:
-        model: an alias, for example `llama2-7b`.
-        method: `dense`, `wanda`, `sparsegpt` or `magnitude`.
-        setting: `unstructured-0.5`, `2:4` or `4:8`; of no matter for `dense`.
-        data: the data set's name.
-        seqlen: tokens a window.
-    """
-    for table in _table()["perplexity"]:
-        if (table["data"], table["seqlen"]) != (data, seqlen):
-            continue
-        found = table["dense"] if method == "dense" else table.get(model, {}).get(setting, {})
-        value = found.get(model if method == "dense" else method)
-        return None if value is None else float(value)
-    return None
-
-
-def published_accuracy(model: str, method: str, setting: str) -> dict[str, float]:
-    """Printed accuracies in percent, by lm-eval's task names; empty where there are none."""
-    table = _table()["zero-shot"]
-    values = table.get(method, {}).get(setting) if model == table["model"] else None
-    return dict(zip(table["tasks"], values, strict=True)) if values else {}
+PARAMETERS, LAYERS = FACTS = "parameters", "removed layers"
+"""What a manifest says by itself."""
+MEAN = "mean"
+"""What a column calls the mean of an evaluation's tasks."""
+CALIBRATION = frozenset({"samples", "seqlen", "seed", "batch", "micro_batch"})
+"""Parameters by which a repetition may differ and still stand beside the paper."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +30,16 @@ class Printed:
     """One printed value, and how far a faithful repetition may be from it.
 
     Attributes:
-        method: `dense`, or the pruning method.
-        setting: `unstructured-0.5`, `2:4`, …; empty for `dense`.
-        task: of lm-eval, or `perplexity/<data>`.
-        value: a perplexity, or an accuracy in percent.
+        method: `dense`, or the pruning stage.
+        setting: the row of its reproduce.toml; empty for `dense`.
+        task: of lm-eval with its examples, `perplexity/<data>`, `mean`, or a fact of the manifest.
+        metric: empty of a fact and a mean.
+        value: a perplexity, an accuracy in percent, a number of parameters, or the layers gone.
+        band: in the value's own unit.
         seqlen: tokens a window of a perplexity.
         harness: the release of lm-eval that the printed accuracies were read off.
-        band: in the value's own unit.
+        trained: the stage that trained the pruned model before it was measured.
+        why: it cannot be compared.
     """
 
     source: str
@@ -63,33 +48,112 @@ class Printed:
     setting: str
     task: str
     metric: str
-    value: float
+    value: Value
     band: float
     seqlen: int | None = None
     harness: str | None = None
+    trained: str = ""
+    why: str = ""
+
+    @property
+    def of(self) -> tuple[str, str, str, str]:
+        """The model that it is of: parent, method, setting, and what trained it."""
+        return self.model, self.method, self.setting, self.trained
+
+    @property
+    def shots(self) -> int:
+        """Examples before each question."""
+        return int(self.task.partition(":")[2] or 0)
 
 
-def printed_values() -> Iterator[Printed]:
-    """All of published.toml, in its order."""
-    bands = _table()["bands"]
-    for table in _table()["perplexity"]:
-        task, source, seqlen = f"perplexity/{table['data']}", table["source"], table["seqlen"]
-        for model, value in table["dense"].items():
-            band = value * bands["dense"]
-            yield Printed(source, model, "dense", "", task, "ppl", value, band, seqlen)
-            for setting, methods in table.get(model, {}).items():
-                kind = "unstructured" if setting.startswith("unstructured") else "structured"
-                for method, found in methods.items():
-                    band = found * bands[kind]
-                    yield Printed(source, model, method, setting, task, "ppl", found, band, seqlen)
-    table = _table()["zero-shot"]
-    for method, settings in table.items():
-        if not isinstance(settings, dict):
-            continue
-        for setting, values in settings.items():
-            for task, value in zip(table["tasks"], values, strict=True):
-                yield Printed(
-                    *(table["source"], table["model"], method, setting, task, "acc"),
-                    *(value, bands["accuracy"]),
-                    harness=table["harness"],
-                )
+@cache
+def printed_values() -> tuple[Printed, ...]:
+    """All of them; what several files print from one source, such as the dense model's, once."""
+    found = (value for name in reproducible() for value in printed_in(reproduction_of(name)))
+    return tuple(dict.fromkeys(found))
+
+
+def printed_in(reproduction: Reproduction) -> Iterator[Printed]:
+    """Those of one file, in its order."""
+    for column in reproduction.columns:
+        for model, rows in column.values.items():
+            for row, value in rows.items():
+                yield from _printed(reproduction, column, model, row, value)
+
+
+def _printed(
+    reproduction: Reproduction, column: Column, model: str, row: str, value: Value
+) -> Iterator[Printed]:
+    dense = row == DENSE
+    method = DENSE if dense else reproduction.rows[row].method
+    trains = reproduction.train.get("TRAIN", "") if column.words and not dense else ""
+    values = value if isinstance(value, tuple) and not column.fact else (value,)
+    for name, one in zip(column.measured, values, strict=True):
+        task, _, metric = (name, "", "") if column.fact else name.rpartition(" ")
+        band = column.band_of(row)
+        if metric == "ppl" and isinstance(one, float):
+            band *= one
+        yield Printed(
+            source=column.source,
+            model=model,
+            method=method,
+            setting="" if dense else row,
+            task=task or metric,
+            metric=metric if task else "",
+            value=one,
+            band=band,
+            seqlen=int(column.words["SEQLEN"]) if "SEQLEN" in column.words else None,
+            harness=column.harness,
+            trained=trains,
+            why=column.why,
+        )
+
+
+def published_as(made: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """Parent's alias, method and row, by which the values of a model are listed.
+
+    The calibration is of no matter: a repetition on less of it is beside the paper's, too.
+
+    Args:
+        made: the model's manifest.
+    """
+    if made.get("verb") == "fetch":
+        return str(made["name"]), DENSE, ""
+    inputs, method = made.get("inputs") or {}, str(made.get("stage"))
+    if "model" not in inputs or method not in stages():
+        return None  # adopted: of which parent, nothing says
+    parent = str(inputs["model"]["name"]).rpartition("/")[2]
+    recorded = stages()[method].parameters.identity_of(made.get("parameters") or {})
+    for row, wanted in _rows_of(parent, method).items():
+        if _decisive(recorded) == wanted:
+            return parent, method, row
+    return None
+
+
+@cache
+def _rows_of(model: str, method: str) -> dict[str, dict[str, Any]]:
+    """What decides the prunings of a model by a method that papers print values of."""
+    found = {}
+    for name in reproducible():
+        reproduction = reproduction_of(name)
+        if model in reproduction.models and (source := model_aliases().get(model)):
+            for row, stated in reproduction.rows_of(model).items():
+                if stated.method == method:
+                    found[row] = _decides(reproduction, model, row, source.shape)
+    return found
+
+
+def _decides(
+    reproduction: Reproduction, model: str, row: str, shape: Mapping[str, Any]
+) -> dict[str, Any]:
+    stage, stated = stages()[reproduction.rows[row].method], reproduction.rows[row].words
+    words = fitted({**reproduction.words, **reproduction.models[model], **stated}, shape)
+    known = stage.parameters.words()
+    parameters = stage.parameters.from_assignments({k: v for k, v in words.items() if k in known})
+    if stage.unroll:
+        parameters = stage.unroll(parameters, shape).steps[-1]
+    return _decisive(parameters.identity())
+
+
+def _decisive(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in CALIBRATION}

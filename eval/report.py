@@ -13,10 +13,9 @@ from rich.table import Table
 
 from espalier.contract.json_text import NotJson, from_json, read_json
 from espalier.contract.manifest import MANIFEST
-from espalier.contract.pruned import Masked, as_pruned
 from espalier.errors import InputError
 from eval.headline import about, shown_keys
-from eval.published import published_accuracy, published_perplexity
+from eval.published import Printed, printed_values, published_as
 
 RESULTS = "results.json"
 NO_SPEED = "Zeros alone make nothing faster or smaller: the checkpoint is stored dense."
@@ -72,11 +71,19 @@ class Evaluation:
         """What is recorded of how a task was measured, and of a perplexity's text."""
         return about(self.results, task)
 
-    def is_zero_shot_and_whole(self, task: str) -> bool:
-        """Whether no examples stood before a task's questions, and no limit left rows out."""
-        counts = self.results.get("n-samples", {}).get(task, {})
-        shots = self.results.get("n-shot", {}).get(task, 0)
-        return bool(shots == 0 and counts.get("effective") == counts.get("original"))
+    def as_printed(self, printed: Printed) -> float | None:
+        """The value that was measured as a printed one was: all of it, windows as long."""
+        value = self.results["results"].get(printed.task, {}).get(f"{printed.metric},none")
+        if value is None or printed.why:
+            return None
+        if printed.metric == "ppl":
+            text = self.about(printed.task)
+            whole = text.get("windows") == text.get("windows_available")
+            return float(value) if whole and text.get("seqlen") == printed.seqlen else None
+        counts = self.results.get("n-samples", {}).get(printed.task, {})
+        whole = counts.get("effective") == counts.get("original")
+        shots = self.results.get("n-shot", {}).get(printed.task, 0)
+        return 100 * float(value) if whole and shots == printed.shots else None
 
 
 def _checkpoint(directory: Path) -> Mapping[str, Any]:
@@ -150,31 +157,28 @@ def against_published(evaluation: Path, model: str, method: str, setting: str) -
     Args:
         evaluation: an evaluation's directory.
         model: the parent's alias, for example `llama2-7b`.
-        method: `dense`, `wanda`, `sparsegpt` or `magnitude`.
-        setting: `unstructured-0.5`, `2:4` or `4:8`.
+        method: `dense`, or the pruning stage.
+        setting: the row of its reproduce.toml; empty for `dense`.
 
     Raises:
         InputError: the directory holds no results.
     """
-    ours = Evaluation.read(evaluation)
-    accuracies = published_accuracy(model, method, setting)
-    found: list[tuple[str, str, float, float]] = []
-    for task, values in ours.results["results"].items():
-        text = ours.about(task)
-        if "acc,none" in values and task in accuracies and ours.is_zero_shot_and_whole(task):
-            found.append((task, "acc %", accuracies[task], 100 * float(values["acc,none"])))
-        elif "ppl,none" in values:
-            data, seqlen = task.partition("/")[2], int(text.get("seqlen", 0))
-            printed = published_perplexity(model, method, setting, data, seqlen)
-            if printed is not None and text.get("windows") == text.get("windows_available"):
-                found.append((task, "ppl", printed, float(values["ppl,none"])))
+    ours, of = Evaluation.read(evaluation), (model, method, setting, "")
+    found = [
+        (printed, value)
+        for printed in printed_values()
+        if printed.of == of and (value := ours.as_printed(printed)) is not None
+    ]
     if not found:
         return None
-    table = Table(title=f"{model} {method} {setting}: published and ours")
+    table = Table(title=f"{model} {method} {setting}".rstrip() + ": published and ours")
     for column in ("measured", "metric", "published", "ours", "difference"):
         table.add_column(column, justify="left" if column in ("measured", "metric") else "right")
-    for task, metric, printed, value in found:
-        table.add_row(task, metric, f"{printed:.2f}", f"{value:.2f}", f"{value - printed:+.2f}")
+    for printed, value in found:
+        assert isinstance(printed.value, float)  # noqa: S101 - facts are in no results
+        unit = "" if printed.metric == "ppl" else " %"
+        cells = (f"{printed.value:.2f}", f"{value:.2f}", f"{value - printed.value:+.2f}")
+        table.add_row(printed.task, f"{printed.metric}{unit}", *cells)
     return table
 
 
@@ -185,25 +189,6 @@ def report(before: Path, after: Path) -> Group:
         if asked := published_as(Evaluation.read(directory).model):
             tables.append(against_published(directory, *asked))
     return Group(*filter(None, tables))
-
-
-def published_as(made: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """Parent's alias, method and setting, by which the values of a model are listed.
-
-    Args:
-        made: the model's manifest.
-    """
-    if made.get("verb") == "fetch":
-        return str(made["name"]), "dense", ""
-    pruning = as_pruned(made.get("pruning"))
-    if not isinstance(pruning, Masked):
-        return None  # no values of shapes are listed
-    if "model" not in made["inputs"]:
-        return None  # adopted: of which parent, nothing says
-    parent = str(made["inputs"]["model"]["name"]).rpartition("/")[2]
-    pattern = pruning.pattern
-    setting = pattern if pruning.mask_pattern.structured else f"{pattern}-{pruning.target:g}"
-    return parent, str(made["stage"]), setting
 
 
 def markdown(table: Table) -> str:

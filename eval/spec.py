@@ -32,12 +32,21 @@ BEFORE_RECORDED = {"paper-zero-shot": ",".join(map(str, SUITES["wanda-table"].ta
 """The tasks of suites whose results do not say them."""
 
 
-class TaskParameters(Parameters):
-    """Which tasks are measured, and on how many of their rows."""
+class EvalParameters(Parameters):
+    """What is measured, and on how much of the data; its backends add themselves and a dtype."""
 
     EXECUTION: ClassVar[frozenset[str]] = frozenset({"batch", "backend"})
 
-    suite: str
+    suite: Annotated[
+        SuiteName,
+        Field(description="; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())),
+    ] = "quick"
+    split: Annotated[str | None, Optional, Field(description="of DATA; default its own")] = None
+    seqlen: Annotated[
+        Annotated[int, Field(ge=2)] | None,
+        Optional,
+        Field(description="tokens a window; default min(model's positions, 8192; quick: 2048)"),
+    ] = None
     tasks: Annotated[
         str,
         Field(
@@ -56,6 +65,10 @@ class TaskParameters(Parameters):
             "puts one there too"
         ),
     ] = "harness"
+    log_samples: Annotated[
+        bool,
+        Field(description="write every request of tasks with its answer too, as samples.jsonl"),
+    ] = False
 
     @field_validator("tasks")
     @classmethod
@@ -93,19 +106,9 @@ def _measures(entries: str | None) -> dict[str, str]:
     return {MEASURES: entries} if entries else {}
 
 
-class EvalParameters(TaskParameters):
-    """What is measured, and on how much of the data."""
+class TorchEvalParameters(EvalParameters):
+    """What is measured by torch."""
 
-    suite: Annotated[
-        SuiteName,
-        Field(description="; ".join(f"{name}: {suite.about}" for name, suite in SUITES.items())),
-    ] = "quick"
-    split: Annotated[str | None, Optional, Field(description="of DATA; default its own")] = None
-    seqlen: Annotated[
-        Annotated[int, Field(ge=2)] | None,
-        Optional,
-        Field(description="tokens a window; default min(model's positions, 8192; quick: 2048)"),
-    ] = None
     backend: Annotated[
         Literal["hf", "torch"],
         Field(
@@ -158,13 +161,12 @@ def estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
     attention = 4 * length * heads * head_dim
     flops = tokens * (layers * (2 * layer + attention) + 2 * vocabulary * width)
     weights = layers * layer + ends
+    products = flops / PRODUCT_FLOPS[size] + tokens * vocabulary / LOGITS_PER_SECOND
     return Estimate(
         memory=weights * size + (3 << 30),
         disk=1 << 20,
-        seconds=START_SECONDS
-        + weights * size / DISK_BYTES_PER_SECOND
-        + flops / PRODUCT_FLOPS[size]
-        + tokens * vocabulary / LOGITS_PER_SECOND,
+        seconds=START_SECONDS + weights * size / DISK_BYTES_PER_SECOND + products,
+        products=products,
     )
 
 
@@ -187,7 +189,7 @@ STAGES = (
         verb="eval",
         section="evals",
         image="eval",
-        parameters=EvalParameters,
+        parameters=TorchEvalParameters,
         entry="eval.stage:run",
         summary="measure perplexity and lm-eval 0.4.13 tasks",
         inputs={"model": True, "data": False, "tasks": False},
@@ -200,7 +202,7 @@ STAGES = (
         verb="eval",
         section="evals",
         image="wanda",
-        parameters=EvalParameters,
+        parameters=TorchEvalParameters,
         entry="eval.stage:run_legacy",
         summary="measure perplexity and tasks with lm-eval 0.3.0, which the papers used",
         inputs={"model": True, "data": False, "tasks": False},

@@ -5,10 +5,9 @@ class that needs nothing, which is taken from there, and a text's own tokens in 
 transformers, which imports torch. What follows of the latter is held to it by tests.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any, Protocol
+from dataclasses import asdict
+from typing import Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
@@ -16,26 +15,10 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from espalier.data.token_ids import ModelLimits, require_rows
 from espalier.errors import InputError
 from eval.generation import Continuation, continue_texts, greedy_settings
-from eval.requests.plan import Counts, Plan, make_plan
+from eval.requests.plan import Counts
 from eval.requests.request import Request, continued, count_cut, rolling_text
 from eval.requests.scores import Scores
-
-
-class Scorer(Protocol):
-    """What runs rows."""
-
-    @property
-    def dtype(self) -> str:
-        """In which it computes."""
-
-    def lengths(self, longest: int) -> list[int]:
-        """That rows may have, where the longest request has so many tokens."""
-
-    def cost(self, length: int, chain: bool) -> float:
-        """About how much work a row is."""
-
-    def score(self, plan: Plan) -> Scores:
-        """All rows of a plan."""
+from eval.scorer import Scorer, answers
 
 
 class TokenLM(TemplateLM):  # type: ignore[misc]
@@ -154,13 +137,6 @@ class TokenLM(TemplateLM):  # type: ignore[misc]
         return self._score(asked).likeliest
 
     def _score(self, asked: Sequence[Request]) -> Scores:
-        longest = max((len(request.inputs) for request in asked), default=0)
-        plan = make_plan(asked, self._scorer.lengths(longest), self._scorer.cost)
-        scores = self._scorer.score(plan)
-        self.counts += replace(plan.counts, rows=scores.tokens)
-        if not all(map(math.isfinite, scores.sums)):
-            raise InputError(
-                f"the logits became NaN or infinite in {self._scorer.dtype} on these tokens; check "
-                "that the weights are whole and belong to this config.json."
-            )
+        scores, counts = answers(self._scorer, asked)
+        self.counts += counts
         return scores

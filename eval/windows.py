@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
+from espalier.contract.stage import StageContext
 from espalier.data.text import (
     Description,
     Reading,
@@ -18,8 +20,10 @@ from espalier.data.text_files import read_text
 from espalier.data.token_ids import ModelLimits, check_ids, read_input_ids, sha256_of_ids
 from espalier.errors import InputError
 from espalier.models.tokenizer import load_tokenizer, probe_hash
-from eval.perplexity import cut_windows
-from eval.suites.suite import WHOLE, Bounds
+from eval.spec import EvalParameters
+from eval.suites.suite import SUITES, WHOLE, Bounds
+
+Windows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,28 @@ class TestText:
     __test__ = False  # not a test, whatever its name
 
     name: str
-    windows: torch.Tensor
+    windows: Windows
     record: dict[str, Any]
+
+
+def asked_text(context: StageContext, parameters: EvalParameters) -> TestText | None:
+    """The text whose perplexity a stage is asked for, if it is.
+
+    Args:
+        context: inputs `model`, and `data` where there is a text.
+        parameters: of the evaluation.
+
+    Raises:
+        InputError: the suite wants a text and there is none, or `load_windows` refuses it.
+    """
+    suite, source = SUITES[parameters.suite], context.inputs.get("data")
+    if source is None and suite.perplexity:
+        raise InputError(f"SUITE={parameters.suite} measures perplexity: give DATA=<a text>.")
+    if source is None:
+        return None
+    bounds = suite.bounds.limited(parameters.limit)
+    model = context.inputs["model"]
+    return load_windows(source, model, parameters.seqlen, parameters.split, bounds)
 
 
 def load_windows(
@@ -70,7 +94,7 @@ def load_windows(
         text, record = _text(source, split)
         name = str(record["name"])
         tokenizer = load_tokenizer(model)
-        stream = torch.tensor(tokenizer(text)["input_ids"], dtype=torch.int64)
+        stream = np.array(tokenizer(text)["input_ids"], np.int64)
         windows = cut_windows(stream, width)
         begins = stream[:1].tolist() == [tokenizer.bos_token_id]
         record |= {"stream_tokens": len(stream), "tokenizer_probe": probe_hash(tokenizer)}
@@ -85,7 +109,7 @@ def load_windows(
     check_ids(windows, limits, source)
     available = min(len(windows), record.pop("windows", None) or len(windows))
     wanted = bounds.count(available, width)
-    windows = windows[:wanted].contiguous()
+    windows = np.ascontiguousarray(windows[:wanted])
     record |= {
         "seqlen": width,
         "windows": wanted,
@@ -94,6 +118,12 @@ def load_windows(
         "sha256": sha256_of_ids(windows),
     }
     return TestText(name, windows, record)
+
+
+def cut_windows(stream: NDArray[np.int64], seqlen: int) -> Windows:
+    """Windows int64 [windows, seqlen] of a stream int64 [tokens]; the tail is dropped."""
+    windows = len(stream) // seqlen
+    return stream[: windows * seqlen].reshape(windows, seqlen)
 
 
 def _text(source: Path, split: str | None) -> tuple[str, dict[str, Any]]:

@@ -10,17 +10,23 @@ from espalier.contract.progress import Progress
 from espalier.contract.pruned import Pruned
 
 Section = Literal[
-    "models", "data", "checkpoints", "maxtext", "composer", "scores", "evals", "plans"
+    "models", "data", "checkpoints", "maxtext", "composer", "scores", "evals", "plans", "pushes"
 ]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to need: peak memory and disk in bytes, time in seconds."""
+    """What a run is expected to need: peak memory and disk in bytes, time in seconds.
+
+    Attributes:
+        seconds: on two cores.
+        products: of them those of products of matrices, which a GPU makes many times faster.
+    """
 
     memory: int
     disk: int
     seconds: float
+    products: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Stage:
 
     Attributes:
         name: how it is called, also the method's name.
-        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `train`, `convert`, `plan`, `eval`.
+        verb: `prune`, `score`, `grow`, `fetch`, `corpus`, `train`, `convert`, `plan`, `eval`,
+            `push`.
         section: where on the store its output is published.
         image: the image it runs in.
         parameters: the class that validates its parameters.
@@ -65,7 +72,7 @@ class Stage:
             `function(context, parameters) -> Outcome`.
         inputs: the roles of its read-only inputs; True where the input must be given.
         estimate: from parameters and the parent's config.json to what the run needs.
-        network: whether it may use the network (fetch only).
+        network: whether it may use the network (those that fetch, and push).
         report: `package.module:function`, imported on the host; called as `function(before, after)`
             with two of the stage's results, or with one where the stage compares none, it gives a
             rich renderable.

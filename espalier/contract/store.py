@@ -18,10 +18,10 @@ from espalier.errors import EnvironmentFailure, InputError
 
 SECTIONS = (
     *("models", "data", "checkpoints", "maxtext", "composer"),
-    *("scores", "evals", "studies", "plans", "reports"),
+    *("scores", "evals", "studies", "plans", "reports", "pushes"),
 )
-NESTED = ("scores", "evals")
-"""Sections whose names are `<model>/<what was measured>`."""
+NESTED = ("scores", "evals", "pushes")
+"""Sections whose names are `<model>/<what was measured>`, or `<model>/<where it is>`."""
 PARTIAL = ".partial-"
 REPLACED = ".replaced-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -47,9 +47,9 @@ class Calibration:
         Raises:
             InputError: the model has no embedding for an id.
         """
-        check_ids(ids, limits, source)
+        check_ids(ids.numpy(), limits, source)
         counted = {"samples": ids.shape[0], "seqlen": ids.shape[1], "tokens": ids.numel()}
-        return cls(ids, {**record, **counted, "sha256": sha256_of_ids(ids)})
+        return cls(ids, {**record, **counted, "sha256": sha256_of_ids(ids.numpy())})
 
 
 def load_calibration(
@@ -107,7 +107,9 @@ def leading_part(
     Raises:
         InputError: the file cannot be read, or its rows are shorter.
     """
-    ids = read_input_ids(source)
+    import torch
+
+    ids = torch.from_numpy(read_input_ids(source))
     rows, width = ids.shape
     wanted = width if seqlen is None else seqlen
     if wanted > width:

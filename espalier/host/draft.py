@@ -92,12 +92,13 @@ class Draft:
         outputs: Iterable[Path],
         tables: Iterable[tuple[Path, ...]] = (),
         hint: str = "",
+        report: str = "",
     ) -> None:
         """Ask for `outputs`, after what was asked for before; a title that is taken is numbered."""
         titles = {step.title for step in self._steps}
         numbered = (f"{title}-{number}" for number in range(2, len(titles) + 2))
         free = next(name for name in (title, *numbered) if name not in titles)
-        self._steps.append(Step(free, tuple(outputs), tuple(tables), hint))
+        self._steps.append(Step(free, tuple(outputs), tuple(tables), hint, report))
 
     def plan(self, result: Path, title: str = "") -> Plan:
         """The plan for `result`, in one step of that title where none was asked for."""

@@ -35,7 +35,7 @@ class Executor:
     """Runs requests on a store.
 
     Attributes:
-        fetching: the runtime of stages that fetch, where that is another.
+        fetching: the runtime of stages with the network, where that is another.
     """
 
     store: Store
@@ -124,6 +124,21 @@ class Executor:
             if not is_there(target, plan.renew_before(target)):
                 self._require_mountable(request)
 
+    def require_fit(self, plan: Plan) -> None:
+        """Refuse a plan of which a stage cannot fit here, before any of it is made.
+
+        Raises:
+            EnvironmentFailure: memory or disk is short for one.
+        """
+        for target, request in plan.requests.items():
+            if not is_there(target, plan.renew_before(target)):
+                self._require_fit(self.resolve(request))
+
+    def _require_fit(self, run: Resolved) -> None:
+        # A TPU VM's memory is elsewhere.
+        if not self.settings.force and run.runtime.name != "tpu-vm":
+            run.fit.check_fits(self.store.root, self.settings.memory, run.partial)
+
     def make_ready(self, stage: Stage) -> None:
         """Have the images that a stage takes."""
         self.runtime_of(stage).image(stage.image, packages_of(stage, self.settings), build=True)
@@ -152,8 +167,9 @@ class Executor:
         settings, stage = self.settings, run.stage
         if stage.network and not run.runtime.network:
             raise EnvironmentFailure(
-                f"{run.target} is not there, and RUNTIME={run.runtime.name} fetches nothing; make "
-                "it first, by RUNTIME=local where you give this command."
+                f"{run.stage.name} needs the network for {run.target}, and RUNTIME="
+                f"{run.runtime.name} has none; make it first, by RUNTIME=local where you give this "
+                "command."
             )
         if nodes_of(stage, settings) > 1 and self.runtime.name != "slurm":
             raise InputError(
@@ -161,8 +177,7 @@ class Executor:
             )
         if run.device == "cuda":
             require_gpu()
-        if not settings.force and run.runtime.name != "tpu-vm":  # whose memory is elsewhere
-            run.fit.check_fits(self.store.root, settings.memory, run.partial)
+        self._require_fit(run)
 
     def _require_mountable(self, request: Request) -> None:
         """Refuse a path that the stage's container, or that of its check, could not be given."""

@@ -39,12 +39,14 @@ class Step:
         outputs: what is asked for; whatever these need and is not there is made too.
         tables: results that are told of in one table, by the report of the last one's stage.
         hint: what to try instead, where the step may be left out for lack of a network.
+        report: `package.module:function`, which tells of the tables instead.
     """
 
     title: str
     outputs: tuple[Path, ...]
     tables: tuple[tuple[Path, ...], ...] = ()
     hint: str = ""
+    report: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ ROLES: Mapping[str, Mapping[str, str]] = {
         "MODEL": f"whose config.json and tokenizer are taken; {MODEL}; default those of CKPT",
         "REVISION": "commit, tag or branch of MODEL; default the listed one",
     },
+    "checkpoint": {"CKPT": "a checkpoint or a model, by its name on the store"},
     "data": {"DATA": PACKED},
     "examples": {
         "DATA": "rows of instruction, input and output, a text, or token data: a listed one such "
@@ -57,7 +58,7 @@ OF_VERB: Mapping[str, Mapping[str, str]] = {
     "data": {"DATA": "the name of the result"},
 }
 """What a verb adds, or means otherwise."""
-UNNAMED = ("data", "fetch", "fetch-data")
+UNNAMED = ("data", "fetch", "fetch-data", "push")
 """Verbs whose result has its name from another word."""
 
 

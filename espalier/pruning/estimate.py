@@ -81,6 +81,7 @@ def estimate_streamed(
         ),
         disk=checkpoint + 2 * hidden,
         seconds=15 + flops / PRODUCT_FLOPS + 3 * checkpoint / DISK_BYTES_PER_SECOND,
+        products=flops / PRODUCT_FLOPS,
     )
 
 
@@ -109,6 +110,7 @@ def estimate_forward(
         memory=math.ceil(PROCESS_BYTES + 2 * layer + streams * hidden + activations),
         disk=2 * hidden,
         seconds=15 + flops / PRODUCT_FLOPS + checkpoint / DISK_BYTES_PER_SECOND,
+        products=flops / PRODUCT_FLOPS,
     )
 
 

@@ -1,7 +1,7 @@
-"""`BACKEND=jax`: tasks of lm-eval by MaxText's model, one `results.json`. Needs no torch."""
+"""`BACKEND=jax`: a text and tasks of lm-eval by MaxText's model, one `results.json`; no torch."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,61 +16,61 @@ from espalier.data.token_ids import ModelLimits
 from espalier.models.content import config_as_stored
 from espalier.models.shapes import Shapes
 from espalier.models.tokenizer import load_tokenizer, probe_hash
-from eval.asked import asked_tasks
+from eval.asked import Asked, asked_of
 from eval.asking import ask
 from eval.checked_tasks import checked_tasks
 from eval.generation import end_ids, greedy_settings
+from eval.maxtext.perplexity import measured_text
 from eval.maxtext.rows import JaxRows
 from eval.maxtext.spec import JaxEvalParameters
-from eval.parts import how_run, measured_parts, say_cut
+from eval.parts import Part, how_run, measured_parts, say_cut
 from eval.results import headline, merged, write_results
+from eval.samples.sample import join_samples, samples_of_task
 from eval.tasks import leaves
 from eval.token_lm import TokenLM
+from eval.windows import asked_text
 from training.maxtext_model.devices import devices_of
 from training.maxtext_model.shape import stored_dtype
 from training.maxtext_model.trees import TreeModel
 
 
 def evaluate(context: StageContext, parameters: Parameters) -> Outcome:
-    """Measure the tasks and write `results.json`.
+    """Measure what the suite says and write `results.json`.
 
     Args:
-        context: inputs `model` and `tasks`.
+        context: inputs `model`, and `data` and `tasks` where the suite needs them.
         parameters: `JaxEvalParameters`.
 
     Raises:
-        InputError: an input is not usable, a task generates text, MaxText does not support the
-            model, or it gives NaN or infinities.
+        InputError: an input is missing or not usable, a task samples what it generates, MaxText
+            does not support the model, or it gives NaN or infinities.
         EnvironmentFailure: there is no such device.
     """
     assert isinstance(parameters, JaxEvalParameters)  # noqa: S101
     started, checkpoint = time.time(), context.inputs["model"]
-    folder = context.inputs["tasks"]
-    asked = asked_tasks(folder, parameters.entries, context.scratch / "tasks")
-    tasks = checked_tasks(asked, checkpoint, parameters.limit)
-    tokenizer, limits = load_tokenizer(checkpoint), ModelLimits.of(checkpoint)
+    asked, text = asked_of(context, parameters), asked_text(context, parameters)
+    tasks = checked_tasks(asked, checkpoint, parameters.limit) if asked else {}
+    limits = ModelLimits.of(checkpoint)
     _require_greedy(tasks.values(), limits.positions)
     config = config_as_stored(checkpoint)
     with devices_of(context.device, Processes.from_environment()):
         model = TreeModel.of(config, _dtype(config, parameters.dtype), context.device)
         arrays = model.load(checkpoint, config)
         scorer = JaxRows(model, arrays, Shapes.of(config), parameters.batch)
-        context.progress.say(
-            f"lm-eval by JAX on {model.devices} {context.device}: {', '.join(asked)}"
-        )
-        ends = end_ids(checkpoint)
-        lm = TokenLM(tokenizer, scorer, limits, ends=ends, bos=parameters.bos)
-        parts = measured_parts(
-            context.scratch,
-            {
-                label: partial(ask, lm, asked[label], tasks[label], parameters.limit)
-                for label in asked
-            },
-        )
+        measures: dict[str, Callable[[], Part]] = {}
+        if text:
+            how = partial(measured_text, context.progress, scorer, text)
+            measures[f"the perplexity of {text.name}"] = how
+        if asked:
+            measures |= _task_measures(context, parameters, scorer, asked, tasks)
+        context.progress.say(f"by JAX on {model.devices} {context.device}: {', '.join(measures)}")
+        parts = measured_parts(context.scratch, measures)
+    if parameters.log_samples:
+        join_samples(context.scratch, asked, context.output)
     name = published_name(checkpoint, otherwise=checkpoint.name)
-    how = how_run(parts)
-    say_cut(context, how)
-    about: dict[str, Any] = how | {
+    about = how_run(parts)
+    say_cut(context, about)
+    about |= {
         "model": "maxtext",
         "model_name": name,
         "model_dtype": model.dtype,
@@ -92,13 +92,29 @@ def evaluate(context: StageContext, parameters: Parameters) -> Outcome:
         total_evaluation_time_seconds=str(time.time() - started),
     )
     write_results(results, context.output)
-    return Outcome(
-        notes={
-            "suite": parameters.suite,
-            "results": headline(results),
-            "tokenizer_probe": probe_hash(tokenizer),
-        }
-    )
+    notes: dict[str, Any] = {"suite": parameters.suite, "results": headline(results)}
+    if asked:
+        notes["tokenizer_probe"] = probe_hash(load_tokenizer(checkpoint))
+    return Outcome(data=text.record if text else None, notes=notes)
+
+
+def _task_measures(
+    context: StageContext,
+    parameters: JaxEvalParameters,
+    scorer: JaxRows,
+    asked: Mapping[str, Asked],
+    tasks: Mapping[str, Any],
+) -> dict[str, Callable[[], Part]]:
+    """How each of the tasks is measured, by its label."""
+    checkpoint = context.inputs["model"]
+    limits, ends = ModelLimits.of(checkpoint), end_ids(checkpoint)
+    lm = TokenLM(load_tokenizer(checkpoint), scorer, limits, ends=ends, bos=parameters.bos)
+
+    def measured(label: str) -> Part:
+        samples = samples_of_task(context.scratch, label) if parameters.log_samples else None
+        return ask(lm, asked[label], tasks[label], parameters.limit, samples)
+
+    return {label: partial(measured, label) for label in asked}
 
 
 def _require_greedy(tasks: Iterable[Any], positions: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from espalier.contract.manifest import Manifest
+from espalier.contract.pruned import Padded
 from espalier.contract.store import SECTIONS
 from espalier.models.aliases import model_aliases
 from eval.headline import about
@@ -105,6 +106,12 @@ def _about(checkpoint: Checkpoint) -> str:
         lines.append(f"{facts.total:,} parameters, {facts.nonzero:,} not zero{share}.")
     if manifest.pruning:
         lines.append(f"Pruned: {manifest.pruning}.")
+    if isinstance(manifest.pruning, Padded):
+        padding = int((manifest.model or {}).get("padding", 0))
+        lines.append(
+            f"Stock loaders read it: {padding:,} more parameters are exact zeros, which pad every "
+            "layer to the widest."
+        )
     if facts.tokens is not None:
         lines.append(f"Trained on {facts.tokens:,} tokens along its whole lineage.")
     if facts.flops is not None:

@@ -138,10 +138,19 @@ def _evaluations(folder: Path) -> Iterator[tuple[str, Evaluated]]:
     for path in sorted(folder.glob(f"*/{MANIFEST}")):
         if PARTIAL in path.parent.name or REPLACED in path.parent.name:
             continue
-        results = _json(path.with_name(RESULTS))
-        if not isinstance(results.get("results"), dict):
-            raise InputError(f"{path.with_name(RESULTS)} holds no results; run make eval again.")
-        yield path.parent.name, Evaluated(path.parent.name, read_manifest(path.parent), results)
+        yield path.parent.name, read_evaluation(path.parent)
+
+
+def read_evaluation(directory: Path) -> Evaluated:
+    """One that is published.
+
+    Raises:
+        InputError: it holds no results.
+    """
+    results = _json(directory / RESULTS)
+    if not isinstance(results.get("results"), dict):
+        raise InputError(f"{directory / RESULTS} holds no results; run make eval again.")
+    return Evaluated(directory.name, read_manifest(directory), results)
 
 
 def _scores(

@@ -74,7 +74,7 @@ def columns(checkpoints: Sequence[Checkpoint]) -> list[Column]:
     found: dict[tuple[str, str, Protocol], dict[int, Measured]] = defaultdict(dict)
     for place, checkpoint in enumerate(checkpoints):
         for evaluation in checkpoint.evaluations:
-            for one in (*measurements(evaluation), *_means(evaluation)):
+            for one in all_measured(evaluation):
                 # The same measured twice is the same number; the first by name is shown.
                 found[one.task, one.metric, one.protocol].setdefault(place, one)
     ways: dict[tuple[str, str], list[Protocol]] = defaultdict(list)
@@ -118,6 +118,11 @@ def dtypes(found: Sequence[Column]) -> list[str]:
         if len(kinds) > 1:
             said.append(f"{column.label}: models ran in {' and '.join(kinds)}.")
     return said
+
+
+def all_measured(evaluation: Evaluated) -> tuple[Measured, ...]:
+    """Every number of an evaluation, and the mean of its tasks."""
+    return (*measurements(evaluation), *_means(evaluation))
 
 
 def measurements(evaluation: Evaluated) -> Iterator[Measured]:

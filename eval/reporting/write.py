@@ -22,7 +22,11 @@ PAPERS = "Papers and ours"
 
 
 def write_report(
-    checkpoints: Sequence[Checkpoint], name: str, directory: Path, command_of: CommandOf
+    checkpoints: Sequence[Checkpoint],
+    name: str,
+    directory: Path,
+    command_of: CommandOf,
+    first: Sequence[Table] = (),
 ) -> None:
     """Write all files of a report into an empty directory.
 
@@ -33,12 +37,14 @@ def write_report(
         name: what it is called.
         directory: where it is written.
         command_of: the command that makes what a manifest describes, where there is one.
+        first: tables that stand before all others.
     """
     found = columns(checkpoints)
     title, lead = f"Report on {name}", _lead(checkpoints)
     tables = _tables(checkpoints, found)
-    write_text(directory / "report.html", _html(title, lead, checkpoints, found, tables))
-    sections = "\n".join(map(markdown, tables))
+    html = _html(title, lead, checkpoints, found, first, tables)
+    write_text(directory / "report.html", html)
+    sections = "\n".join(map(markdown, (*first, *tables)))
     write_text(directory / "report.md", f"# {title}\n\n{lead}\n\n{sections}")
     write_text(directory / "report.csv", report_csv(checkpoints, found))
     for checkpoint in checkpoints:
@@ -65,11 +71,12 @@ def _tables(checkpoints: Sequence[Checkpoint], found: Sequence[Column]) -> list[
     ]
 
 
-def _html(
+def _html(  # noqa: PLR0917 - as the report has them, from its top to its end
     title: str,
     lead: str,
     checkpoints: Sequence[Checkpoint],
     found: Sequence[Column],
+    before: Sequence[Table],
     tables: Sequence[Table],
 ) -> str:
     first, scores, *papers, protocols, evaluations = tables
@@ -77,6 +84,7 @@ def _html(
         title,
         lead,
         [
+            *before,
             first,
             Figures("Scores against costs", tuple(plots.costs(checkpoints, found))),
             scores,

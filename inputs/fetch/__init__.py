@@ -1,1 +1,1 @@
-"""Fetching models and texts from the Hugging Face hub: the only stages with a network."""
+"""Fetching models and texts from the Hugging Face hub."""

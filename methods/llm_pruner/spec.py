@@ -187,6 +187,7 @@ def estimate_scores(parameters: ScoreLlmPrunerParameters, config: Mapping[str, A
         memory=passed.memory + BACKWARD_LAYERS * layer + 4 * held,
         disk=(shapes.layers + 2) * held,
         seconds=passed.seconds + tokens.samples * shapes.layers * layer / 1e9,
+        products=passed.products,
     )
 
 

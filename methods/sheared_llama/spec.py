@@ -201,11 +201,13 @@ def _estimate(parameters: ShearedLlamaParameters, config: Mapping[str, Any]) -> 
     width = 14 * shapes.hidden + 5 * shapes.intermediate
     activations = 4 * micro * (shapes.layers * width + 4 * shapes.vocabulary)
     flops = training_flops(shapes, seqlen)
+    products = parameters.steps(seqlen) * parameters.batch * seqlen * flops / CPU_FLOPS
     states = 3 * 12 * shapes.parameters
     return Estimate(
         memory=PROCESS_BYTES + STATE_BYTES * shapes.parameters + activations,
         disk=states + shapes.parameters * shapes.item_bytes,
-        seconds=30 + parameters.steps(seqlen) * parameters.batch * seqlen * flops / CPU_FLOPS,
+        seconds=30 + products,
+        products=products,
     )
 
 
@@ -213,10 +215,12 @@ def _estimate_losses(parameters: DomainLossParameters, config: Mapping[str, Any]
     shapes = Shapes.of(config)
     seqlen = parameters.length(shapes.positions)
     micro = parameters.micro(seqlen) * seqlen
+    products = 7 * parameters.valid * seqlen * forward_flops(shapes, seqlen) / CPU_FLOPS
     return Estimate(
         memory=PROCESS_BYTES + 4 * shapes.parameters + 12 * micro * shapes.vocabulary,
         disk=1 << 20,
-        seconds=20 + 7 * parameters.valid * seqlen * forward_flops(shapes, seqlen) / CPU_FLOPS,
+        seconds=20 + products,
+        products=products,
     )
 
 

@@ -84,6 +84,7 @@ def estimate(parameters: SliceGPTParameters, config: Mapping[str, Any]) -> Estim
         memory=math.ceil(passed.memory + layer + 6 * square + 8 * tokens.batch * width),
         disk=passed.disk + written + 2 * square,
         seconds=passed.seconds + flops / WIDE_FLOPS,
+        products=passed.products + flops / WIDE_FLOPS,
     )
 
 

@@ -313,8 +313,8 @@ def nothing_published(store: Path) -> None:
 
 
 def test_no_stage_leaves_the_hub_on() -> None:
-    """A stage never downloads: outside `fetch` the hub is switched off in its environment."""
+    """But for those that fetch or push, the hub is switched off in a stage's environment."""
     for stage in stages().values():
         launch = Launch(stage.image, "cpu", "id", {}, ROOT, network=stage.network)
         offline = stage_environment(launch)["HF_HUB_OFFLINE"]
-        assert offline == ("0" if stage.verb in ("fetch", "fetch-data") else "1")
+        assert offline == ("0" if stage.verb in ("fetch", "fetch-data", "push") else "1")

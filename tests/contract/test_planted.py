@@ -146,6 +146,27 @@ def test_what_fetching_leaves(seen: Seen) -> None:
     seen.require_nothing()
 
 
+def test_what_pushing_leaves(seen: Seen) -> None:
+    """The hub is given files and asked with the token; no file, no output has a secret."""
+    seen.run("adopt", f"FROM={model(seen)}", "NAME=m")
+    hub = Hub({}, token=WORDS["token of the hub"])
+    with serve(hub):
+        login = hub.url.replace("://", f"://someone:{WORDS['login of an address']}@")
+        words = ("push", "CKPT=m", "REPO=me/m")
+        hub.strike = lambda asked: 400 if asked.startswith("PUT") else None
+        assert "the hub refuses me/m" in seen.run(*words, code=2, HF_ENDPOINT=hub.url)
+        hub.strike = lambda asked: None
+        seen.run(*words, HF_ENDPOINT=hub.url)
+        seen.run(*words, HF_ENDPOINT=login)
+        seen.run("push", "CKPT=m", "REPO=me/n", code=2, HF_ENDPOINT=login)
+    seen.run(*words, code=3, HF_ENDPOINT=login, NO_PROXY="")
+    files = hub.head("me/m").files
+    assert {"model.safetensors", "README.md", "manifest.json"} <= set(files)
+    assert [name for name, content in files.items() if planted_in(content)] == []
+    assert [name for name, content in files.items() if str(seen.root).encode() in content] == []
+    seen.require_nothing()
+
+
 def test_a_run_in_a_virtual_environment(
     seen: Seen, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

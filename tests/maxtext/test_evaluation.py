@@ -39,17 +39,20 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
 
 
-def evaluate(tmp_path: Path, model: Path, tasks: dict[str, Any], **given: str) -> Any:
-    """The stage's outcome and results."""
+def evaluate(
+    tmp_path: Path, model: Path, tasks: dict[str, Any], text: Path | None = None, **given: str
+) -> Any:
+    """The stage's outcome and results; SUITE=tasks where there is no text."""
     folder = tmp_path / "rows"
     folder.mkdir()
     for name, rows in tasks.items():
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (folder / f"{name}.jsonl").write_text(text)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines)
     output, scratch = tmp_path / "out", tmp_path / "scratch"
     output.mkdir()
     scratch.mkdir()
-    inputs = {"model": model, "tasks": folder}
+    inputs = {"model": model} | ({"data": text} if text else {"tasks": folder})
+    given = given if text else {"SUITE": "tasks", **given}
     context = StageContext(inputs, output, scratch, "cpu", Progress())
     outcome = run(context, JaxEvalParameters.from_assignments(given))
     return outcome, json.loads((output / "results.json").read_text())
@@ -81,6 +84,24 @@ def test_tasks_are_those_of_the_formulas(tmp_path: Path) -> None:
     config = results["config"]
     assert (config["backend"], config["model_dtype"], config["devices"]) == ("jax", "float32", 1)
     assert config["tokens"]["tree"] < config["tokens"]["naive"]
+
+
+def test_the_perplexity_of_a_text_is_that_of_the_formulas(tmp_path: Path) -> None:
+    (model := tmp_path / "model").mkdir()
+    plain = PlainLlama(model, random_checkpoint(model, scale=0.05))
+    (text := tmp_path / "words.txt").write_text(" ".join(WORDS * 20))
+    ids = load_tokenizer(model)(text.read_text())["input_ids"]
+    windows = np.array(ids[: len(ids) // 16 * 16], np.int32).reshape(-1, 16)
+    outcome, results = evaluate(tmp_path, model, {}, text, SUITE="perplexity", SEQLEN="16")
+    sums, _ = plain.score([Request(window[:-1], window[1:]) for window in windows])
+    measured = results["results"]["perplexity/words"]
+    losses = -np.array(sums) / 15
+    assert np.log(measured["ppl,none"]) == pytest.approx(losses.mean(), abs=1e-5)
+    error = losses.std(ddof=1) / len(losses) ** 0.5
+    assert measured["ppl_stderr,none"] == pytest.approx(np.exp(losses.mean()) * error, rel=1e-3)
+    assert measured["sample_len"] == len(windows) > 1
+    assert outcome.data["windows_available"] == len(windows)
+    assert results["config"]["tokens"]["naive"] == windows.size - len(windows)
 
 
 def test_a_task_that_samples_is_refused_before_the_model_is_read(

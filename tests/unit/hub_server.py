@@ -1,109 +1,97 @@
-"""A small HTTP server that speaks the part of the hub's API that fetching uses."""
+"""A small HTTP server that speaks the part of the hub's API that fetching and pushing use."""
 
-import hashlib
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from tests.unit.hub_state import COMMIT, Hub, Snapshot, git_id, large
+from tests.unit.hub_writing import Writing
+
+__all__ = ["COMMIT", "Hub", "serve"]
 
 
-@dataclass
-class Hub:
-    """What the server has: files by `models/org/name` or `datasets/org/name`, and who may read."""
+class Handler(Writing, BaseHTTPRequestHandler):
+    """What the hub answers to those who read."""
 
-    repositories: dict[str, dict[str, bytes]]
-    gated: set[str] = field(default_factory=set)
-    token: str = "right"
-    asked: list[str] = field(default_factory=list)
-    broken: set[str] = field(default_factory=set)
-    url: str = ""
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path).strip("/")
+        if self.is_struck(path):
+            return
+        if path.startswith("api/"):
+            self._api(path.removeprefix("api/"))
+        else:
+            self._file(path)
+
+    def _api(self, path: str) -> None:
+        kind, org, name, *rest = path.split("/")
+        repository = f"{kind}/{org}/{name}"
+        if not self._is_allowed(repository):
+            return
+        revision = "/".join(rest[1:]) if rest[:1] == ["revision"] else "main"
+        if (at := self.hub.at(repository, revision)) is None:
+            self.refuse(404, "RevisionNotFound")
+        elif rest[:1] == ["tree"]:
+            tree = [
+                {"type": "file", "path": n, "size": len(c), "oid": git_id(c)}
+                for n, c in at.files.items()
+            ]
+            self.answer(tree)
+        else:
+            blobs = "blobs" in parse_qs(urlsplit(self.path).query)
+            siblings = self._siblings(at) if blobs else [{"rfilename": file} for file in at.files]
+            private = repository in self.hub.private
+            about = {"id": f"{org}/{name}", "sha": at.commit, "siblings": siblings}
+            since = {"lastModified": "2024-05-01T10:00:00.000Z", "private": private}
+            self.answer({**about, **since})
+
+    def _siblings(self, at: Snapshot) -> list[dict[str, object]]:
+        return [
+            {
+                "rfilename": name,
+                "size": len(content),
+                "blobId": git_id(content),
+                **large(name, content),
+            }
+            for name, content in at.files.items()
+        ]
+
+    def _file(self, path: str) -> None:
+        kind = "datasets" if path.startswith("datasets/") else "models"
+        repository, _, rest = path.removeprefix("datasets/").partition("/resolve/")
+        _, _, file = rest.partition("/")
+        if not self._is_allowed(f"{kind}/{repository}"):
+            return
+        files = self.hub.repositories[f"{kind}/{repository}"]
+        if file in self.hub.broken:
+            self.refuse(500, "Broken")
+        elif file not in files:
+            self.refuse(404, "EntryNotFound")
+        else:
+            headers = {"ETag": f'"{git_id(files[file])}"', "X-Repo-Commit": COMMIT}
+            self.send(files[file], headers)
+
+    def _is_allowed(self, repository: str) -> bool:
+        given = self.headers.get("Authorization")
+        known = given == f"Bearer {self.hub.token}"
+        hidden = repository in self.hub.private and not known
+        if repository not in self.hub.repositories or hidden:
+            self.refuse(404, "RepoNotFound")
+            return False
+        if repository in self.hub.gated and not known:
+            self.refuse(403 if given else 401, "GatedRepo")
+            return False
+        return True
 
 
 @contextmanager
 def serve(hub: Hub) -> Iterator[Hub]:
     """Serve `hub` on a free port; its address is in `hub.url`."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *words: object) -> None:
-            """Say nothing."""
-
-        def do_HEAD(self) -> None:
-            self.do_GET()
-
-        def do_GET(self) -> None:
-            path = unquote(urlsplit(self.path).path).strip("/")
-            hub.asked.append(f"{self.command} {path}")
-            if path.startswith("api/"):
-                self._api(path.removeprefix("api/"))
-            else:
-                self._file(path)
-
-        def _api(self, path: str) -> None:
-            kind, org, name, *rest = path.split("/")
-            if not (files := self._allowed(f"{kind}/{org}/{name}")):
-                return
-            if rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
-                self._refuse(404, "RevisionNotFound")
-            elif rest[:1] == ["tree"]:
-                tree = [
-                    {"type": "file", "path": n, "size": len(c), "oid": etag(c)}
-                    for n, c in files.items()
-                ]
-                self._answer(json.dumps(tree).encode())
-            else:
-                siblings = [{"rfilename": file} for file in files]
-                about = {"id": f"{org}/{name}", "sha": COMMIT, "siblings": siblings}
-                self._answer(json.dumps(about).encode())
-
-        def _file(self, path: str) -> None:
-            kind = "datasets" if path.startswith("datasets/") else "models"
-            repository, _, rest = path.removeprefix("datasets/").partition("/resolve/")
-            _, _, file = rest.partition("/")
-            if not (files := self._allowed(f"{kind}/{repository}")):
-                return
-            if file in hub.broken:
-                self._refuse(500, "Broken")
-            elif file not in files:
-                self._refuse(404, "EntryNotFound")
-            else:
-                content = files[file]
-                headers = {"ETag": f'"{etag(content)}"', "X-Repo-Commit": COMMIT}
-                self._answer(content, headers)
-
-        def _allowed(self, repository: str) -> dict[str, bytes] | None:
-            if repository not in hub.repositories:
-                self._refuse(404, "RepoNotFound")
-                return None
-            if repository in hub.gated:
-                given = self.headers.get("Authorization")
-                if given != f"Bearer {hub.token}":
-                    self._refuse(403 if given else 401, "GatedRepo")
-                    return None
-            return hub.repositories[repository]
-
-        def _refuse(self, code: int, reason: str) -> None:
-            self._answer(b"{}", {"X-Error-Code": reason, "X-Error-Message": reason}, code)
-
-        def _answer(
-            self, body: bytes, headers: dict[str, str] | None = None, code: int = 200
-        ) -> None:
-            self.send_response(code)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     hub.url = f"http://127.0.0.1:{server.server_port}"
@@ -113,7 +101,3 @@ def serve(hub: Hub) -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def etag(content: bytes) -> str:
-    return hashlib.sha1(content, usedforsecurity=False).hexdigest()

@@ -62,7 +62,7 @@ def test_documents_are_drawn_by_c4s_rule(
     found = load_calibration(source, model, 9, seqlen, seed)
     assert found.input_ids.tolist() == naive_document_draws(texts, model, 9, seqlen, seed)
     assert found.input_ids.dtype == torch.int64
-    assert found.record["sha256"] == sha256_of_ids(found.input_ids)
+    assert found.record["sha256"] == sha256_of_ids(found.input_ids.numpy())
     assert (found.record["rule"], found.record["tokens"]) == ("documents", 9 * seqlen)
 
 
@@ -153,14 +153,14 @@ def test_the_reference_calibration_reads_whole(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "ids",
-    [torch.ones(2, 4, dtype=torch.bool), torch.ones(2, 4), torch.ones(2, 4, dtype=torch.half)],
+    ("dtype", "shown"),
+    [(torch.bool, "BOOL"), (torch.float, "F32"), (torch.half, "F16"), (torch.bfloat16, "BF16")],
 )
 def test_ids_that_are_no_whole_numbers_are_refused(
-    model: Path, tmp_path: Path, ids: torch.Tensor
+    model: Path, tmp_path: Path, dtype: torch.dtype, shown: str
 ) -> None:
-    save_file({"input_ids": ids}, tmp_path / "ids.safetensors")
-    assert f"input_ids is {ids.dtype} [2, 4]" in refusal(tmp_path / "ids.safetensors", model, None)
+    save_file({"input_ids": torch.ones(2, 4, dtype=dtype)}, tmp_path / "ids.safetensors")
+    assert f"input_ids is {shown} [2, 4]" in refusal(tmp_path / "ids.safetensors", model, None)
 
 
 @pytest.mark.parametrize("wrong", [-1, 288, 2**40])

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -83,7 +84,7 @@ def test_logits_alone_may_overflow(tmp_path: Path) -> None:
 
 
 def test_a_ruined_model_has_finite_errors() -> None:
-    measured = perplexity(torch.tensor([0.0, 1e9], dtype=torch.float64), 4)
+    measured = perplexity(np.array([0.0, 1e9]), 4)
     assert math.isfinite(measured.value)
     assert math.isfinite(measured.stderr)
 

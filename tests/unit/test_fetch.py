@@ -21,7 +21,7 @@ pytest.importorskip("lm_eval", reason="fetching runs in the image eval")
 from espalier.contract.paths import ROOT
 from espalier.errors import InputError
 from inputs.fetch.datasets import training_files
-from inputs.fetch.stage import wanted
+from inputs.fetch.files import wanted
 from tests.unit.hub_server import COMMIT, Hub, serve
 
 RUN = """

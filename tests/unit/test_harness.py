@@ -17,7 +17,8 @@ from espalier.errors import InputError  # noqa: E402
 from espalier.models import products  # noqa: E402
 from espalier.models.tokenizer import load_tokenizer, probe_hash  # noqa: E402
 from eval.questions import Reader  # noqa: E402
-from eval.spec import EvalParameters  # noqa: E402
+from eval.samples.sample import read_samples  # noqa: E402
+from eval.spec import TorchEvalParameters  # noqa: E402
 from eval.stage import run, run_legacy  # noqa: E402
 from eval.suites.suite import SUITES  # noqa: E402
 from tests.tiny import tiny_llama, token_rows  # noqa: E402
@@ -96,7 +97,7 @@ def evaluate(
     output.mkdir()
     scratch.mkdir()
     context = StageContext(inputs, output, scratch, "cpu", Progress())
-    outcome = stage(context, EvalParameters.from_assignments(given))
+    outcome = stage(context, TorchEvalParameters.from_assignments(given))
     return outcome, json.loads((output / "results.json").read_text())
 
 
@@ -270,6 +271,14 @@ def rows_of_mmlu() -> list[dict[str, Any]]:
     return [{**row, "subject": part} for part in parts_of(index["mmlu"], index)]
 
 
+@legacy
+def test_0_3_0_takes_no_single_row(model: Path, tmp_path: Path) -> None:
+    """It divides by one less than there are."""
+    inputs = {"model": model, "tasks": minimal_pairs(tmp_path / "rows")}
+    with pytest.raises(InputError, match=r"word_order\.jsonl has one row to ask"):
+        evaluate(run_legacy, tmp_path, inputs, SUITE="tasks", LIMIT="1")
+
+
 @current
 def test_the_collections_twenty_entries(model: Path, tmp_path: Path) -> None:
     """Also a group, whose tasks get their rows of one file, and the same task in two ways."""
@@ -295,7 +304,8 @@ def test_the_collections_twenty_entries(model: Path, tmp_path: Path) -> None:
     write_rows(folder / "mmlu.jsonl", [*subjects, subjects[0]])
     write_rows(folder / "mmlu.fewshot.jsonl", subjects * 5)
     inputs = {"model": model, "tasks": folder}
-    outcome, results = evaluate(run, tmp_path, inputs, SUITE="collection", BATCH="32")
+    given = {"SUITE": "collection", "BATCH": "32", "LOG_SAMPLES": "1"}
+    outcome, results = evaluate(run, tmp_path, inputs, **given)
     assert len(SUITES["collection"].tasks) == 20
     for entry in SUITES["collection"].tasks:
         key = results["configs"][entry.label]["metadata"]["metric"]
@@ -308,6 +318,13 @@ def test_the_collections_twenty_entries(model: Path, tmp_path: Path) -> None:
         drawn = "examples_sha256" in results["configs"][entry.label]["metadata"]
         assert drawn == bool(entry.shots)
     assert results["n-shot"]["mmlu_astronomy:5"] == 5
+    samples = read_samples(tmp_path / "out")
+    groups = {"mmlu", "mmlu:5"}
+    assert samples.keys() | groups == results["configs"].keys()
+    assert not samples.keys() & groups
+    for task, asked in samples.items():
+        documents = {sample.document for sample in asked}
+        assert len(documents) == results["n-samples"][task]["effective"]
     assert {entry.label for entry in SUITES["collection"].tasks} <= outcome.notes["results"].keys()
 
 
@@ -418,7 +435,8 @@ def test_a_token_beyond_the_embedding_is_refused_in_rows(tmp_path: Path, stage: 
     place = tmp_path / "good"
     place.mkdir()
     evaluate(stage, place, inputs, SUITE="tasks")
-    write_rows(folder / "word_order.jsonl", [{"sentence_good": "a<pad>", "sentence_bad": "a"}])
+    row = {"sentence_good": "a<pad>", "sentence_bad": "a"}
+    write_rows(folder / "word_order.jsonl", [row] * 2)
     with pytest.raises(InputError, match="a<pad>' has token id 288 and the embedding has 288"):
         evaluate(stage, tmp_path, inputs, SUITE="tasks")
 

@@ -11,8 +11,10 @@ from espalier.contract.discovery import methods, scorers, stage_named, stages
 from espalier.contract.paths import ROOT
 from espalier.contract.stage import Stage
 from espalier.errors import InputError
+from espalier.host.cli import reproduce
 from espalier.host.cli.report import ReportWords
 from espalier.host.cli.tidy import GcWords
+from espalier.host.commands import reproduction
 from espalier.host.describe import describe, parameter_rows
 from espalier.host.listings import EVERYWHERE, LISTINGS, folder_of, write_listings
 from espalier.host.settings import NAMES
@@ -27,6 +29,7 @@ ENVIRONMENT = {
 COMMANDS = {stage.name: Command.of(stage) for stage in stages().values()}
 KNOWN = frozenset().union(*(command.words for command in COMMANDS.values())) | NAMES | ENVIRONMENT
 KNOWN |= GcWords.words() | ReportWords.words() | set(results.WORDS)
+KNOWN |= {*reproduce.WORDS, *reproduction.OWN}
 KNOWN |= {"TRAIN", *(f"TRAIN_{word}" for word in KNOWN)}  # a pipeline's
 each_stage = pytest.mark.parametrize("name", stages())
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Stage
 from espalier.contract.store import Store
 from espalier.errors import EnvironmentFailure, InputError
+from espalier.host.commands.comparison import REPORT, compare_harnesses
 from espalier.host.commands.evaluation import evaluate
 from espalier.host.commands.pipeline import Pipeline
 from espalier.host.commands.pruning import PruningCommand
@@ -247,6 +249,18 @@ def test_a_model_is_fetched_again_from_where_it_came(
         model_named(draft, "adopted", anew=True)
 
 
+def test_a_maxtext_checkpoint_stands_for_what_stock_loaders_read(draft: Draft, model: Path) -> None:
+    stacked = draft.make(stage_named("to-maxtext"), {}, {"model": model}, "stacked")
+    for name in ("stacked", str(stacked)):
+        found = model_named(draft, name)
+        assert found == draft.store.path("checkpoints", "stacked-to-hf")
+    wanted = draft.requests[found]
+    assert (wanted.stage.name, wanted.inputs) == ("to-hf", {"maxtext": stacked})
+    assert draft.config(found) == draft.config(stacked) == draft.config(model)
+    measured = draft.requests[evaluate(draft, found, {"BACKEND": "jax", "DATA": "pydoc"})]
+    assert (measured.stage.name, measured.inputs["model"]) == ("eval-jax", found)
+
+
 @pytest.mark.parametrize("variable", ["MODEL", "CKPT"])
 @pytest.mark.parametrize("value", ["./nowhere", "unheard-of"])
 def test_a_refusal_names_the_variable_that_was_given(
@@ -408,6 +422,25 @@ def test_a_saved_plan_is_the_plan_wherever_the_store_is(draft: Draft, tmp_path: 
     assert {request.stage.verb for request in alone.requests.values()} >= {"grow", "prune", "eval"}
     with pytest.raises(InputError, match="STEP=nothing is not in the plan; there are prune, train"):
         plan.only("nothing")
+
+
+def test_a_step_has_its_own_table(
+    draft: Draft, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is carried out here or, of a saved plan, elsewhere."""
+    (rows := tmp_path / "rows").mkdir()
+    given = {"TASK_DATA": str(rows), "TASKS": "arc_easy"}
+    plan = draft.plan(compare_harnesses(draft, model, given))
+    (file := tmp_path / "plan.json").write_text(to_text(plan, draft.store))
+    told: list[Any] = []
+    monkeypatch.setattr("espalier.host.runners.run.print_report", lambda *given: told.append(given))
+    for one in (plan, read_plan(file, draft.store)):
+        run, made = recorded(Settings(store=draft.store.root))
+        run.finish(one)
+        names = [f"{model.name}/{label}tasks-samples" for label in ("legacy-", "")]
+        assert made == [f"eval-legacy {names[0]}", f"eval {names[1]}"]
+    results = tuple(draft.store.root / "evals" / name for name in names)
+    assert told == [(REPORT, results)] * 2
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"requests": [], "steps": [], "result": 1}'])

@@ -12,7 +12,7 @@ from rich.console import Console
 from espalier.contract.paths import ROOT
 from espalier.contract.pruned import KeptIndices, Masked, Sizes, Uniform
 from espalier.errors import InputError
-from eval.published import published_accuracy, published_perplexity
+from eval.published import printed_values, published_as
 from eval.report import (
     NO_SPEED,
     Evaluation,
@@ -108,12 +108,12 @@ def test_no_results_are_told(tmp_path: Path) -> None:
 
 def test_published_values_stand_beside_ours(tmp_path: Path) -> None:
     ours = evaluation(tmp_path, "llama2-7b-wanda", 6.50, 0.767)
-    table = against_published(ours, "llama2-7b", "wanda", "unstructured-0.5")
+    table = against_published(ours, "llama2-7b", "wanda", "0.5")
     assert table is not None
     text = markdown(table)
     assert "| perplexity/wikitext2 | ppl | 6.42 | 6.50 | +0.08 |" in text
     assert "| boolq | acc % | 75.00 | 76.70 | +1.70 |" in text
-    assert against_published(ours, "mistral-7b", "wanda", "unstructured-0.5") is None
+    assert against_published(ours, "mistral-7b", "wanda", "0.5") is None
 
 
 @pytest.mark.parametrize("about", [{"windows": 64}, {"seqlen": 2048}])
@@ -139,7 +139,7 @@ def test_accuracies_are_compared_where_they_are_the_papers_own(
     ours = evaluation(tmp_path, "llama2-7b-wanda", 6.5, 0.767)
     results = json.loads((ours / "results.json").read_text())
     (ours / "results.json").write_text(json.dumps(results | said))
-    table = against_published(ours, "llama2-7b", "wanda", "unstructured-0.5")
+    table = against_published(ours, "llama2-7b", "wanda", "0.5")
     assert ("| boolq | acc % | 75.00 | 76.70 |" in (markdown(table) if table else "")) == compared
 
 
@@ -164,6 +164,7 @@ def test_a_report_finds_the_published_values_by_the_manifests(tmp_path: Path) ->
                 "verb": "prune",
                 "stage": "wanda",
                 "inputs": {"model": {"name": "models/llama2-7b"}},
+                "parameters": {"pattern": "2:4", "sparsity": 0.5, "samples": 32},
                 "pruning": Masked(pattern="2:4", target=0.5, achieved=0.5).model_dump(),
             },
         ),
@@ -175,7 +176,7 @@ def test_a_report_finds_the_published_values_by_the_manifests(tmp_path: Path) ->
         assert shown in text
 
 
-def test_a_shape_has_no_published_values(tmp_path: Path) -> None:
+def test_a_shape_that_no_paper_has_has_no_published_values(tmp_path: Path) -> None:
     before = evaluation(tmp_path, "llama2-7b", 5.1, 0.75, nonzero=1000)
     after = evaluation(tmp_path, "short", 9.0, 0.70, nonzero=730)
     manifest = {
@@ -189,11 +190,42 @@ def test_a_shape_has_no_published_values(tmp_path: Path) -> None:
 
 
 def test_published_values_are_found() -> None:
-    assert published_perplexity("llama2-13b", "dense", "", "wikitext2", 4096) == 4.57
-    assert published_perplexity("llama2-70b", "sparsegpt", "2:4", "wikitext2", 4096) == 5.40
-    assert published_perplexity("llama2-70b", "sparsegpt", "2:4", "c4", 4096) is None
-    assert published_accuracy("llama2-7b", "magnitude", "4:8")["openbookqa"] == 26.0
-    assert published_accuracy("llama2-13b", "magnitude", "4:8") == {}
+    values = {(*one.of, one.task, one.metric, one.seqlen): one.value for one in printed_values()}
+    text = ("perplexity/wikitext2", "ppl")
+    assert values["llama2-13b", "dense", "", "", *text, 4096] == 4.57
+    assert values["llama2-70b", "sparsegpt", "2:4", "", *text, 4096] == 5.40
+    assert values["llama2-7b", "magnitude", "4:8", "", "openbookqa", "acc", None] == 26.0
+    assert values["llama-7b", "llm-pruner", "element1", "", "hellaswag", "acc_norm", None] == 66.8
+    assert values["llama-7b", "llm-pruner", "element1", "", "parameters", "", None] == 5_422_977_024
+    assert values["llama-7b", "shortened-llama", "ppl", "recover", *text, 128] == 17.66
+    assert values["llama2-7b", "shortgpt", "9 of 32", "", "removed layers", "", None] == (
+        27, 26, 25, 28, 24, 29, 23, 21, 22,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "stage", "parameters", "row"),
+    [
+        ("llama2-7b", "wanda", {"sparsity": 0.5, "samples": 8, "seed": 3}, "0.5"),
+        ("llama2-7b", "wanda", {"sparsity": 0.5, "variant": True}, None),
+        ("llama2-7b", "wanda", {"sparsity": 0.6}, None),
+        ("llama2-7b", "sleb", {"layers": 24}, "8 of 32"),
+        ("llama2-13b", "sleb", {"layers": 32}, "8 of 40"),
+        ("llama-7b", "flap", {"sparsity": 0.2, "reference": True}, "0.2"),
+        ("llama-7b", "flap", {"sparsity": 0.2}, None),  # by the true weight of a head
+        ("llama3.1-8b", "minitron-width", {"hidden": 3072, "ffn": 9216}, "width"),
+        ("sapling", "wanda", {"sparsity": 0.5}, None),
+        ("llama2-7b", "no-stage", {}, None),
+    ],
+)
+def test_a_model_is_a_row_of_its_papers_table_by_its_parameters(
+    model: str, stage: str, parameters: dict[str, Any], row: str | None
+) -> None:
+    made = {
+        "verb": "prune", "stage": stage, "parameters": parameters,
+        "inputs": {"model": {"name": f"models/{model}"}},
+    }  # fmt: skip
+    assert published_as(made) == (None if row is None else (model, stage, row))
 
 
 def test_the_host_needs_no_model_stack() -> None:

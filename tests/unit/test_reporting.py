@@ -20,8 +20,7 @@ from espalier.contract.pruned import (
 from espalier.contract.store import Store
 from espalier.errors import InputError
 from espalier.host.commands.made_by import command_line
-from eval.published import printed_values
-from eval.report import published_as
+from eval.published import printed_values, published_as
 from eval.reporting.card import model_card
 from eval.reporting.collected import Checkpoint, collect
 from eval.reporting.drawing import Axis, plain
@@ -102,7 +101,7 @@ def test_what_a_suite_names_is_what_counts(tmp_path: Path) -> None:
     plain_mean = next(one for one in shown.values() if one.suite == "whole" and "mean" in one.task)
     assert (plain_mean.metric, plain_mean.value) == ("acc", pytest.approx(0.745))
     beside = [each for each in beside_papers([checkpoint]) if each.printed.task == "boolq"]
-    wanda = next(each for each in beside if each.printed.setting == "unstructured-0.5")
+    wanda = next(each for each in beside if each.printed.of[1:] == ("wanda", "0.5", ""))
     assert wanda.ours == pytest.approx(60.0)  # plain acc of the paper's harness, named or not
 
 
@@ -169,8 +168,9 @@ def test_papers_values_within_the_band_outside_it_and_not_run(tmp_path: Path) ->
     marks = {
         (each.printed.method, each.printed.setting, each.printed.task): each.mark for each in found
     }
-    assert marks["dense", "", "perplexity/wikitext2"] == "within"  # 5.13 of 5.12, half a percent
-    half = "wanda", "unstructured-0.5"
+    (dense,) = (e for e in found if e.printed.method == "dense" and e.printed.seqlen == 4096)
+    assert dense.mark == "within"  # 5.13 of 5.12, half a percent
+    half = "wanda", "0.5"
     assert marks[*half, "perplexity/wikitext2"] == "outside"  # 6.60 of 6.42, one percent
     assert marks[*half, "boolq"] == "within"  # 74.5 of 75.0
     assert marks[*half, "rte"] == "outside"
@@ -183,7 +183,7 @@ def test_ours_is_of_the_harness_that_the_paper_used(tmp_path: Path) -> None:
     found = {
         each.printed.task: each
         for each in beside_papers(checkpoints(tmp_path))
-        if each.printed.method == "wanda" and each.printed.setting == "unstructured-0.5"
+        if each.printed.method == "wanda" and each.printed.setting == "0.5"
     }
     assert found["boolq"].ours == pytest.approx(75.2)
     assert found["boolq"].whose == "half, zz-legacy, lm-eval 0.3.0"
@@ -205,14 +205,18 @@ def test_a_printed_value_stands_beside_the_same_measurement_alone(
     model(tmp_path, "llama2-7b", "models", "fetch", verb="fetch")
     evaluate(tmp_path, tmp_path / "models" / "llama2-7b", 5.12, 0.5, **other)  # type: ignore[arg-type]
     found = beside_papers(checkpoints(tmp_path))
-    assert {each.mark for each in found if each.printed.metric == "ppl"} == {"not run"}
+    assert {each.mark for each in found if each.printed.seqlen == 4096} == {"not run"}
 
 
 def test_every_printed_value_has_a_band() -> None:
-    values = list(printed_values())
-    assert len(values) == 3 + 3 * 3 * 3 + 3 * 3 * 7
-    assert all(0 < each.band < each.value for each in values)
-    assert {each.band for each in values if each.metric == "acc"} == {1.5}
+    values = printed_values()
+    masked = [each for each in values if each.method in ("magnitude", "wanda", "sparsegpt")]
+    assert len(masked) == 3 * 3 * 3 + 3 * 3 * 7 + 4  # and of LLaMA-1-7B
+    numbers = [each for each in values if isinstance(each.value, float) and not each.why]
+    measured = [each for each in numbers if each.task != "parameters"]
+    assert all(0 < each.band < each.value for each in measured)
+    assert {each.band for each in values if each.metric.startswith("acc")} == {1.5}
+    assert len({(each.source, *each.of, each.task, each.seqlen) for each in values}) == len(values)
 
 
 def test_what_was_adopted_is_of_no_known_parent(tmp_path: Path) -> None:

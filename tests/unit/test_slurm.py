@@ -174,7 +174,7 @@ def test_nothing_is_fetched_in_a_job(tmp_path: Path) -> None:
     executor = Executor(Store(settings.store), SlurmRuntime(Bare(InsideRuntime())), settings)
     fetch = stage_named("fetch")
     wanted = fetch.parameters.from_assignments({"MODEL": "some/model"})
-    with pytest.raises(EnvironmentFailure, match="RUNTIME=slurm fetches nothing"):
+    with pytest.raises(EnvironmentFailure, match="RUNTIME=slurm has none; make it first"):
         executor.execute(Request(fetch, wanted, {}, "some--model"))
     assert not settings.store.exists()
 

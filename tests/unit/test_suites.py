@@ -90,3 +90,14 @@ def test_suites_of_tasks_need_no_text() -> None:
         "perplexity",
         "ppl",
     }
+
+
+def test_a_result_without_samples_is_not_all_that_is_asked_for() -> None:
+    """And one of before, which says nothing of samples, has none."""
+    plain, asked = (
+        EvalParameters.from_assignments({"SUITE": "tasks", "LOG_SAMPLES": value}).identity()
+        for value in ("0", "1")
+    )
+    assert plain != asked
+    recorded = {name: value for name, value in plain.items() if name != "log_samples"}
+    assert EvalParameters.identity_of(recorded) == plain

@@ -22,6 +22,8 @@ INSTRUCTION, WINDOW = 256, 2048
 STATE_BYTES = 16
 """Of an adapter's parameter: itself, its gradient and AdamW's two moments, float32."""
 PROCESS_BYTES, CPU_FLOPS = 800 << 20, 40e9
+USUAL_TOKENS = 5_500_000
+"""About those of `alpaca`, where EPOCHS alone says how long it takes."""
 HELD_OUT = 10
 """At most one sequence in so many is held out."""
 
@@ -79,10 +81,13 @@ def _estimate(parameters: Any, config: Mapping[str, Any]) -> Estimate:
     activations = micro * (item * layers * width + 12 * shapes.vocabulary)
     adapters = adapter_parameters(shapes, parameters.r)
     flops = adapter_flops(shapes, seqlen, adapters, through_weights=True)
+    tokens = parameters.tokens or parameters.epochs * USUAL_TOKENS
+    products = tokens * flops / CPU_FLOPS
     return Estimate(
         memory=PROCESS_BYTES + item * shapes.parameters + STATE_BYTES * adapters + activations,
         disk=2 * shapes.parameters * shapes.item_bytes + 3 * 12 * adapters,
-        seconds=20 + (parameters.tokens or 0) * flops / CPU_FLOPS,
+        seconds=20 + products,
+        products=products,
     )
 
 

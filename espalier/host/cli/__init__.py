@@ -10,7 +10,21 @@ from espalier.contract.machine import failure_of_the_machine
 from espalier.contract.saved import AGAIN
 from espalier.contract.signals import handled
 from espalier.errors import EspalierError, Interrupted
-from espalier.host.cli import build, convert, describe, drift, inspect, plan, report, run, tidy, tpu
+from espalier.host.cli import (
+    build,
+    compare,
+    convert,
+    describe,
+    drift,
+    inspect,
+    plan,
+    push,
+    report,
+    reproduce,
+    run,
+    tidy,
+    tpu,
+)
 from espalier.host.services import with_environment
 from espalier.host.settings import load_dotenv
 
@@ -18,7 +32,11 @@ CTRL_C = 130
 """What typer returns of a command that KeyboardInterrupt has ended."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-for group in (run, convert, plan, inspect, report, tidy, drift, build, tpu, describe):
+GROUPS = (
+    *(run, reproduce, compare, convert, plan, inspect, report, push, tidy, drift, build, tpu),
+    describe,
+)
+for group in GROUPS:
     group.register(app)
 
 

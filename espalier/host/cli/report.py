@@ -3,6 +3,8 @@
 import importlib
 import shutil
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -57,16 +59,32 @@ def report(assignments: Assignments = None) -> None:
     if settings.dry_run:
         sys.stdout.write(f"report: {target}, of {len(checkpoints)} checkpoints (would run)\n")
         return
+    sys.stdout.write(f"{publish_report(store, words.title, checkpoints, wait=settings.wait)}\n")
+
+
+def publish_report(
+    store: Store, title: str, checkpoints: Sequence[Any], first: Sequence[Any] = (), *, wait: bool
+) -> Path:
+    """Write a report of that title, in place of one that is there.
+
+    Args:
+        store: where it is published.
+        title: what it is called.
+        checkpoints: what it is about.
+        first: tables that stand before all others.
+        wait: for a command that writes the same one.
+    """
+    target = store.path(SECTION, title)
     lock_file = store.lock_file(target)
     store.create(lock_file.parent)
-    with artifact_lock(lock_file, settings.wait, _say):
-        partial = store.partial(SECTION, words.title, "0" * 12)  # it is never gone on with
+    with artifact_lock(lock_file, wait, _say):
+        partial = store.partial(SECTION, title, "0" * 12)  # it is never gone on with
         shutil.rmtree(partial, ignore_errors=True)
         store.begin(partial)
         written: Any = importlib.import_module(f"{REPORTING}.write")
-        written.write_report(checkpoints, words.title, partial, command_line)
+        written.write_report(checkpoints, title, partial, command_line, first)
         store.publish(partial, target)
-    sys.stdout.write(f"{target}\n")
+    return target
 
 
 def _say(text: str) -> None:

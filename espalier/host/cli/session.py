@@ -49,23 +49,46 @@ class Session:
         executor = Executor(Store(settings.store), runtime, settings, fetching)
         return cls(settings, executor, rest)
 
-    def carry_out(self, title: str, build: Callable[[Draft], Path]) -> None:
+    def carry_out(self, title: str, build: Callable[[Draft], Path], anew: bool = False) -> None:
         """Draw up the plan that `build` states, and run, print or submit it.
 
         What is published is the last line on stdout; of what is submitted, the jobs' ids.
+
+        Args:
+            title: of a plan of one step.
+            build: adds the requests.
+            anew: make the result though it is there, as FORCE=1 does: it may no longer be true.
         """
-        runner = self._runner()
-        asked = time.time() if self.settings.force else None
+        self.carry_out_plan(self.drawn_up(title, build, anew=anew))
+
+    def drawn_up(
+        self,
+        title: str,
+        build: Callable[[Draft], Path],
+        *,
+        only: bool = False,
+        anew: bool = False,
+    ) -> Plan:
+        """The plan that `build` states; with `only` nothing is made for being planned with.
+
+        With `anew` the result is made though it is there.
+        """
+        runner = Show(self.executor) if only else self._runner()
+        asked = time.time() if self.settings.force or anew else None
         plan, notes = draw_up(build, self.executor.store, runner.settle, title, asked)
         for note in notes:
             console.print(note)
-        self.finish(runner.finish(plan))
+        return plan
 
     def carry_out_plan(self, plan: Plan) -> None:
         """Run, print or submit a plan that is drawn up already."""
+        self.finish(self.carried_out(plan))
+
+    def carried_out(self, plan: Plan) -> str:
+        """The same; its last line for stdout, which is not printed yet."""
         if self.settings.force and plan.asked is None:
             plan = replace(plan, asked=time.time())
-        self.finish(self._runner().finish(plan))
+        return self._runner().finish(plan)
 
     @property
     def paid_tpu(self) -> Callable[[], str] | None:

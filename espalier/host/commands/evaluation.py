@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from espalier.contract.discovery import stage_named
 from espalier.contract.store import name_after
@@ -10,7 +11,7 @@ from espalier.host.commands.sources import default_text, text_named
 from espalier.host.draft import Draft
 
 DEFAULT_SUITE = "quick"
-TASK_DATA = "TASK_DATA"
+TASK_DATA, LOG_SAMPLES = "TASK_DATA", "LOG_SAMPLES"
 EVALUATION = ("SUITE", "DATA", "TASKS", TASK_DATA, "LIMIT", "LEGACY")
 """Assignments of a pipeline that go to its evaluations, not to its method."""
 
@@ -19,7 +20,7 @@ def evaluate(draft: Draft, checkpoint: Path, given: Mapping[str, str]) -> Path:
     """The evaluation of a model; LEGACY=1 takes the method's own pinned harness, BACKEND=jax JAX.
 
     Raises:
-        InputError: JAX is asked for a text's perplexity, or is given no tasks.
+        InputError: a word is not known, or LOG_SAMPLES=1 has no tasks.
     """
     rest = dict(given)
     legacy = rest.pop("LEGACY", "0") not in ("0", "false")
@@ -28,15 +29,15 @@ def evaluate(draft: Draft, checkpoint: Path, given: Mapping[str, str]) -> Path:
     inputs = {"model": checkpoint}
     data, tasks = rest.pop("DATA", None), rest.pop(TASK_DATA, None)
     label = rest.pop("NAME", None)
-    parameters = stage.parameters.from_assignments(rest)
-    if kind == "jax" and data:
-        raise InputError("BACKEND=jax measures tasks alone: leave DATA or BACKEND out.")
-    if kind == "jax" and not tasks:
-        raise InputError("BACKEND=jax measures tasks: give TASK_DATA=<folder of <task>.jsonl>.")
-    if data or ("data" in stage.inputs and "data" not in parameters.unused()):
+    parameters: Any = stage.parameters.from_assignments(rest)
+    if parameters.log_samples and not tasks:
+        raise InputError(
+            f"{LOG_SAMPLES}=1 writes what tasks ask: give TASK_DATA=<folder of <task>.jsonl>."
+        )
+    if data or "data" not in parameters.unused():
         inputs["data"] = text_named(draft, data or default_text(draft, checkpoint, prune=False))
     if tasks:
         inputs["tasks"] = text_named(draft, tasks)
-    suite = rest.get("SUITE", "tasks" if kind == "jax" else DEFAULT_SUITE)
-    label = label or (f"{kind}-" if kind else "") + suite
-    return draft.make(stage, parameters, inputs, f"{name_after(checkpoint)}/{label}")
+    suite = rest.get("SUITE", DEFAULT_SUITE)
+    default = "-".join(filter(None, (kind, suite, "samples" if parameters.log_samples else "")))
+    return draft.make(stage, parameters, inputs, f"{name_after(checkpoint)}/{label or default}")

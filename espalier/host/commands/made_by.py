@@ -85,7 +85,7 @@ def _written(value: Any) -> str:
 
 
 def _named_by(stage: Stage) -> str | None:
-    """The word that its result is called by; what is fetched has its name from what is fetched."""
+    """The word that its result is called by; what is fetched or pushed names it otherwise."""
     if stage.verb in NAMED_BY:
         return NAMED_BY[stage.verb]
-    return None if stage.verb == "fetch" else "NAME"
+    return None if stage.verb in ("fetch", "push") else "NAME"

@@ -23,6 +23,8 @@ FILES = (*FORMATS, IDS)
 GGUF = b"GGUF"
 INSTRUCTIONS = "alpaca"
 """What the published recoveries are trained on."""
+STACKED = "maxtext"
+"""The section of what to-maxtext makes."""
 PACKED = ("data", "export")
 """Stages whose results are token ids already."""
 
@@ -32,22 +34,22 @@ def model_named(
 ) -> Path:
     """The directory that `MODEL=name` means: a path, a name on the store, an alias or a hub id.
 
-    One on the store is asked for again where `anew` is set, from where it came. `given_as` is the
-    variable that a refusal names.
+    A MaxText checkpoint of the store means what to-hf makes of it. One on the store is asked for
+    again where `anew` is set, from where it came. `given_as` is the variable that a refusal names.
 
     Raises:
         InputError: none of these, or it is to be made anew and was neither fetched nor grown.
     """
     if path := _given_path(draft, name, want=CONFIG):
-        return path
+        return _loadable(draft, path)
     if name.startswith((".", "/", "~")):
         raise InputError(
             f"{given_as}={name} holds no config.json; give a Hugging Face directory, a name on the "
             f"store, a hub id or one of {', '.join(model_aliases())}."
         )
-    if found := draft.find(name, ("models", "checkpoints")):
+    if found := draft.find(name, ("models", "checkpoints", STACKED)):
         if not anew:
-            return found
+            return _loadable(draft, found)
         name, revision = _origin(draft, name, found, revision)
     source = resolve_model(name, revision or None, given_as=given_as)
     if source.grown:
@@ -58,6 +60,16 @@ def model_named(
         return draft.make(stage_named("fetch-package"), wanted, {}, source.name, source.shape)
     wanted = {"MODEL": name, "REVISION": source.revision}
     return draft.make(stage_named("fetch"), wanted, {}, source.name, source.shape)
+
+
+def _loadable(draft: Draft, model: Path) -> Path:
+    """The model as stock loaders take it: of MaxText's form the Hugging Face directory."""
+    if model.parent != draft.store.root / STACKED:
+        return model
+    stage = stage_named("to-hf")
+    parameters = stage.parameters.from_assignments({})
+    name, shape = default_name(model, stage, parameters), draft.config(model)
+    return draft.make(stage, parameters, {"maxtext": model}, name, shape)
 
 
 def state_dict_named(draft: Draft, name: str) -> Path:

@@ -50,9 +50,8 @@ class PlanRun:
     def _carry_out(self, plan: Plan, step: Step) -> None:
         self.make(plan, step.outputs)
         for results in step.tables:
-            stage = plan.requests[results[-1]].stage
-            if stage.report:
-                print_report(stage.report, results)
+            if report := step.report or plan.requests[results[-1]].stage.report:
+                print_report(report, results)
 
     def _require_fit(self, plan: Plan, other: Path) -> None:
         """Refuse a training whose plan says that it does not fit."""
@@ -79,7 +78,11 @@ def with_its_hint(step: Step, action: Any, *given: Any) -> bool:
 
 
 def print_report(report: str, results: Iterable[Path]) -> None:
-    """Print a stage's own table of its results to stderr."""
+    """Print a table of results to stderr."""
+    console.print(table_of(report, results))
+
+
+def table_of(report: str, results: Iterable[Path]) -> Any:
+    """The table of results that `package.module:function` makes, a rich renderable."""
     module, _, function = report.partition(":")
-    table: Any = getattr(importlib.import_module(module), function)(*results)
-    console.print(table)
+    return getattr(importlib.import_module(module), function)(*results)

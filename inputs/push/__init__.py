@@ -1,0 +1,1 @@
+"""Uploading a checkpoint of the store to the hub, with its model card."""
