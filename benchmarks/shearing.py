@@ -6,8 +6,8 @@ Masks that are sampled and masks that are not, over all steps, or over half of t
 the target's shape after it; units chosen at random, and by Minitron's scores, both trained for as
 many steps afterwards. Domains keep their shares of the data everywhere. All losses are of one
 stage, `score-sheared-llama`, on held-out rows of every domain. `PARENT_STEPS=8000` trains the
-parent on these domains first, of which it may know nothing. What is on the store already is not run
-again; `TABLE=1` runs nothing, `STEPS=200` is quicker.
+parent on these domains first, of which it may know nothing; `LR=1e-4` is the published rate. What
+is on the store already is not run again; `TABLE=1` runs nothing, `STEPS=200` is quicker.
 """
 
 import json
@@ -25,10 +25,18 @@ from espalier.pruning.structured.restructure import Selection, restructure
 from espalier.pruning.structured.units import group_of
 from methods.sheared_llama.target import Sizes, Target
 
-OWN = {"MODEL": "sapling", "DOMAINS": "", "STEPS": "1200", "PARENT_STEPS": "0", "TABLE": ""}
+BATCH, SEQLEN = 4, 128
+LR = "1e-3"
+"""Of the parent, and of what comes after it if nothing else is said."""
+OWN = {
+    "MODEL": "sapling",
+    "DOMAINS": "",
+    "STEPS": "1200",
+    "PARENT_STEPS": "0",
+    "LR": LR,
+    "TABLE": "",
+}
 """What may be given beside the settings of every command, and what it is otherwise."""
-BATCH, SEQLEN, LR = 4, 128, 1e-3
-BATCHES = (f"BATCH={BATCH}", f"SEQLEN={SEQLEN}", f"LR={LR}")
 MASKS = ("sampled", "deterministic")
 THEN = "then-trained"
 """Of a way whose masks are learned in half of the steps."""
@@ -48,6 +56,7 @@ class Comparison:
     store: Path
     domains: str
     steps: int
+    lr: str
 
     @property
     def data(self) -> str:
@@ -68,7 +77,7 @@ class Comparison:
 
     def name(self, way: str) -> str:
         """Of a result on the store."""
-        return f"shearing-{self.parent.name}-{way}"
+        return "-".join(("shearing", self.parent.name, way, *([self.lr] * (self.lr != LR))))
 
     def commands(self, random_model: Path) -> Iterator[list[str]]:
         """Everything, in its order."""
@@ -83,16 +92,17 @@ class Comparison:
         for masks in MASKS:
             halved = self.name(f"{masks}-half")
             for name, steps in ((self.name(masks), self.steps), (halved, half)):
-                yield ["prune-sheared-llama", of_model, domains, *shape, tokens(steps), *BATCHES,
+                yield ["prune-sheared-llama", of_model, domains, *shape, *batches(steps, self.lr),
                        f"VALID={ROWS}", f"MASKS={masks}", "PROPORTIONS=fixed", "SUITE=none",
                        f"NAME={name}"]  # fmt: skip
-            yield train(halved, together, self.steps - half, self.name(f"{masks}-{THEN}"))
+            rest = batches(self.steps - half, self.lr)
+            yield train(halved, together, rest, self.name(f"{masks}-{THEN}"))
         minitron = self.name("minitron-untrained")
         yield ["prune-minitron", of_model, *shape, f"KV_HEADS={target.shapes.kv_heads}",
                f"CALIBRATION={_most_text(Path(self.domains))}", "SAMPLES=32", "SEQLEN=256",
                "SUITE=none", f"NAME={minitron}"]  # fmt: skip
         for way, start in (("minitron", minitron), ("random", str(random_model))):
-            yield train(start, together, self.steps, self.name(way))
+            yield train(start, together, batches(self.steps, self.lr), self.name(way))
         for way, checkpoint in self.measured.items():
             yield ["score-sheared-llama", f"CKPT={checkpoint}", domains, f"SEQLEN={SEQLEN}",
                    f"VALID={ROWS}", f"NAME={way}"]  # fmt: skip
@@ -121,14 +131,15 @@ def data(name: str, domains: str, model: str, *words: str) -> list[str]:
             "VALID=0.41", "TEST=0"]  # fmt: skip
 
 
-def train(start: str, data: str, steps: int, name: str) -> list[str]:
+def train(start: str, data: str, batches: Sequence[str], name: str) -> list[str]:
     """Have a model trained."""
-    return ["train-gpu", f"CKPT={start}", f"DATA={data}", tokens(steps), *BATCHES, f"NAME={name}"]
+    return ["train-gpu", f"CKPT={start}", f"DATA={data}", *batches, f"NAME={name}"]
 
 
-def tokens(steps: int) -> str:
-    """Of so many steps."""
-    return f"TOKENS={steps * BATCH * SEQLEN}"
+def batches(steps: int, lr: str) -> tuple[str, ...]:
+    """The words of so many steps."""
+    tokens = steps * BATCH * SEQLEN
+    return f"TOKENS={tokens}", f"BATCH={BATCH}", f"SEQLEN={SEQLEN}", f"LR={lr}"
 
 
 def _most_text(domains: Path) -> Path:
@@ -195,9 +206,9 @@ def main(words: Sequence[str]) -> None:
     parent = store / "models" / model.name
     if steps := int(own["PARENT_STEPS"]):
         parent, seen = store / "checkpoints" / f"{model.name}-{steps}", f"domains-{model.name}"
-        made = train(model.name, seen, steps, parent.name)
+        made = train(model.name, seen, batches(steps, LR), parent.name)
         _run([data(seen, own["DOMAINS"], model.name), made], settings)
-    found = Comparison(parent.name, parent, store, own["DOMAINS"], int(own["STEPS"]))
+    found = Comparison(parent.name, parent, store, own["DOMAINS"], int(own["STEPS"]), own["LR"])
     if own["TABLE"] != "1":
         drawn = store / "random" / model.name
         random_units(parent, drawn, found.sizes)

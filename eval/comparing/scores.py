@@ -12,6 +12,9 @@ from eval.headline import ALSO, USUAL, named_key
 OF_CHOICES = ("acc", "acc_norm")
 """Metrics that are the share of the documents whose choice is right."""
 TOLERANCE = 1e-6
+CLOSE = 1e-4
+"""The share by which other metrics may be apart though all log-likelihoods count as the same: of a
+perplexity as much as RELATIVE moves it, where its logarithm is at most 10."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def of_the_metric(score: Score, task: TaskComparison) -> Cause | None:
         moved = abs(score.one.value - score.other.value) * task.documents
         explained = moved <= task.choices[score.metric] + TOLERANCE
     else:
-        equal = math.isclose(score.one.value, score.other.value, rel_tol=TOLERANCE)
+        equal = math.isclose(score.one.value, score.other.value, rel_tol=CLOSE)
         explained = equal or bool(task.causes)
     return None if explained else Cause(METRIC, 0, f"{score.metric} of like answers differs")
 

@@ -173,7 +173,8 @@ def test_a_run_in_a_virtual_environment(
     """RUNTIME=local, with this environment in the place of the image's."""
     for name, value in plant().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(local, "ensure_venv", lambda *given: Path(sys.executable))
+    for name in ("ensure_venv", "venv_python"):
+        monkeypatch.setattr(local, name, lambda *given: Path(sys.executable))
     stage, settings = stage_named("corpus"), Settings(store=seen.store, threads=1)
     executor = Executor(Store(seen.store), local.LocalRuntime(), settings)
     with seen.watched():

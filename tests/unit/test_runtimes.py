@@ -11,7 +11,7 @@ from espalier.contract.processes import Processes
 from espalier.errors import InputError
 from espalier.host.images import Engine, Trial
 from espalier.host.package_index import package_index
-from espalier.host.runtimes import choice
+from espalier.host.runtimes import choice, local
 from espalier.host.runtimes.base import Launch, Limits, run_to_end
 from espalier.host.runtimes.container import ContainerRuntime
 from espalier.host.runtimes.local import LocalRuntime
@@ -32,6 +32,23 @@ def launch(tmp_path: Path) -> Launch:
 def argv(launch: Launch, name: str = "docker") -> list[str]:
     engine = Engine(name, f"/nowhere/{name}", ("-H", "x"), ("--ulimit", "y"))
     return ContainerRuntime(engine).argv(launch)
+
+
+def test_a_command_is_told_without_its_packages_and_run_with_them(
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DRY_RUN=1 shows the command of a stage whose packages would be gigabytes."""
+    built: list[tuple[str, str]] = []
+    monkeypatch.setattr(local, "ENVIRONMENTS", tmp_path / "venvs")
+    monkeypatch.setattr(local, "ensure_venv", lambda *given: built.append(given[:2]))
+    cuda = replace(launch, device="cuda")
+    python = Path(local.LocalRuntime().argv(cuda)[0])
+    assert python.is_relative_to(tmp_path / "venvs")
+    assert python.parent.parent.name.startswith(f"{launch.image}-cuda-")
+    assert built == []
+    assert not (tmp_path / "venvs").exists()
+    local.LocalRuntime().environment(cuda)
+    assert built == [(launch.image, "cuda")]
 
 
 def test_a_container_command(launch: Launch, tmp_path: Path) -> None:

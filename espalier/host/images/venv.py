@@ -15,19 +15,23 @@ from espalier.host.images.lock import cpu_torch_options, find_uv, run_uv
 COMPLETE = ".complete"  # written last: a virtual environment can't be built elsewhere and moved
 
 
+def venv_python(name: str, accel: str, root: Path) -> Path:
+    """The python of the environment for these locks, where it is or would be built."""
+    lock_hash = load_image(name).lock_hash(accel)
+    return root.resolve() / f"{name}-{accel}-{lock_hash[:12]}" / "bin" / "python"
+
+
 def ensure_venv(name: str, accel: str, root: Path) -> Path:
     """The python of the environment for these locks, which is built where it isn't there yet."""
-    image = load_image(name)
-    lock_hash = image.lock_hash(accel)
-    folder = root.resolve() / f"{name}-{accel}-{lock_hash[:12]}"
-    python = folder / "bin" / "python"
+    image, python = load_image(name), venv_python(name, accel, root)
+    folder = python.parent.parent
     if (folder / COMPLETE).is_file():
         return python
     _create_root(root)
     with FileLock(folder.with_suffix(".lock")):
         if not (folder / COMPLETE).is_file():  # another process may have built it meanwhile
             _build(image, accel, folder, python)
-            (folder / COMPLETE).write_text(f"{lock_hash}\n")
+            (folder / COMPLETE).write_text(f"{image.lock_hash(accel)}\n")
     return python
 
 

@@ -14,7 +14,7 @@ from espalier.contract.threads import without_numeric
 from espalier.host.gpus import visible
 from espalier.host.images import load_image
 from espalier.host.images.definition import packages_lock
-from espalier.host.images.venv import ensure_venv
+from espalier.host.images.venv import ensure_venv, venv_python
 from espalier.host.runtimes.base import COMMAND, Launch, quiet_environment, run_to_end
 
 ENVIRONMENTS = ROOT / ".espalier" / "venvs"
@@ -75,8 +75,13 @@ class LocalRuntime(HostRuntime):
             ensure_venv(name, device, ENVIRONMENTS)
         return ImageRecord(name=name, lock=load_image(name).lock_hash(device))
 
+    def environment(self, launch: Launch) -> dict[str, str]:
+        """As above; a command is told without its packages, and run with them."""
+        ensure_venv(launch.image, launch.device, ENVIRONMENTS)
+        return super().environment(launch)
+
     def python(self, launch: Launch) -> str:
-        return str(ensure_venv(launch.image, launch.device, ENVIRONMENTS))
+        return str(venv_python(launch.image, launch.device, ENVIRONMENTS))
 
 
 @dataclass(frozen=True)
