@@ -3,11 +3,12 @@
     python -m benchmarks shearing STORE=<folder> DOMAINS=<a folder for each domain> [MODEL=sapling]
 
 Masks that are sampled and masks that are not, over all steps, or over half of them with training in
-the target's shape after it; units chosen at random, and by Minitron's scores, both trained for as
-many steps afterwards. Domains keep their shares of the data everywhere. All losses are of one
-stage, `score-sheared-llama`, on held-out rows of every domain. `PARENT_STEPS=8000` trains the
-parent on these domains first, of which it may know nothing; `LR=1e-4` is the published rate. What
-is on the store already is not run again; `TABLE=1` runs nothing, `STEPS=200` is quicker.
+the target's shape after it; units chosen at random, and by Minitron's scores, both trained for all
+steps, and for half of them, afterwards. Domains keep their shares of the data everywhere. All
+losses are of one stage, `score-sheared-llama`, on held-out rows of every domain.
+`PARENT_STEPS=8000` trains the parent on these domains first, of which it may know nothing;
+`LR=1e-4` is the published rate. What is on the store already is not run again; `TABLE=1` runs
+nothing, `STEPS=200` is quicker.
 """
 
 import json
@@ -102,7 +103,8 @@ class Comparison:
                f"CALIBRATION={_most_text(Path(self.domains))}", "SAMPLES=32", "SEQLEN=256",
                "SUITE=none", f"NAME={minitron}"]  # fmt: skip
         for way, start in (("minitron", minitron), ("random", str(random_model))):
-            yield train(start, together, batches(self.steps, self.lr), self.name(way))
+            for name, steps in ((way, self.steps), (f"{way}-half", half)):
+                yield train(start, together, batches(steps, self.lr), self.name(name))
         for way, checkpoint in self.measured.items():
             yield ["score-sheared-llama", f"CKPT={checkpoint}", domains, f"SEQLEN={SEQLEN}",
                    f"VALID={ROWS}", f"NAME={way}"]  # fmt: skip
@@ -110,7 +112,8 @@ class Comparison:
     @property
     def measured(self) -> dict[str, str]:
         """The way of each row, and its checkpoint."""
-        ways = (*MASKS, *(f"{masks}-{THEN}" for masks in MASKS), "minitron", "random")
+        ways = (*MASKS, "minitron", "random", *(f"{masks}-{THEN}" for masks in MASKS))
+        ways = (*ways, "minitron-half", "random-half")
         return {"parent": self.model, **{way: self.name(way) for way in ways}}
 
     def lines(self) -> Iterator[str]:
