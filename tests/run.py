@@ -162,7 +162,8 @@ def _state(name: str) -> str | None:
     pins = [":(glob)images/*", *(f"images/{folder}" for folder in folders)]
     files = green.tracked(*UNREAD) + green.tracked(*pins)
     shared = Path(os.environ.get("ESPALIER_SHARED", ROOT.parent / "shared"))
-    held = sorted((str(path), path.stat().st_size) for path in shared.rglob("*") if path.is_file())
+    files_there = (path for path in shared.rglob("*") if path.is_file())
+    held = sorted((str(path.relative_to(shared)), path.stat().st_size) for path in files_there)
     return green.state(files, repr(held), os.environ.get("SLOW", ""))
 
 
