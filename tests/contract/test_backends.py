@@ -3,12 +3,13 @@
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.contract import tiny_tasks
 from tests.contract.command import espalier, refused
 from tests.contract.maxtext_stages import made, maxtext
+from tests.contract.tiny_tasks import Rows, write_tasks
 from tests.tiny import tiny_llama
 
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog")
@@ -18,16 +19,8 @@ def phrase(rng: random.Random, words: int) -> str:
     return " ".join(rng.choice(WORDS) for _ in range(words))
 
 
-CHOICES = {"text": ["quick", "lazy dog", "the fox"], "label": ["A", "B", "C"]}
-TASKS: dict[str, list[dict[str, Any]]] = {
-    "word_order": [
-        {"sentence_good": f"the {noun} jumps", "sentence_bad": f"jumps the {noun} the"}
-        for noun in ("fox", "dog", "over", "lazy", "quick", "brown")
-    ],
-    "arc_easy": [
-        {"id": str(number), "question": question, "choices": CHOICES, "answerKey": "B"}
-        for number, question in enumerate(("the fox?", "what jumps?", "which dog?"))
-    ],
+TASKS: dict[str, Rows] = {
+    **tiny_tasks.TASKS,
     # Of several windows, none of which is another's: see eval/README.md for what hf makes of that.
     "wikitext": [{"page": phrase(random.Random(0), 300)}, {"page": "jumps over the lazy dog"}],
 }
@@ -39,10 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store")
     tiny_llama(store / "tiny", initializer_range=0.3)
     (store / "text.txt").write_text(phrase(random.Random(1), 200))
-    (store / "rows").mkdir()
-    for name, rows in TASKS.items():
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (store / "rows" / f"{name}.jsonl").write_text(text)
+    write_tasks(store / "rows", TASKS)
     return store
 
 

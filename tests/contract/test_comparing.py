@@ -2,25 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from eval.samples.sample import read_samples
+from tests.contract import tiny_tasks
 from tests.contract.command import espalier, refused
+from tests.contract.tiny_tasks import Rows, write_tasks
 from tests.tiny import tiny_llama
 from tests.unit.test_planned import let_tokenizer_begin
 
-CHOICES = {"text": ["quick", "lazy dog", "the fox"], "label": ["A", "B", "C"]}
-TASKS: dict[str, list[dict[str, Any]]] = {
-    "word_order": [
-        {"sentence_good": f"the {noun} jumps", "sentence_bad": f"jumps the {noun} the"}
-        for noun in ("fox", "dog", "over", "lazy", "quick", "brown")
-    ],
-    "arc_easy": [
-        {"id": str(number), "question": question, "choices": CHOICES, "answerKey": "B"}
-        for number, question in enumerate(("the fox?", "what jumps?", "which dog?"))
-    ],
+TASKS: dict[str, Rows] = {
+    **tiny_tasks.TASKS,
     "boolq": [{"passage": "the fox", "question": "is it", "label": 1, "idx": 0}] * 2,
 }
 
@@ -32,10 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("plain", "begins"):
         tiny_llama(store / name, initializer_range=0.3)
     let_tokenizer_begin(store / "begins")
-    (store / "rows").mkdir()
-    for name, rows in TASKS.items():
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (store / "rows" / f"{name}.jsonl").write_text(text)
+    write_tasks(store / "rows", TASKS)
     return store
 
 

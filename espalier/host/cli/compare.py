@@ -7,7 +7,7 @@ from rich.console import Console
 
 from espalier.host.cli.session import Assignments, Session, store_of
 from espalier.host.commands.comparison import REPORT, compare_harnesses, evaluation_named
-from espalier.host.commands.sources import first_given, model_named
+from espalier.host.commands.sources import checkpoint_asked
 from espalier.host.draft import Draft
 from espalier.host.runners.run import table_of
 
@@ -24,14 +24,10 @@ def compare_harness(assignments: Assignments = None) -> None:
     """Evaluate CKPT on the tasks of TASK_DATA by both releases of lm-eval, and say what differs."""
     session = Session.of(assignments)
     rest = session.rest
-    named, given_as = first_given(rest, ("CKPT", "MODEL"), "sapling")
-    for variable in ("CKPT", "MODEL"):
-        rest.pop(variable, None)
-    revision = rest.pop("REVISION", "")
+    found = checkpoint_asked(rest)
 
     def build(draft: Draft) -> Path:
-        checkpoint = model_named(draft, named, revision, given_as=given_as)
-        return compare_harnesses(draft, checkpoint, rest)
+        return compare_harnesses(draft, found(draft), rest)
 
     session.carry_out("compare-harness", build)
 

@@ -10,8 +10,8 @@ from espalier.errors import InputError
 from espalier.host.cli.session import Assignments, Session
 from espalier.host.commands.planning import planned_before
 from espalier.host.commands.sources import (
+    checkpoint_asked,
     default_name,
-    first_given,
     model_named,
     state_dict_named,
 )
@@ -87,14 +87,11 @@ def _from_a_model(stage_name: str, assignments: Assignments) -> None:
     """Have CKPT, or MODEL, written in another form."""
     session = Session.of(assignments)
     rest, stage = session.rest, stage_named(stage_name)
-    named, given_as = first_given(rest, ("CKPT", "MODEL"), "sapling")
-    for variable in ("CKPT", "MODEL"):
-        rest.pop(variable, None)
-    revision, given = rest.pop("REVISION", ""), rest.pop("NAME", "")
+    found, given = checkpoint_asked(rest), rest.pop("NAME", "")
     parameters = stage.parameters.from_assignments(rest)
 
     def build(draft: Draft) -> Path:
-        source = model_named(draft, named, revision, given_as=given_as)
+        source = found(draft)
         name = given or "-".join(filter(None, (name_after(source), parameters.label())))
         return draft.make(stage, parameters, {"model": source}, name)
 

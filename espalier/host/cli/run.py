@@ -23,6 +23,7 @@ from espalier.host.commands.pipeline import DEFAULT_METHOD, Pipeline
 from espalier.host.commands.pruning import PruningCommand, known_names, score
 from espalier.host.commands.sources import (
     GROWN_TEXT,
+    checkpoint_asked,
     default_name,
     default_text,
     examples_named,
@@ -85,16 +86,13 @@ def evaluation(assignments: Assignments = None) -> None:
     """Evaluate CKPT (a name on the store, a path or a model) with SUITE on DATA."""
     session = Session.of(assignments)
     rest = session.rest
-    named, given_as = first_given(rest, ("CKPT", "MODEL"), "sapling")
-    for variable in ("CKPT", "MODEL"):
-        rest.pop(variable, None)
-    revision = rest.pop("REVISION", "")
+    found = checkpoint_asked(rest)
     method = rest.pop("METHOD", None)
     pruning = _pruning(rest, method) if method else None
     name = rest.pop("NAME", "") if pruning else ""
 
     def build(draft: Draft) -> Path:
-        parent = checkpoint = model_named(draft, named, revision, given_as=given_as)
+        parent = checkpoint = found(draft)
         if pruning:
             default = default_name(parent, pruning.stage, pruning.parameters)
             if not (name or draft.find(default, ("checkpoints",))):

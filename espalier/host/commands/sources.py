@@ -1,7 +1,7 @@
 """What MODEL=, CALIBRATION= and DATA= mean: a path, a name, or what has to be made or fetched."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from espalier.contract.discovery import stage_named
@@ -109,6 +109,15 @@ def first_given(
         if value := given.get(variable):
             return value, variable
     return default, variables[-1]
+
+
+def checkpoint_asked(words: dict[str, str]) -> Callable[[Draft], Path]:
+    """Take CKPT or MODEL, and REVISION, out of a command's words; what finds that model."""
+    named, given_as = first_given(words, ("CKPT", "MODEL"), "sapling")
+    for variable in ("CKPT", "MODEL"):
+        words.pop(variable, None)
+    revision = words.pop("REVISION", "")
+    return lambda draft: model_named(draft, named, revision, given_as=given_as)
 
 
 def _origin(draft: Draft, name: str, found: Path, revision: str) -> tuple[str, str]:
