@@ -45,18 +45,20 @@ class Session:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a session ended, and how many tests of it passed, failed and were skipped."""
+    """How a session ended: its counts, and what pytest says of each test that failed."""
 
     code: int
     counts: Counter[str] = field(default_factory=Counter)
+    failures: tuple[str, ...] = ()
 
 
 def run_all(sessions: Iterable[Session]) -> int:
-    """Run them, print the sums as the last line; the worst exit code."""
+    """Run them, print what failed and, as the last line, the sums; the worst exit code."""
     with TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as runners:
         environment = {**os.environ, **make_slots(Path(folder), CORES)}
         outcomes = list(runners.map(lambda session: _run(session, environment), sessions))
     total = sum((outcome.counts for outcome in outcomes), Counter[str]())
+    print(*(line for outcome in outcomes for line in outcome.failures), sep="", end="")
     print(", ".join(f"{total[kind]} {kind}" for kind in ("passed", "failed", "skipped")))
     return exit_code(outcome.code for outcome in outcomes)
 
@@ -82,7 +84,7 @@ def _run(session: Session, environment: dict[str, str]) -> Outcome:
     if known:
         _say(session, f"nothing changed since {known['passed']} passed; {green.INSTEAD}")
         return Outcome(0, Counter(skipped=known["passed"]))
-    counts = Counter[str]()
+    counts, failures = Counter[str](), list[str]()
     with subprocess.Popen(
         session.command(),
         env=environment,
@@ -95,13 +97,15 @@ def _run(session: Session, environment: dict[str, str]) -> Outcome:
         for line in child.stdout or ():
             if line.strip():
                 _say(session, line.rstrip())
+            if line.startswith(("FAILED ", "ERROR ")):
+                failures.append(f"{session.name}: {line}")
             counts = counted(line) or counts
     code = child.returncode
     if code == 0 and session.state:
         green.record(session.name, session.state, passed=counts["passed"])
     if code not in (0, NOTHING_COLLECTED) and not counts["failed"]:
         counts["failed"] += 1  # it ended before it could say so
-    return Outcome(code, counts)
+    return Outcome(code, counts, tuple(failures))
 
 
 def _say(session: Session, line: str) -> None:

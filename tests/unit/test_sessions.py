@@ -65,7 +65,8 @@ def test_the_sums_are_the_last_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run_all(sessions) == 2  # pytest's code of a file that cannot be imported
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "2 passed, 2 failed, 0 skipped"
-    assert any(line.startswith("bad: FAILED") for line in lines)
+    assert lines[-3].startswith("bad: FAILED test_bad.py::test_c")  # again, where it is looked for
+    assert lines[-2].startswith("broken: ERROR test_broken.py")
 
 
 def test_a_session_that_dies_is_a_failure(
