@@ -4,9 +4,10 @@ One program a row length runs the decoder, another turns blocks of scored states
 log-probabilities; nothing is read from the devices but these, a batch behind the one that runs.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import jax
@@ -35,6 +36,8 @@ ATTENTION_COST = 2.0
 TARGET_BITS = 32
 """Of a place and its target as one number."""
 TARGET = (1 << TARGET_BITS) - 1
+BATCH_COST = 128
+"""Of a batch beside its tokens, in tokens: until the devices have it, and until it is read."""
 AHEAD = 1
 """Batches that the devices are given before the answers of the one before are read."""
 
@@ -59,14 +62,15 @@ class Begun:
     """A batch that the devices have been given.
 
     Attributes:
-        batch: what BATCH was by then.
+        rows: of one length.
+        each: how many of them, with empty ones, a device is given.
         tokens: that are read, with padding.
         blocks: log-probabilities and the likeliest tokens, [D, N] each; None: there was no memory
             for it.
     """
 
     rows: Sequence[Row]
-    batch: int
+    each: int
     tokens: int
     wanted: Wanted
     blocks: list[tuple[jax.Array, jax.Array]] | None
@@ -112,36 +116,32 @@ class JaxRows:
         """
         tally, begun = Tally(len(plan.requests)), deque[Begun]()
         with self._model.placed():
-            for rows in self._batches(plan.rows()):
-                begun.append(self._begin(rows))
+            for each, rows in self._batches(plan):
+                begun.append(self._begin(rows, each))
                 if len(begun) > AHEAD:
                     self._take(begun.popleft(), tally)
             while begun:
                 self._take(begun.popleft(), tally)
         return tally.scores()
 
-    def _batches(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
-        """Rows of one length, as many as run at a time."""
-        waiting: list[Row] = []
-        for row in rows:
-            length = len(row.ids)
-            if waiting and (
-                len(waiting[0].ids) != length or len(waiting) >= self._rows_at_once(length)
-            ):
-                yield waiting
-                waiting = []
-            waiting.append(row)
-        if waiting:
-            yield waiting
+    def _batches(self, plan: Plan) -> Iterator[tuple[int, list[Row]]]:
+        """How many rows each device is given at a time, and those for all of them."""
+        numbers = Counter(packed.length for packed in plan.packed)
+        for length, rows in groupby(plan.rows(), key=lambda row: len(row.ids)):
+            each = self._each(numbers[length], length)
+            while some := list(islice(rows, self._model.devices * each)):
+                yield each, some
+                each = self._each(numbers[length], length)  # memory may have run out meanwhile
 
-    def _rows_at_once(self, length: int) -> int:
-        return self._model.devices * max(1, self.batch * TOKENS_AT_ONCE // length)
+    def _each(self, number: int, length: int) -> int:
+        """Of so many rows of one length, how many each device is given at a time."""
+        most = max(1, self.batch * TOKENS_AT_ONCE // length)
+        return rows_at_once(-(-number // self._model.devices), length, most)
 
-    def _begin(self, rows: Sequence[Row]) -> Begun:
+    def _begin(self, rows: Sequence[Row], each: int) -> Begun:
         """Give the devices a batch, without waiting for it."""
-        length = len(rows[0].ids)
-        held = self._rows_at_once(length)
-        devices, each = self._model.devices, held // self._model.devices
+        length, devices = len(rows[0].ids), self._model.devices
+        held = devices * each
         slots = [place % devices * each + place // devices for place in range(len(rows))]
         ids = np.full((held, length), PADDING, np.int32)
         positions = np.zeros((held, length), np.int32)
@@ -163,20 +163,22 @@ class JaxRows:
                 for start in range(0, wanted.places.shape[1], self._block)
             ]
         except RuntimeError as error:
-            _require_memory(error, length, self.batch)
+            _require_memory(error, length, each)
             blocks = None
-        return Begun(rows, self.batch, ids.size, wanted, blocks)
+        return Begun(rows, each, ids.size, wanted, blocks)
 
     def _take(self, begun: Begun, tally: Tally) -> None:
         """Read a batch's answers; run it in halves if memory has run out."""
         rows, wanted = begun.rows, begun.wanted
         found = self._read(begun)
         if found is None:
+            length = len(rows[0].ids)
             # The one before may have been halved since this one was begun.
-            self.batch = max(1, min(self.batch, begun.batch // 2))
-            half = self._rows_at_once(len(rows[0].ids))
-            for start in range(0, len(rows), half):
-                self._take(self._begin(rows[start : start + half]), tally)
+            self.batch = min(self.batch, begun.each * length // TOKENS_AT_ONCE // 2)
+            each = self._each(len(rows), length)
+            held = self._model.devices * each
+            for start in range(0, len(rows), held):
+                self._take(self._begin(rows[start : start + held], each), tally)
             return
         chances, best = found
         for row, places in zip(rows, wanted.found, strict=True):
@@ -190,7 +192,7 @@ class JaxRows:
         try:
             parts = jax.device_get(begun.blocks)
         except RuntimeError as error:
-            _require_memory(error, len(begun.rows[0].ids), begun.batch)
+            _require_memory(error, len(begun.rows[0].ids), begun.each)
             return None
         chances, best = (np.concatenate(part, axis=1).ravel() for part in zip(*parts, strict=True))
         return chances, best
@@ -211,6 +213,16 @@ class JaxRows:
         asked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         chances = asked - jax.nn.logsumexp(logits, axis=-1)
         return chances, logits.argmax(axis=-1)
+
+
+def rows_at_once(number: int, length: int, most: int) -> int:
+    """Of so many rows of one length, how many to run at a time, so that least is read.
+
+    Each batch has as many, the last one with empty rows, since every size is a program to compile;
+    for that reason it is the most, or a power of two.
+    """
+    sizes = [most, *(1 << bits for bits in reversed(range(most.bit_length())) if 1 << bits < most)]
+    return min(sizes, key=lambda size: -(-number // size) * (size * length + BATCH_COST))
 
 
 def _wanted(
@@ -238,8 +250,8 @@ def _wanted(
     )
 
 
-def _require_memory(error: RuntimeError, length: int, batch: int) -> None:
+def _require_memory(error: RuntimeError, length: int, each: int) -> None:
     """Raise what is no lack of memory, or cannot be helped by fewer rows of that length."""
-    least = batch == 1 or batch * TOKENS_AT_ONCE < 2 * length
+    least = each == 1 or each * length < 2 * TOKENS_AT_ONCE
     if least or not MEMORY.search(str(error).lower()):
         raise error

@@ -18,7 +18,7 @@ pytest.importorskip("maxtext")
 
 from espalier.contract.paths import ROOT  # noqa: E402
 from espalier.models.shapes import Shapes, read_config  # noqa: E402
-from eval.maxtext.rows import JaxRows  # noqa: E402
+from eval.maxtext.rows import BATCH_COST, JaxRows, rows_at_once  # noqa: E402
 from eval.requests import rows as plan_rows  # noqa: E402
 from eval.requests.plan import Plan, make_plan  # noqa: E402
 from eval.requests.request import Request, continued  # noqa: E402
@@ -119,18 +119,43 @@ def test_the_mask_is_that_of_the_plan() -> None:
 
 
 def test_a_program_is_compiled_for_each_length_and_no_more(case: Case) -> None:
-    before = case.rows._states._cache_size()
-    for _ in range(2):
+    def programs() -> int:
         for name in ("few-shot", "pairs", "windows"):
             case.rows.score(case.plan(CASES[name]))
-    assert before <= case.rows._states._cache_size() <= len(case.rows.lengths(WINDOW))
+        return int(case.rows._states._cache_size())
+
+    first = programs()
+    assert programs() == first
+    most = [max(1, 512 // length) for length in case.rows.lengths(WINDOW)]  # BATCH=2
+    assert first <= sum(number.bit_length() for number in most)  # each power of two up to it
 
 
-def test_all_that_is_read_is_counted(case: Case) -> None:
+def test_all_that_is_read_is_counted(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, read = case.rows._states, []
+
+    def counting(arrays: Any, ids: Any, *rest: Any) -> Any:
+        read.append(ids.size)
+        return run(arrays, ids, *rest)
+
+    monkeypatch.setattr(case.rows, "_states", counting)
     plan = case.plan(CASES["all"])
-    tokens = case.rows.score(plan).tokens
-    assert plan.counts.rows <= tokens
-    assert tokens % 512 == 0  # whole batches: BATCH=2 of 256 tokens
+    assert plan.counts.rows <= case.rows.score(plan).tokens == sum(read)
+
+
+@pytest.mark.parametrize("length", [64, 384, 1024])
+@pytest.mark.parametrize("most", [1, 2, 5, 8])
+def test_no_other_size_of_batches_reads_less(most: int, length: int) -> None:
+    def read(number: int, size: int) -> int:
+        batches = -(-number // size)
+        return batches * (size * length + BATCH_COST)
+
+    for number in range(1, 4 * most):
+        size = rows_at_once(number, length, most)
+        assert size in {most, 1, 2, 4}
+        allowed = [other for other in (most, 1, 2, 4) if other <= most]
+        assert read(number, size) == min(read(number, other) for other in allowed)
+    assert rows_at_once(100 * most, length, most) == most  # a long task compiles nothing of its own
+    assert rows_at_once(1, length, most) == 1
 
 
 @pytest.mark.parametrize(
