@@ -2,8 +2,10 @@
 
 `python -m benchmarks jax-rows --layers 12`, in the packages of image `maxtext`
 
-Naive is what a thin wrapper does: a question at a time, a program for every length, and a wait for
-the device at each scored token. Both are run twice: the first run compiles, the second does not.
+Naive is a thin wrapper of MaxText's model as it stands: a question at a time, a program for every
+length, and a wait for the device at each scored token. Both are run twice: the first run compiles,
+the second does not. The limit is what the tree's tokens take at the rate that JAX multiplies the
+model's matrices at, if nothing else took time.
 """
 
 import argparse
@@ -29,10 +31,25 @@ from eval.requests.plan import Plan, row_lengths
 from eval.requests.scores import Scores
 from eval.token_lm import TokenLM
 from training.maxtext_model.checkpoint import Arrays
+from training.maxtext_model.model import Model
 from training.maxtext_model.trees import TreeModel
+
+Loaded = tuple[TreeModel, Arrays]
 
 SHAPE = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "head_dim": 64}
 """SmolLM2-135M's layers: a small model, whose output layer is a quarter of its work."""
+AS_IT_STANDS = {
+    "hardware": "cpu",
+    "scan_layers": True,
+    "dtype": "float32",
+    "weight_dtype": "float32",
+    "matmul_precision": "highest",
+    "attention": "dot_product",
+    "ici_data_parallelism": -1,
+    "ici_fsdp_parallelism": 1,
+    "per_device_batch_size": 1,
+}
+"""Keys of MaxText's for a processor."""
 DIFFERENCE = 1e-3
 
 
@@ -74,8 +91,8 @@ class Naive:
     def _chances(self, arrays: Arrays, ids: jax.Array) -> jax.Array:
         """Log-probabilities [T, V] of ids [1, T]."""
         length = ids.shape[1]
-        places, ends = jnp.arange(length)[None], jnp.full((1, length), length)
-        states = self._model.states(arrays, ids, places, ends)
+        places, document = jnp.arange(length)[None], jnp.ones((1, length), jnp.int32)
+        states = self._model.states(arrays, ids, places, document)
         return jax.nn.log_softmax(self._model.logits(arrays, states)[0], axis=-1)
 
 
@@ -95,34 +112,38 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as scratch:
-        config, model, arrays = _model(Path(scratch), options)
+        config, naive, ours = _models(Path(scratch), options)
+    arrays = ours[1]
     size = sum(array.size for array in arrays.values()) / 1e6
     columns = ("task", "naive", "tree", "rows", "naive s", "warm", "jax s", "warm", "ratio", "warm")
     title = f"{size:.0f}M parameters, float32, seconds with compiling and without"
-    table = Table(*columns, "differ by", title=title, box=None)
-    figures = []
+    table = Table(*columns, "limit s", "warm/limit", "differ by", title=title, box=None)
+    figures, speed = [], _products_per_second()
     for name in options.tasks:
         questions = TASKS[name](random.Random(0), options.vocabulary, options.scale)
-        found = _measured(config, model, arrays, questions, options)
-        figures.append({"task": name} | found)
+        found = _measured(Shapes.of(config), naive, ours, questions, options)
+        found |= {"task": name, "limit": 2e6 * size * found["tree_tokens"] / speed}
+        figures.append(found)
         table.add_row(
             name,
             *(f"{found[count]:,}" for count in ("naive_tokens", "tree_tokens", "row_tokens")),
             *(f"{found[way]:.1f}" for way in ("naive", "naive_warm", "jax", "jax_warm")),
             f"{found['naive'] / found['jax']:.1f}",
             f"{found['naive_warm'] / found['jax_warm']:.1f}",
+            f"{found['limit']:.1f}",
+            f"{found['jax_warm'] / found['limit']:.2f}",
             f"{found['difference']:.0e}",
         )
-    Console(width=130).print(table)
+    Console(width=150).print(table)
     if options.json:
         options.json.write_text(to_json(figures))
 
 
 def _measured(
-    config: dict[str, Any], model: TreeModel, arrays: Arrays, questions: list[Instance], given: Any
+    shapes: Shapes, wrapped: Loaded, planned: Loaded, questions: list[Instance], given: Any
 ) -> dict[str, Any]:
-    naive = _twice(_asked(Naive(model, arrays), given), questions)
-    rows = JaxRows(model, arrays, Shapes.of(config), given.batch)
+    naive = _twice(_asked(Naive(*wrapped), given), questions)
+    rows = JaxRows(*planned, shapes, given.batch)
     lm = _asked(rows, given)
     ours = _twice(lm, questions)
     pairs = zip(ours[2], naive[2], strict=True)
@@ -159,8 +180,8 @@ def _twice(lm: Asked, questions: list[Instance]) -> tuple[float, float, list[flo
     return seconds[0], seconds[1], values
 
 
-def _model(folder: Path, options: Any) -> tuple[dict[str, Any], TreeModel, Arrays]:
-    """Random weights, read as a checkpoint's are."""
+def _models(folder: Path, options: Any) -> tuple[dict[str, Any], Loaded, Loaded]:
+    """Random weights, read as a checkpoint's are: MaxText's model as it stands, and ours."""
     from tests.maxtext.plain_llama import random_checkpoint
 
     config = random_checkpoint(
@@ -173,5 +194,19 @@ def _model(folder: Path, options: Any) -> tuple[dict[str, Any], TreeModel, Array
         max_position_embeddings=options.window,
         tie_word_embeddings=True,
     )
-    model = TreeModel.of(config, "float32", jax.devices()[0].platform)
-    return config, model, model.load(folder, config)
+    plain = Model.of(config, {**AS_IT_STANDS, "max_target_length": options.window})
+    models = TreeModel(plain, "float32", scanned=True), TreeModel.of(config, "float32", "cpu")
+    naive, ours = ((model, model.load(folder, config)) for model in models)
+    return config, naive, ours
+
+
+def _products_per_second() -> float:
+    """Operations of a matrix product of the model's sizes, at its best."""
+    x, w = jnp.ones((2048, SHAPE["hidden_size"])), jnp.ones((SHAPE["hidden_size"], 1536))
+    product = jax.jit(jnp.matmul)
+    seconds = []
+    for _ in range(20):
+        began = time.perf_counter()
+        product(x, w).block_until_ready()
+        seconds.append(time.perf_counter() - began)
+    return 2 * x.size * w.shape[1] / min(seconds)

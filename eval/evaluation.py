@@ -13,7 +13,7 @@ import transformers
 from espalier.contract.manifest import published_name
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
-from espalier.models.products import choose_products, products
+from espalier.models.products import choose_products, products, quickest_products
 from espalier.models.tokenizer import load_tokenizer, probe_hash
 from eval.asked import asked_of
 from eval.finite import require_finite_losses
@@ -68,7 +68,10 @@ def evaluate(context: StageContext, parameters: Parameters, harness: str) -> Out
         if parameters.log_samples:
             given["samples"] = context.scratch
         measures |= tests.task_measures(model, checkpoint, asked, tasks, **given)
-    with products(kernel := choose_products(model.dtype, context.device)):
+    # lm-eval's own ways are yardsticks: they multiply as torch does.
+    yardstick = harness == LEGACY or parameters.backend == "hf"
+    choose = choose_products if yardstick else quickest_products
+    with products(kernel := choose(model.dtype, context.device)):
         parts = measured_parts(context.scratch, measures)
     if parameters.log_samples:
         join_samples(context.scratch, asked, context.output)

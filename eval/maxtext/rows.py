@@ -4,6 +4,7 @@ One program a row length runs the decoder, another turns blocks of scored states
 log-probabilities; nothing is read from the devices but these, a batch behind the one that runs.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ GROWTH = 4
 """Of row lengths from one to the next: each is a program that has to be compiled."""
 ATTENTION_COST = 2.0
 """An operation of attention, in those of products of matrices."""
+GROUP = 128
+"""Tokens whose largest logit is found at once."""
 TARGET_BITS = 32
 """Of a place and its target as one number."""
 TARGET = (1 << TARGET_BITS) - 1
@@ -211,8 +214,9 @@ class JaxRows:
         chosen = jnp.take_along_axis(states, places[..., None], axis=1)
         logits = self._model.logits(arrays, chosen)
         asked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        chances = asked - jax.nn.logsumexp(logits, axis=-1)
-        return chances, logits.argmax(axis=-1)
+        largest, best = _largest(logits)
+        total = jnp.exp(logits - largest[..., None]).sum(axis=-1)
+        return asked - largest - jnp.log(total), best
 
 
 def rows_at_once(number: int, length: int, most: int) -> int:
@@ -223,6 +227,19 @@ def rows_at_once(number: int, length: int, most: int) -> int:
     """
     sizes = [most, *(1 << bits for bits in reversed(range(most.bit_length())) if 1 << bits < most)]
     return min(sizes, key=lambda size: -(-number // size) * (size * length + BATCH_COST))
+
+
+def _largest(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The largest of logits [D, N, V], and the first place that has it, each [D, N].
+
+    First among groups of tokens, then in one: XLA finds a largest value several times as fast as
+    its place.
+    """
+    groups = logits.reshape(*logits.shape[:-1], -1, math.gcd(logits.shape[-1], GROUP))
+    of_groups = groups.max(axis=-1)
+    chosen = of_groups.argmax(axis=-1, keepdims=True)
+    within = jnp.take_along_axis(groups, chosen[..., None], axis=-2)[..., 0, :].argmax(axis=-1)
+    return of_groups.max(axis=-1), chosen[..., 0] * groups.shape[-1] + within
 
 
 def _wanted(

@@ -1,12 +1,13 @@
 """MaxText's model on rows of a prefix tree, as an evaluation asks it.
 
-A row's mask takes the place of MaxText's own, its tokens have the positions that they have in
-their requests, and only chosen states reach the output layer.
+Attention along the tree takes the place of MaxText's own, tokens have the positions that they have
+in their requests, and only chosen states reach the output layer.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,57 @@ BATCH = "data"
 """The axis of the mesh that sequences are spread over; each device has all weights."""
 TRAINING = "train"
 """MaxText's mode of whole sequences without a cache."""
+SCORES_AT_ONCE = {"cpu": 1 << 21, "tpu": 1 << 27}
+"""Of attention, for all rows: 8 MiB stay near a processor's caches; a TPU has to be kept busy."""
 
 
-def tree_mask(query: jax.Array, key: jax.Array, ends: jax.Array, *_: Any, **__: Any) -> jax.Array:
-    """In place of MaxText's mask: 0 where a token is seen, minus infinity elsewhere.
+def tree_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    ends: jax.Array,
+    *,
+    scores: int,
+    precision: str,
+) -> jax.Array:
+    """Attention in which a token sees those before it that its own requests have.
+
+    Some queries of every row at a time: their scores, which nothing else needs, stay where they
+    were computed, and are as good as all of what attention takes.
 
     Args:
-        query: not looked at; as MaxText calls its own.
-        key: neither.
-        ends: int32 [B, T], which stand where MaxText has the numbers of packed documents: token j
-            is seen by the tokens i with j <= i < ends[j].
+        query: scaled, [B, T, N, D].
+        key: [B, T, K, D]; each head serves N / K of the query's.
+        value: as `key`.
+        ends: int32 [B, T]: token j is seen by the tokens i with j <= i < ends[j].
+        scores: to be held at a time, about.
+        precision: of products, as JAX names it.
 
     Returns:
-        float32 [B, 1, 1, T, T], queries in rows.
+        float32 [B, T, N, D].
     """
-    places = jnp.arange(ends.shape[1])
-    seen = (places[:, None] >= places) & (places[:, None] < ends[:, None, :])
-    return jnp.where(seen, 0.0, -jnp.inf)[:, None, None]
+    batch, length, heads, size = query.shape
+    shared, groups = key.shape[2], heads // key.shape[2]
+    block = length
+    while block % 2 == 0 and batch * heads * length * block > scores:
+        block //= 2
+    places = jnp.arange(length)
+    blocks = query.astype(jnp.float32).reshape(batch, -1, block, shared, groups, size)
+    blocks = blocks.transpose(1, 0, 3, 4, 2, 5)  # [T / block, B, K, N / K, block, D]
+    keys, values = (part.astype(jnp.float32).transpose(0, 2, 1, 3) for part in (key, value))
+
+    def attend(some: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """Of queries [B, K, N / K, block, D] and their places [block]."""
+        own, queries = some
+        seen = (own[:, None] >= places) & (own[:, None] < ends[:, None, :])  # [B, block, T]
+        found = jnp.einsum("bkgtd,bksd->bkgts", queries, keys, precision=precision)
+        found = jnp.where(seen[:, None, None], found, -jnp.inf)
+        weights = jnp.exp(found - found.max(axis=-1, keepdims=True))
+        total = weights.sum(axis=-1, keepdims=True)
+        return jnp.einsum("bkgts,bksd->bkgtd", weights, values, precision=precision) / total
+
+    attended = jax.lax.map(attend, (places.reshape(-1, block), blocks))
+    return attended.transpose(1, 0, 4, 2, 3, 5).reshape(query.shape)
 
 
 @dataclass(frozen=True)
@@ -50,10 +85,12 @@ class TreeModel:
 
     Attributes:
         dtype: in which it computes and keeps its weights: `float32` or `bfloat16`.
+        scanned: whether its layers' weights are stacked.
     """
 
     model: Model
     dtype: str
+    scanned: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any], dtype: str, device: str) -> "TreeModel":
@@ -67,9 +104,11 @@ class TreeModel:
         Raises:
             InputError: MaxText's decoder does not support something in config.json.
         """
+        # XLA copies each layer's weights out of stacked ones where it computes on a processor.
+        scanned = device != "cpu"
         keys = {
             "hardware": device,
-            "scan_layers": True,
+            "scan_layers": scanned,
             "dtype": dtype,
             "weight_dtype": dtype,
             "matmul_precision": "highest" if dtype == "float32" else "default",
@@ -82,7 +121,10 @@ class TreeModel:
             "max_target_length": Shapes.of(config).positions,
         }
         model = Model.of(config, keys)
-        return cls(replace(model, create=lambda: _on_trees(model.create())), dtype)
+        attend = partial(
+            tree_attention, scores=SCORES_AT_ONCE[device], precision=keys["matmul_precision"]
+        )
+        return cls(replace(model, create=lambda: _on_trees(model.create(), attend)), dtype, scanned)
 
     @property
     def devices(self) -> int:
@@ -95,7 +137,7 @@ class TreeModel:
         Raises:
             InputError: a tensor is missing, of another shape, or holds NaN or infinities.
         """
-        stored = StoredWeights(checkpoint, Shapes.of(config), scanned=True)
+        stored = StoredWeights(checkpoint, Shapes.of(config), scanned=self.scanned)
         everywhere = NamedSharding(self.model.mesh, PartitionSpec())
         with self.placed():
             flat = nnx.to_flat_state(nnx.state(nnx.eval_shape(self.model.create), nnx.Param))
@@ -147,9 +189,16 @@ class TreeModel:
         return made
 
 
-def _on_trees(model: nnx.Module) -> nnx.Module:
-    """The model with a tree's mask in every attention."""
+def _on_trees(model: nnx.Module, attend: Callable[..., jax.Array]) -> nnx.Module:
+    """The model with such an attention, for which `ends` come as numbers of packed documents."""
+
+    def attention(
+        query: jax.Array, key: jax.Array, value: jax.Array, ends: jax.Array, *_: Any, **__: Any
+    ) -> tuple[jax.Array, None, None]:
+        """As MaxText calls its own; without a maximum and a sum, its result is whole."""
+        return attend(query, key, value, ends), None, None
+
     for _, module in nnx.iter_graph(model):
         if isinstance(module, Attention):
-            module.attention_op.generate_attention_mask = tree_mask
+            module.attention_op.apply_attention_dot = attention
     return model
