@@ -106,12 +106,13 @@ class TreeModel:
         """
         # XLA copies each layer's weights out of stacked ones where it computes on a processor.
         scanned = device != "cpu"
+        precision = "highest" if dtype == "float32" else "default"
         keys = {
             "hardware": device,
             "scan_layers": scanned,
             "dtype": dtype,
             "weight_dtype": dtype,
-            "matmul_precision": "highest" if dtype == "float32" else "default",
+            "matmul_precision": precision,
             "attention": "dot_product",
             "float32_qk_product": True,
             "float32_logits": True,
@@ -121,9 +122,7 @@ class TreeModel:
             "max_target_length": Shapes.of(config).positions,
         }
         model = Model.of(config, keys)
-        attend = partial(
-            tree_attention, scores=SCORES_AT_ONCE[device], precision=keys["matmul_precision"]
-        )
+        attend = partial(tree_attention, scores=SCORES_AT_ONCE[device], precision=precision)
         return cls(replace(model, create=lambda: _on_trees(model.create(), attend)), dtype, scanned)
 
     @property
