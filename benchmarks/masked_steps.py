@@ -88,6 +88,7 @@ def _timed(
         algorithms=algorithms,
         callbacks=[clock],
         device="cpu",
+        device_train_microbatch_size=len(ids),
         precision="fp32",
         seed=0,
         deterministic_mode=True,
