@@ -6,38 +6,18 @@ from typing import Any
 
 import torch
 from composer import Algorithm, Callback, ComposerModel, Logger, State, Trainer
-from composer.optim import DecoupledAdamW
 from safetensors.torch import load_file
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from espalier.models.loading import load_stock
 from espalier.models.shapes import Shapes, read_config
 from methods.sheared_llama.lagrangian import Lagrangian
-from methods.sheared_llama.learning import BETAS, EPSILON, MaskLearning, optimizer
-from methods.sheared_llama.losses import next_token_losses
+from methods.sheared_llama.learning import MaskLearning, optimizer, optimizer_of_weights
 from methods.sheared_llama.masks import Masks
-from methods.sheared_llama.model import ShearedModel
+from methods.sheared_llama.model import ShearedModel, StockModel
 from methods.sheared_llama.target import Sizes, Target
 
 LR = 1e-4
-
-
-class Plain(ComposerModel):  # type: ignore[misc]
-    """The stock model with the loss of ours."""
-
-    def __init__(self, stock: Any) -> None:
-        super().__init__()
-        self.stock = stock
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Logits [B, T, V]."""
-        logits: Tensor = self.stock(input_ids=batch["input_ids"], use_cache=False).logits
-        return logits
-
-    def loss(self, outputs: Tensor, batch: dict[str, Tensor]) -> Tensor:
-        """Mean cross-entropy of the next token, nats."""
-        return next_token_losses(outputs, batch["input_ids"]).mean()
 
 
 class Clock(Callback):  # type: ignore[misc]
@@ -70,8 +50,8 @@ def masked_steps(model: Path, tokens: Path, steps: int) -> list[float]:
 
 def plain_steps(model: Path, tokens: Path, steps: int) -> list[float]:
     """Seconds of steps that train the weights alone."""
-    plain = Plain(load_stock(model, torch.float32))
-    adam = DecoupledAdamW(plain.parameters(), lr=LR, betas=BETAS, eps=EPSILON, weight_decay=0.0)
+    plain = StockModel(load_stock(model, torch.float32), domains=1)
+    adam = optimizer_of_weights(plain.parameters(), LR)
     return _timed(plain, adam, tokens, steps, [])
 
 

@@ -2,7 +2,7 @@
 
 import math
 import signal
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import FrameType
 
 from composer import Callback, Event, Logger, State
@@ -11,11 +11,31 @@ from espalier.contract.progress import Steps
 from espalier.errors import Diverged
 from espalier.models.shapes import Shapes
 from methods.sheared_llama.expected import expected_shape
-from methods.sheared_llama.learning import MaskLearning
 from methods.sheared_llama.model import ShearedModel
-from methods.sheared_llama.saved import steps_saved
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class BatchLoss(Callback):  # type: ignore[misc]
+    """The mean loss of a batch over its microbatches.
+
+    Attributes:
+        cross_entropy: of the batch before, nats a token.
+    """
+
+    def __init__(self) -> None:
+        self.cross_entropy = math.nan
+        self._losses: list[tuple[float, int]] = []
+
+    def after_loss(self, state: State, logger: Logger) -> None:
+        """Note a microbatch, of which the last may be short."""
+        self._losses.append((float(state.loss.detach()), len(state.batch["input_ids"])))
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        """Add them up; it stands before what shows the batch."""
+        rows = sum(count for _, count in self._losses)
+        self.cross_entropy = sum(loss * count for loss, count in self._losses) / rows
+        self._losses.clear()
 
 
 class Following(Callback):  # type: ignore[misc]
@@ -23,10 +43,9 @@ class Following(Callback):  # type: ignore[misc]
 
     Args:
         steps: is told of each.
-        learning: knows the loss.
-        scratch: where checkpoints lie.
-        parent: shapes of what is sheared.
-        seqlen: tokens a row.
+        saved: how many steps the last checkpoint has behind it.
+        loss: of the batch before.
+        figures: what else there is to say of a step, by name.
         last: the number of the last step.
         save_every: steps between checkpoints.
         evaluate_every: steps between evaluations.
@@ -38,19 +57,16 @@ class Following(Callback):  # type: ignore[misc]
     def __init__(
         self,
         steps: Steps,
-        learning: MaskLearning,
-        scratch: Path,
-        parent: Shapes,
+        saved: Callable[[], int],
+        loss: Callable[[], float],
+        figures: Callable[[State], Mapping[str, float]],
         *,
-        seqlen: int,
         last: int,
         save_every: int,
         evaluate_every: int,
     ) -> None:
-        self._steps, self._learning, self._scratch = steps, learning, scratch
-        self._parent = parent
-        self._seqlen, self._last = seqlen, last
-        self._save_every, self._evaluate_every = save_every, evaluate_every
+        self._steps, self._saved, self._loss, self._figures = steps, saved, loss, figures
+        self._last, self._save_every, self._evaluate_every = last, save_every, evaluate_every
         self.asked = False
 
     def ask(self, number: int, frame: FrameType | None) -> None:
@@ -58,28 +74,15 @@ class Following(Callback):  # type: ignore[misc]
         self.asked = True
 
     def batch_end(self, state: State, logger: Logger) -> None:
-        """Show the step: the loss, the expected shape, and how much of the target is asked for.
+        """Show the step: the loss, and what else there is to say.
 
         Raises:
             Diverged: the loss is NaN or infinite.
         """
-        model = state.model
-        assert isinstance(model, ShearedModel)  # noqa: S101
-        probabilities = model.masks.expected()
-        shape = expected_shape(probabilities, self._parent, self._seqlen)
-        step = int(state.timestamp.batch)
-        loss = self._learning.cross_entropy
+        step, loss = int(state.timestamp.batch), self._loss()
         if not math.isfinite(loss):
-            raise Diverged.at(step, steps_saved(self._scratch))
-        self._steps.advance(
-            loss=loss,
-            layers=shape.layers,
-            hidden=shape.hidden,
-            kv_heads=shape.kv_heads,
-            ffn=shape.ffn,
-            target=model.lagrangian.share(step - 1),
-            multiplier=float(model.lagrangian.lambda1.detach().abs().max()),
-        )
+            raise Diverged.at(step, self._saved())
+        self._steps.advance(loss=loss, **self._figures(state))
         if self.asked and step < self._last:
             state.stop_training()
 
@@ -93,3 +96,24 @@ class Following(Callback):  # type: ignore[misc]
         """Whether the held-out rows are evaluated now."""
         step = int(state.timestamp.batch)
         return event == Event.BATCH_END and (step == self._last or step % self._evaluate_every == 0)
+
+
+def figures_of_masks(state: State, parent: Shapes, seqlen: int) -> dict[str, float]:
+    """The expected shape of what is left, how much of the target is asked for, the largest λ₁.
+
+    Args:
+        state: Composer's, behind a step.
+        parent: shapes of what is sheared.
+        seqlen: tokens a row.
+    """
+    model = state.model
+    assert isinstance(model, ShearedModel)  # noqa: S101
+    shape = expected_shape(model.masks.expected(), parent, seqlen)
+    return {
+        "layers": shape.layers,
+        "hidden": shape.hidden,
+        "kv_heads": shape.kv_heads,
+        "ffn": shape.ffn,
+        "target": model.lagrangian.share(int(state.timestamp.batch) - 1),
+        "multiplier": float(model.lagrangian.lambda1.detach().abs().max()),
+    }

@@ -4,6 +4,9 @@ Each forward pass of a batch draws the same masks, whatever a microbatch is, and
 others; the noise follows from the seed and the batch alone, so that a resumed run draws the same.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from composer import Algorithm, Event, Logger, State
 from composer.optim import DecoupledAdamW
@@ -73,9 +76,14 @@ def optimizer(
         masks: rate of log-alpha.
         multipliers: rate of the Lagrangian's.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": list(model.stock.parameters()), "lr": weights},
         {"params": list(model.masks.parameters()), "lr": masks},
         {"params": list(model.lagrangian.parameters()), "lr": -multipliers},
     ]
-    return DecoupledAdamW(groups, lr=weights, betas=BETAS, eps=EPSILON, weight_decay=0.0)
+    return optimizer_of_weights(groups, weights)
+
+
+def optimizer_of_weights(weights: Iterable[Any], lr: float) -> DecoupledAdamW:
+    """AdamW over parameters, or groups of them, without decay."""
+    return DecoupledAdamW(weights, lr=lr, betas=BETAS, eps=EPSILON, weight_decay=0.0)

@@ -28,6 +28,7 @@ class DynamicLoading(Callback):  # type: ignore[misc]
         rule: how they follow.
         references: loss of each domain, nats; not used where the rule is `fixed`.
         progress: is told of each evaluation.
+        before: steps of an earlier run, on which those of this one are counted.
 
     Attributes:
         evaluations: of each, its step, its mean loss, and by domain losses and new proportions.
@@ -39,9 +40,10 @@ class DynamicLoading(Callback):  # type: ignore[misc]
         rule: Rule,
         references: Mapping[str, float],
         progress: Progress,
+        before: int = 0,
     ) -> None:
         self._sampler, self._rule, self._references = sampler, rule, references
-        self._progress = progress
+        self._progress, self._before = progress, before
         self.evaluations: list[dict[str, Any]] = []
 
     def eval_end(self, state: State, logger: Logger) -> None:
@@ -52,12 +54,13 @@ class DynamicLoading(Callback):  # type: ignore[misc]
         """
         sums = state.eval_metrics[EVALUATOR][LOSSES].sums.clone()
         dist.all_reduce(sums)
+        step = self._before + int(state.timestamp.batch)
         losses = means(sums.cpu(), self._sampler.domains)
         proportions = self._follow(losses)
         names = self._sampler.domains
         self.evaluations.append(
             {
-                "step": int(state.timestamp.batch),
+                "step": step,
                 "loss": overall_mean(sums.cpu()),
                 "losses": losses,
                 "proportions": dict(zip(names, proportions.tolist(), strict=True)),
@@ -68,7 +71,7 @@ class DynamicLoading(Callback):  # type: ignore[misc]
             for (name, loss), share in zip(losses.items(), proportions.tolist(), strict=True)
             if loss is not None
         )
-        self._progress.say(f"step {int(state.timestamp.batch)}, held out: {by_domain}")
+        self._progress.say(f"step {step}, held out: {by_domain}")
 
     def _follow(self, losses: Mapping[str, float | None]) -> Float64:
         if self._rule != "fixed":

@@ -1,4 +1,4 @@
-"""What Composer trains: a stock model with masks, and the multipliers that drive them.
+"""What Composer trains: a stock model, and with its masks the multipliers that drive them.
 
 Shapes: B rows, T tokens a row, V vocabulary, K domains.
 """
@@ -41,21 +41,16 @@ class DomainLosses(Metric):  # type: ignore[misc]
         return torch.tensor(float("nan") if mean is None else mean, dtype=torch.float64)
 
 
-class ShearedModel(ComposerModel):  # type: ignore[misc]
-    """The model, its masks and the Lagrangian, whose parameters are all trained.
+class StockModel(ComposerModel):  # type: ignore[misc]
+    """A stock model on batches of domains.
 
     Attributes:
-        stock: the model that is sheared.
-        masks: what is learned of it.
-        lagrangian: what holds the masks to the target.
-        masked: computes with the masks that are in use.
+        stock: the model.
     """
 
-    def __init__(self, stock: Any, masks: Masks, lagrangian: Lagrangian, domains: int) -> None:
+    def __init__(self, stock: Any, domains: int) -> None:
         super().__init__()
-        self.stock, self.masks, self.lagrangian = stock, masks, lagrangian
-        self.masked = MaskedModel(stock)
-        self._domains = domains
+        self.stock, self._domains = stock, domains
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, T, V]."""
@@ -77,3 +72,19 @@ class ShearedModel(ComposerModel):  # type: ignore[misc]
     def update_metric(self, batch: Batch, outputs: Tensor, metric: Metric) -> None:
         """Add a batch to the losses by domain."""
         metric.update(outputs, batch)
+
+
+class ShearedModel(StockModel):
+    """The model, its masks and the Lagrangian, whose parameters are all trained.
+
+    Attributes:
+        stock: the model that is sheared.
+        masks: what is learned of it.
+        lagrangian: what holds the masks to the target.
+        masked: computes with the masks that are in use.
+    """
+
+    def __init__(self, stock: Any, masks: Masks, lagrangian: Lagrangian, domains: int) -> None:
+        super().__init__(stock, domains)
+        self.masks, self.lagrangian = masks, lagrangian
+        self.masked = MaskedModel(stock)

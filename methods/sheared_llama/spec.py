@@ -24,6 +24,10 @@ BEGINNING = 0.1
 """Share of the steps in which targets rise and rates warm up: 320 of 3200 in the published run."""
 OFTEN = 50
 """Steps between evaluations, as published; so many at least between checkpoints."""
+RECOVERY_TOKENS, RECOVERY_ROWS, RECOVERY_RATE = 50_000_000_000, 256, 1e-4
+"""Of the training that follows masks, as published: tokens, rows a step, peak learning rate."""
+RECOVERY_BEGINNING = 0.03
+"""Share of its steps in which the rate rises."""
 STATE_BYTES = 16
 """Of a parameter: itself, its gradient and AdamW's two moments, float32."""
 PROCESS_BYTES, CPU_FLOPS = 1 << 30, 40e9
@@ -103,6 +107,18 @@ class ShearedLlamaParameters(RowParameters):
         Literal["bf16", "float32"] | None, Optional,
         Field(description="of products; weights stay float32; default: as the model is stored"),
     ] = None  # fmt: skip
+    recover: Annotated[
+        bool, Field(description="train on, by Composer, what masks left, with the same loading")
+    ] = False
+    recover_tokens: Annotated[
+        Positive | None, Count, Field(description="of that training; default 50B, as published")
+    ] = None
+    recover_batch: Annotated[
+        Positive | None, Optional, Field(description="rows a step of it; default 256")
+    ] = None  # fmt: skip
+    recover_lr: Annotated[
+        Rate | None, Optional, Field(description="peak learning rate of it; default 1e-4")
+    ] = None  # fmt: skip
     seed: Seed = 17
     eval_every: Annotated[
         Positive | None, Optional,
@@ -128,16 +144,26 @@ class ShearedLlamaParameters(RowParameters):
 
     @model_validator(mode="after")
     def _rows_divide(self) -> Self:
-        if self.micro_batch and self.batch % self.micro_batch:
-            raise ValueError(f"MICRO_BATCH={self.micro_batch} does not divide BATCH={self.batch}")
+        sizes = {"BATCH": self.batch, "RECOVER_BATCH": self.rows_of_recovery}
+        for name, rows in sizes.items() if self.recover else [("BATCH", self.batch)]:
+            if self.micro_batch and rows % self.micro_batch:
+                raise ValueError(f"MICRO_BATCH={self.micro_batch} does not divide {name}={rows}")
+        return self
+
+    @model_validator(mode="after")
+    def _recovery_is_asked_for(self) -> Self:
+        given = (self.recover_tokens, self.recover_batch, self.recover_lr)
+        if any(given) and not self.recover:
+            raise ValueError("RECOVER_TOKENS, RECOVER_BATCH and RECOVER_LR go with RECOVER=1")
         return self
 
     def label(self) -> str:
-        """`1.3b`, or the sizes: `24-h2048-a16-f5504`."""
-        if self.target is not None:
-            return self.target.rpartition("/")[2].removesuffix(".toml").lower()
+        """`1.3b`, or the sizes: `24-h2048-a16-f5504`; `1.3b-recovered`."""
         sizes = {"": self.layers, "h": self.hidden, "a": self.heads, "f": self.ffn}
-        return "-".join(f"{letter}{size}" for letter, size in sizes.items() if size)
+        shape = "-".join(f"{letter}{size}" for letter, size in sizes.items() if size)
+        if self.target is not None:
+            shape = self.target.rpartition("/")[2].removesuffix(".toml").lower()
+        return f"{shape}-recovered" if self.recover else shape
 
     def unused(self) -> frozenset[str]:
         """Losses of the parent, where nothing is forecast from them."""
@@ -170,6 +196,27 @@ class ShearedLlamaParameters(RowParameters):
         """Steps until the targets and the rates are what is asked for."""
         return round(BEGINNING * steps)
 
+    @property
+    def rows_of_recovery(self) -> int:
+        """A step of the training that follows masks."""
+        return self.recover_batch or RECOVERY_ROWS
+
+    @property
+    def rate_of_recovery(self) -> float:
+        """Its peak learning rate."""
+        return self.recover_lr or RECOVERY_RATE
+
+    def steps_of_recovery(self, seqlen: int) -> int:
+        """How many batches it is; 0: none is asked for."""
+        if not self.recover:
+            return 0
+        tokens = self.recover_tokens or RECOVERY_TOKENS
+        return max(1, math.ceil(tokens / (self.rows_of_recovery * seqlen)))
+
+    def beginning_of_recovery(self, steps: int) -> int:
+        """Steps in which its rate rises."""
+        return round(RECOVERY_BEGINNING * steps)
+
     def every(self, given: int | None, steps: int) -> int:
         """Steps between two of what is done so often."""
         return given or min(OFTEN, max(1, steps // 10))
@@ -201,8 +248,13 @@ def _estimate(parameters: ShearedLlamaParameters, config: Mapping[str, Any]) -> 
     width = 14 * shapes.hidden + 5 * shapes.intermediate
     activations = 4 * micro * (shapes.layers * width + 4 * shapes.vocabulary)
     flops = training_flops(shapes, seqlen)
-    products = parameters.steps(seqlen) * parameters.batch * seqlen * flops / CPU_FLOPS
+    work = parameters.steps(seqlen) * parameters.batch * seqlen * flops
     states = 3 * 12 * shapes.parameters
+    if steps := parameters.steps_of_recovery(seqlen):
+        left = parameters.aim(shapes).shapes
+        work += steps * parameters.rows_of_recovery * seqlen * training_flops(left, seqlen)
+        states += 3 * 12 * left.parameters
+    products = work / CPU_FLOPS
     return Estimate(
         memory=PROCESS_BYTES + STATE_BYTES * shapes.parameters + activations,
         disk=states + shapes.parameters * shapes.item_bytes,

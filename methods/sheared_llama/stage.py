@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import methods.sheared_llama.torchvision_operators  # noqa: F401 - before composer is imported
+from espalier.contract.progress import Progress
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.figures import save
@@ -30,10 +32,18 @@ from methods.sheared_llama.references import (
     given_references,
     require_references,
 )
+from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.spec import FORECAST, ShearedLlamaParameters
 from methods.sheared_llama.target import Target
-from methods.sheared_llama.written import logits_difference, selection_of, write_extracted
+from methods.sheared_llama.written import (
+    logits_difference,
+    selection_of,
+    write_extracted,
+    write_trained,
+)
 
+EXTRACTED = "extracted"
+"""The folder of what masks left, while it is trained on."""
 MAX_DIFFERENCE = 1e-4
 """Of float32 logits, masked and extracted, relative to the largest: sums in another order."""
 MAX_GAP = 0.01
@@ -41,7 +51,7 @@ MAX_GAP = 0.01
 
 
 def run(context: StageContext, parameters: ShearedLlamaParameters) -> Outcome:
-    """Learn masks of the input `model` on the input `domains`.
+    """Learn masks of the input `model` on the input `domains`; train what is left, where asked.
 
     Raises:
         InputError: the target, the data or the references do not fit.
@@ -54,46 +64,65 @@ def run(context: StageContext, parameters: ShearedLlamaParameters) -> Outcome:
     seqlen = parameters.length(parent.positions)
     rows = DomainRows.of(data, model, parent.vocabulary, seqlen)
     mask_run = _mask_run(context, parameters, target, rows)
-    stock = load_stock(model, torch.float32)
-    learned = mask_run.learn(
-        mask_run.model(stock), context.scratch, context.output, context.progress
+    learned = mask_run.learn(mask_run.model(load_stock(model, torch.float32)), context.progress)
+    gaps = _gaps(learned, target)
+    _say_gaps(context, gaps)
+    extracted = context.scratch / EXTRACTED if parameters.recover else context.output
+    extraction, difference = _extract(context, mask_run, learned, extracted)
+    evaluations, sampler = learned.evaluations, learned.sampler
+    if parameters.recover:
+        del learned  # its model and optimizer are as large as those that follow
+        stock = load_stock(extracted, torch.float32)
+        evaluations = [*evaluations, *mask_run.recover(stock, sampler, context.progress)]
+        write_trained(extracted, context.output, stock, context.progress)
+    _draw(context.output, evaluations, mask_run, sampler, context.name)
+    flops = training_flops(parent, seqlen)
+    tokens = mask_run.steps * parameters.batch * seqlen
+    after = mask_run.recovery_steps * parameters.rows_of_recovery * seqlen
+    return Outcome(
+        pruning=uniform(parent, target.shapes, selection_of(extraction)),
+        training={
+            **{"tokens": tokens + after, "steps": mask_run.steps + mask_run.recovery_steps},
+            **{"seqlen": seqlen, "precision": mask_run.precision},
+            **{"flops_per_token": flops},
+            "flops": flops * tokens + training_flops(target.shapes, seqlen) * after,
+            "recovery_tokens": after,
+            "evaluations": evaluations,
+        },
+        data={
+            **{"name": data.name, "tokenizer": rows.tokenizer, "sha256": rows.digest},
+            "tokens_seen": tokens + after,
+            "epochs": sampler.epochs,
+            "proportions": evaluations[-1]["proportions"],
+        },
+        checks={
+            "extracted_logits_difference": difference,
+            "sparsity_gap": gaps,
+            "held_out_loss": evaluations[-1]["loss"],
+        },
+        notes={"references": dict(mask_run.references)},
     )
-    masks = learned.model.masks.final(target)
-    extraction = Extraction(masks, target)
+
+
+def _extract(
+    context: StageContext, mask_run: MaskRun, learned: Learned, output: Path
+) -> tuple[Extraction, float]:
+    """Write what is left of the learned model, and hold its logits against the masked one's."""
+    stock, model = learned.model.stock, context.inputs["model"]
+    masks = learned.model.masks.final(mask_run.target)
+    extraction = Extraction(masks, mask_run.target)
     learned.model.masked.use(masks)
-    write_extracted(model, context.output, stock, extraction, context.progress)
-    difference = logits_difference(context.output, stock, extraction, mask_run.held_out)
+    # Of a step on the way, which a run that goes on repeats, metrics.jsonl says nothing.
+    progress = context.progress if output == context.output else Progress()
+    output.mkdir(exist_ok=True)
+    write_extracted(model, output, stock, extraction, progress)
+    difference = logits_difference(output, stock, extraction, mask_run.held_out)
     if not difference <= MAX_DIFFERENCE:
         raise InputError(
             f"the extracted model's logits differ from the masked one's by {difference:.3g} of the "
             f"largest, where {MAX_DIFFERENCE:g} is allowed; nothing is published."
         )
-    gaps = _gaps(learned, target)
-    _say_gaps(context, gaps)
-    _draw(context.output, learned, mask_run, context.name)
-    flops = training_flops(parent, seqlen)
-    tokens = mask_run.steps * parameters.batch * seqlen
-    return Outcome(
-        pruning=uniform(parent, target.shapes, selection_of(extraction)),
-        training={
-            **{"tokens": tokens, "steps": mask_run.steps, "seqlen": seqlen},
-            **{"precision": mask_run.precision},
-            **{"flops_per_token": flops, "flops": flops * tokens},
-            "evaluations": learned.evaluations,
-        },
-        data={
-            **{"name": data.name, "tokenizer": rows.tokenizer, "sha256": rows.digest},
-            "tokens_seen": tokens,
-            "epochs": learned.sampler.epochs,
-            "proportions": learned.evaluations[-1]["proportions"],
-        },
-        checks={
-            "extracted_logits_difference": difference,
-            "sparsity_gap": gaps,
-            "held_out_loss": learned.evaluations[-1]["loss"],
-        },
-        notes={"references": dict(mask_run.references)},
-    )
+    return extraction, difference
 
 
 def _mask_run(
@@ -114,6 +143,8 @@ def _mask_run(
         steps=parameters.steps(seqlen),
         precision=precision,
         device=context.device,
+        scratch=context.scratch,
+        output=context.output,
     )
 
 
@@ -151,11 +182,17 @@ def _say_gaps(context: StageContext, gaps: Mapping[str, float]) -> None:
         )
 
 
-def _draw(output: Path, learned: Learned, mask_run: MaskRun, name: str) -> None:
+def _draw(
+    output: Path,
+    evaluations: list[dict[str, Any]],
+    mask_run: MaskRun,
+    sampler: DomainSampler,
+    name: str,
+) -> None:
     """The proportions and the losses by domain, as numbers and as pictures."""
-    history = [change.model_dump() for change in learned.sampler.history]
-    content = {"kind": "sheared-llama", "evaluations": learned.evaluations, "proportions": history}
+    history = [change.model_dump() for change in sampler.history]
+    content = {"kind": "sheared-llama", "evaluations": evaluations, "proportions": history}
     write_scores(output, content)
-    save(draw_proportions(history, mask_run.steps, name), output / "proportions")
-    losses = draw_domain_losses(learned.evaluations, mask_run.references, name)
-    save(losses, output / "losses")
+    steps = mask_run.steps + mask_run.recovery_steps
+    save(draw_proportions(history, steps, name), output / "proportions")
+    save(draw_domain_losses(evaluations, mask_run.references, name), output / "losses")

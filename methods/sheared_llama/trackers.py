@@ -39,7 +39,7 @@ def trackers(name: str, folder: Path) -> list[LoggerDestination]:
     """Those that write below `folder`; of `none`, none."""
     if name == "none":
         return []
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if name == "tensorboard":
         return [TensorboardLogger(log_dir=str(folder / "tensorboard"))]
     return [OfflineRun(folder)]

@@ -88,6 +88,35 @@ def write_extracted(
     write_text(output / CONFIG, to_json(config, indent=2) + "\n")
 
 
+def write_trained(extracted: Path, output: Path, stock: Any, progress: Progress) -> None:
+    """Write what `write_extracted` wrote, with the weights that it was trained to since.
+
+    Args:
+        extracted: the directory of the model before.
+        output: where to.
+        stock: the trained model, float32.
+        progress: one step a layer.
+
+    Raises:
+        EnvironmentFailure: the disk cannot be written.
+    """
+    architecture, reader = Architecture.of(extracted), CheckpointReader(extracted)
+    trained = dict(stock.state_dict())
+    dtype = getattr(torch, str(stated_dtype(config_as_stored(extracted))))
+    layers = range(architecture.shapes.layers)
+    units = [architecture.layer_tensor_names(layer) for layer in layers]
+    contents = [
+        {
+            name: Computed(dtype, tuple(trained[name].shape), partial(_whole, trained[name], dtype))
+            for name in names
+        }
+        for names in (*units, architecture.outer_tensor_names(reader))
+    ]
+    write_units(output, contents, architecture.expected_shapes(), progress)
+    copy_companions(extracted, output)
+    write_text(output / CONFIG, (extracted / CONFIG).read_text())
+
+
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def logits_difference(
     output: Path, stock: Any, extraction: Extraction, held_out: Mapping[str, Source]
@@ -120,6 +149,10 @@ def logits_difference(
 
 def _blocks(extraction: Extraction, name: str, stored: Tensor, dtype: Any) -> Iterator[Tensor]:
     yield extraction.tensor(name, stored.detach().cpu()).to(dtype)
+
+
+def _whole(stored: Tensor, dtype: Any) -> Iterator[Tensor]:
+    yield stored.detach().cpu().to(dtype)
 
 
 def _kept(values: Tensor) -> list[int]:

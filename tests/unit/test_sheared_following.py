@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,11 +21,21 @@ from composer import Event  # noqa: E402
 
 from espalier.contract.progress import Progress  # noqa: E402
 from espalier.errors import DIVERGED, Diverged  # noqa: E402
-from methods.sheared_llama.following import Following  # noqa: E402
+from methods.sheared_llama.following import (  # noqa: E402
+    BatchLoss,
+    Following,
+    figures_of_masks,
+)
 from methods.sheared_llama.lagrangian import Lagrangian  # noqa: E402
 from methods.sheared_llama.masks import Masks  # noqa: E402
 from methods.sheared_llama.model import ShearedModel  # noqa: E402
-from methods.sheared_llama.saved import FOLDER, LATEST, last_step, steps_saved  # noqa: E402
+from methods.sheared_llama.saved import (  # noqa: E402
+    FOLDER,
+    LATEST,
+    RECOVERY,
+    last_step,
+    steps_saved,
+)
 from tests.unit.sheared import shapes_of, stock, target_of  # noqa: E402
 
 LAST = 20
@@ -45,10 +56,9 @@ def following(scratch: Path, loss: float = 2.5) -> tuple[Following, ShearedModel
     masks = Masks(shapes_of(model), torch.Generator().manual_seed(0))
     sheared = ShearedModel(model, masks, Lagrangian(target_of(model), 10), 1)
     with Progress(scratch / "metrics.jsonl").steps("shear", LAST) as steps:
-        learning: Any = SimpleNamespace(cross_entropy=loss)
         found = Following(
-            *(steps, learning, scratch, shapes_of(model)),
-            seqlen=9,
+            *(steps, lambda: steps_saved(scratch), lambda: loss),
+            partial(figures_of_masks, parent=shapes_of(model), seqlen=9),
             last=LAST,
             save_every=6,
             evaluate_every=4,
@@ -115,3 +125,19 @@ def test_where_a_run_goes_on(tmp_path: Path) -> None:
     latest.unlink()
     latest.symlink_to("step120.pt")
     assert (steps_saved(tmp_path), last_step(tmp_path)) == (120, "step 120")
+    (tmp_path / RECOVERY).mkdir()
+    (tmp_path / RECOVERY / LATEST).symlink_to("step7.pt")
+    assert (steps_saved(tmp_path), steps_saved(tmp_path, RECOVERY)) == (120, 7)
+    assert last_step(tmp_path) == "step 127"
+
+
+def test_a_batch_s_loss_is_the_mean_over_its_rows() -> None:
+    loss, state = BatchLoss(), State(1)
+    for value, rows in ((2.0, 3), (5.0, 1)):
+        state.loss, state.batch = torch.tensor(value), {"input_ids": torch.zeros(rows, 4)}
+        loss.after_loss(state, None)
+    loss.batch_end(state, None)
+    assert loss.cross_entropy == pytest.approx((3 * 2 + 5) / 4)
+    loss.after_loss(state, None)
+    loss.batch_end(state, None)
+    assert loss.cross_entropy == pytest.approx(5)

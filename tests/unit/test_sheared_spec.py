@@ -36,6 +36,7 @@ def asked(**assignments: str) -> ShearedLlamaParameters:
         ({"HIDDEN": "24"}, "h24"),
         ({"TARGET": "1.3B"}, "1.3b"),
         ({"TARGET": "shapes/Small.toml"}, "small"),
+        ({"TARGET": "1.3b", "RECOVER": "1"}, "1.3b-recovered"),
     ],
 )
 def test_a_name_says_the_target(assignments: dict[str, str], label: str) -> None:
@@ -53,6 +54,11 @@ def test_names_of_losses() -> None:
         ({}, "give TARGET, or LAYERS, HIDDEN, HEADS and FFN of the shape that is to be left"),
         ({"TARGET": "1.3b", "FFN": "32"}, "not both"),
         ({"FFN": "32", "MICRO_BATCH": "5"}, "MICRO_BATCH=5 does not divide BATCH=32"),
+        (
+            {"FFN": "32", "RECOVER": "1", "MICRO_BATCH": "32", "RECOVER_BATCH": "48"},
+            "RECOVER_BATCH",
+        ),
+        ({"FFN": "32", "RECOVER_TOKENS": "1B"}, "go with RECOVER=1"),
         ({"FFN": "32", "MASKS": "none"}, "MASKS"),
         ({"FFN": "32", "PROPORTIONS": "even"}, "PROPORTIONS"),
         ({"FFN": "32", "LR": "0"}, "LR"),
@@ -162,3 +168,24 @@ def test_estimates_grow_with_what_is_asked_for() -> None:
     found = SCORE.estimate(DomainLossParameters.from_assignments({}), CONFIG)
     assert found
     assert found.memory < few.memory + (1 << 30)
+
+
+def test_the_training_that_follows_is_the_published_one_and_is_counted() -> None:
+    found = asked(RECOVER="1")
+    assert (found.rows_of_recovery, found.rate_of_recovery) == (256, 1e-4)
+    assert found.steps_of_recovery(4096) == 47_684  # 50B tokens
+    assert found.beginning_of_recovery(47_684) == 1_431
+    assert asked().steps_of_recovery(4096) == 0
+    assert PRUNE.estimate
+    seconds = []
+    for words in (
+        {},
+        {"RECOVER": "1", "RECOVER_TOKENS": "1M"},
+        {"RECOVER": "1", "RECOVER_TOKENS": "3M"},
+    ):
+        estimate = PRUNE.estimate(asked(TOKENS="1M", **words), CONFIG)
+        assert isinstance(estimate, Estimate)
+        seconds.append(estimate.products)
+    alone, with_one, with_three = seconds
+    assert with_three - alone == pytest.approx(3 * (with_one - alone), rel=0.02)
+    assert 0 < with_one - alone < alone  # a token costs less in what is left

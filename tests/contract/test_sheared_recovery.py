@@ -1,0 +1,137 @@
+"""What masks left is trained on by Composer, with the same loading: RECOVER=1."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import methods.sheared_llama.torchvision_operators  # noqa: F401 - before models are made
+from espalier.contract.manifest import read_manifest
+from espalier.contract.paths import ROOT
+from espalier.models.flops import training_flops
+from espalier.models.shapes import Shapes, read_config
+from tests.contract.command import (
+    command,
+    differing,
+    espalier,
+    quiet_environment,
+    refused,
+    tree,
+    without_times,
+)
+from tests.contract.shaped import check_loads
+from tests.contract.shearing import (
+    BATCH,
+    REFERENCES,
+    SEQLEN,
+    STEPS,
+    asked,
+    parent,
+    sheared,
+    three_domains,
+)
+from tests.contract.waiting import wait_for, working_on
+
+pytestmark = pytest.mark.sheared_llama
+
+ROWS, AFTER = 12, 30
+"""Of a step of the training after the masks, and its steps."""
+RECOVERY = (
+    "RECOVER=1", f"RECOVER_TOKENS={AFTER * ROWS * SEQLEN}", f"RECOVER_BATCH={ROWS}",
+    "RECOVER_LR=1e-2", REFERENCES, "NAME=run", "EVAL_EVERY=4",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return parent(tmp_path_factory.mktemp("parent"))
+
+
+@pytest.fixture(scope="module")
+def domains(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    return three_domains(tmp_path_factory.mktemp("data"), model)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, domains: Path) -> Path:
+    return sheared(tmp_path_factory.mktemp("whole"), asked(model, domains, *RECOVERY))
+
+
+def test_it_goes_on_where_the_masks_stopped(whole: Path, model: Path) -> None:
+    check_loads(
+        whole,
+        num_hidden_layers=2,
+        hidden_size=24,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+    )
+    scores = json.loads((whole / "scores.json").read_text())
+    evaluations, changes = scores["evaluations"], scores["proportions"]
+    after = [*range(4, AFTER, 4), AFTER]
+    assert [one["step"] for one in evaluations] == [4, STEPS, *(STEPS + step for step in after)]
+    assert evaluations[-1]["loss"] < evaluations[1]["loss"] - 0.1
+    steps = [change["step"] for change in changes]
+    assert steps == sorted(steps)
+    assert steps[-1] == STEPS + AFTER
+    manifest = read_manifest(whole)
+    assert manifest.data
+    tokens, more = STEPS * BATCH * SEQLEN, AFTER * ROWS * SEQLEN
+    flops = [training_flops(Shapes.of(read_config(path)), SEQLEN) for path in (model, whole)]
+    last = manifest.ledger[-1]
+    assert (last.tokens, manifest.data["tokens_seen"]) == (tokens + more, tokens + more)
+    assert last.flops == pytest.approx(flops[0] * tokens + flops[1] * more)
+    drawn = STEPS * BATCH + AFTER * ROWS
+    assert max(manifest.data["epochs"].values()) > 1  # 120 rows are there
+    assert sum(manifest.data["epochs"].values()) <= drawn
+    check_steps(whole)
+
+
+def check_steps(found: Path) -> None:
+    """Each once, counted on from those of the masks."""
+    lines = map(json.loads, (found / "metrics.jsonl").read_text().splitlines())
+    told = [(line["task"], line["step"]) for line in lines if line["task"] != "write"]
+    shear = [("shear", step) for step in range(1, STEPS + 1)]
+    assert told == [*shear, *(("recover", STEPS + step) for step in range(1, AFTER + 1))]
+
+
+def test_killed_after_the_masks_it_gives_the_same_bytes(
+    tmp_path: Path, whole: Path, model: Path, domains: Path
+) -> None:
+    words = asked(model, domains, *RECOVERY, "SAVE_EVERY=3")
+    process = subprocess.Popen(
+        command(tmp_path, *words),
+        cwd=ROOT,
+        env=quiet_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    wait_for(tmp_path, "checkpoints/*/.run/scratch/recovery/latest.pt", process)
+    for pid in working_on(tmp_path):
+        os.kill(pid, signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    (step,) = re.findall(r"run the same command to resume from step (\d+)\.$", told.strip())
+    assert int(step) > STEPS
+    found = sheared(tmp_path, words)
+    one, other = (without_times(tree(place)) for place in (found, whole))
+    assert {"model.safetensors", "scores.json", "losses.png"} <= one.keys()
+    assert not differing(one, other)
+    check_steps(found)
+
+
+def test_words_of_a_training_that_is_not_asked_for(
+    tmp_path: Path, model: Path, domains: Path
+) -> None:
+    for words, sentence in (
+        (("RECOVER_TOKENS=1M",), "go with RECOVER=1"),
+        (("RECOVER=1", "RECOVER_BATCH=10", "MICRO_BATCH=4"), "does not divide RECOVER_BATCH=10"),
+        (("RECOVER=1", "RECOVER_LR=0"), "RECOVER_LR"),
+    ):
+        refused(espalier(tmp_path, *asked(model, domains, *words)), 2, sentence)
+    assert not list(tmp_path.rglob("*.safetensors"))
