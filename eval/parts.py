@@ -30,13 +30,22 @@ def measured_parts(scratch: Path, measures: Mapping[str, Callable[[], Part]]) ->
     """
     parts, following = [], [*list(measures)[1:], "the results"]
     for (name, measure), after in zip(measures.items(), following, strict=True):
-        file = scratch / FOLDER / f"{sha256(name.encode()).hexdigest()[:16]}.json"
+        file = _file(scratch, name)
         if not file.is_file():
             file.parent.mkdir(exist_ok=True)
             write_text(file, to_json(plain(measure()), ensure_ascii=False))
             note(scratch, after)
         parts.append(read_json(file, remedy="delete it"))
     return parts
+
+
+def is_measured(scratch: Path, name: str) -> bool:
+    """Whether an earlier, interrupted run has saved the part of that name."""
+    return _file(scratch, name).is_file()
+
+
+def _file(scratch: Path, name: str) -> Path:
+    return scratch / FOLDER / f"{sha256(name.encode()).hexdigest()[:16]}.json"
 
 
 def say_cut(context: StageContext, how: Mapping[str, Any]) -> None:

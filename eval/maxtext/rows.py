@@ -22,6 +22,7 @@ from eval.requests.plan import Plan, row_lengths
 from eval.requests.rows import PADDING, Row
 from eval.requests.scores import Scores, Tally
 from training.maxtext_model.checkpoint import Arrays
+from training.maxtext_model.devices import gathered
 from training.maxtext_model.trees import TreeModel
 
 TOKENS_AT_ONCE = 256
@@ -193,7 +194,7 @@ class JaxRows:
         if begun.blocks is None:
             return None
         try:
-            parts = jax.device_get(begun.blocks)
+            parts = gathered(begun.blocks)
         except RuntimeError as error:
             _require_memory(error, len(begun.rows[0].ids), begun.each)
             return None
@@ -268,7 +269,10 @@ def _wanted(
 
 
 def _require_memory(error: RuntimeError, length: int, each: int) -> None:
-    """Raise what is no lack of memory, or cannot be helped by fewer rows of that length."""
-    least = each == 1 or each * length < 2 * TOKENS_AT_ONCE
+    """Raise what is no lack of memory, or cannot be helped by fewer rows of that length.
+
+    Of several machines one may have run out by itself, and the others would not know.
+    """
+    least = each == 1 or each * length < 2 * TOKENS_AT_ONCE or jax.process_count() > 1
     if least or not MEMORY.search(str(error).lower()):
         raise error

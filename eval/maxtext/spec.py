@@ -38,6 +38,7 @@ STAGE = Stage(
     image="maxtext",
     parameters=JaxEvalParameters,
     entry="eval.maxtext.stage:run",
+    join="eval.maxtext.stage:join",
     tpu=True,
     summary="measure perplexity and lm-eval 0.4.13 tasks by JAX, what questions share once",
     inputs={"model": True, "data": False, "tasks": False},

@@ -1,4 +1,4 @@
-"""The entry of `eval-jax`: quiet before anything is imported, then the evaluation itself."""
+"""The entries of `eval-jax`: quiet before anything is imported, then the evaluation itself."""
 
 from espalier.contract.parameters import Parameters
 from espalier.contract.stage import Outcome, StageContext
@@ -11,3 +11,11 @@ def run(context: StageContext, parameters: Parameters) -> Outcome:
     from eval.maxtext.evaluation import evaluate
 
     return evaluate(context, parameters)
+
+
+def join(context: StageContext, parameters: Parameters) -> None:
+    """Run this machine's part; the first machine tells what came out."""
+    settle(context)
+    from eval.maxtext.evaluation import take_part
+
+    take_part(context, parameters)

@@ -1,7 +1,11 @@
 """`BACKEND=jax`, the whole stage: tasks of lm-eval on a tiny model, in the image without torch."""
 
 import json
+import os
+import socket
+import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +17,7 @@ import pytest
 pytest.importorskip("maxtext")
 pytest.importorskip("lm_eval")
 
+from espalier.contract.paths import ROOT
 from espalier.contract.progress import Progress
 from espalier.contract.stage import StageContext
 from espalier.errors import InputError
@@ -129,3 +134,56 @@ def test_a_model_that_maxtext_does_not_support_is_refused(tmp_path: Path) -> Non
     random_checkpoint(model, attention_bias=True)
     with pytest.raises(InputError, match="biases of attention, which MaxText"):
         evaluate(tmp_path, model, {"word_order": PAIRS})
+
+
+def test_several_machines_measure_as_one(tmp_path: Path) -> None:
+    """Two of two devices each; then again, when the first alone knows what is measured already."""
+    model = tmp_path / "model"
+    random_checkpoint(model, scale=0.3)
+    (tmp_path / "one").mkdir()
+    tasks = {"blimp_adjunct_island": PAIRS, "arc_easy": [CHOICE], "wikitext": PAGES}
+    _, alone = evaluate(tmp_path / "one", model, tasks, LOG_SAMPLES="1")
+    folder = tmp_path / "two"
+    (folder / "scratch").mkdir(parents=True)
+    for measured in ((), ("blimp_adjunct_island", "wikitext")):
+        parts = folder / "scratch" / "parts"
+        if measured:
+            (lost,) = [file for file in parts.iterdir() if "arc_easy" in file.read_text()]
+            lost.unlink()
+        assert not list(machines(model, tmp_path / "one" / "rows", folder))
+        found = json.loads((folder / "results.json").read_text())
+        assert found["config"]["devices"] == 4
+        for task, scores in alone["results"].items():
+            numbers = {key: value for key, value in scores.items() if isinstance(value, float)}
+            same = {key: found["results"][task][key] for key in numbers}
+            assert same == pytest.approx(numbers, rel=1e-5)
+        assert len(list(parts.iterdir())) == len(tasks)
+    samples = [
+        (place / "samples.jsonl").read_text() for place in (folder, tmp_path / "one" / "out")
+    ]
+    assert len({text.count("\n") for text in samples}) == 1
+
+
+def machines(model: Path, rows: Path, folder: Path) -> Iterator[str]:
+    """Run both; what one that failed said."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tests.maxtext.one_machine", *map(str, (model, rows, folder))]
+    common = {"ESPALIER_NODES": "2", "ESPALIER_PROCESSES": "2", "ESPALIER_HEAD": "localhost"}
+    common |= {"ESPALIER_PORT": str(port)}
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | common | {"ESPALIER_NODE": str(node)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for node in range(2)
+    ]
+    for process in started:
+        _, said = process.communicate(timeout=300)
+        if process.returncode:
+            yield said

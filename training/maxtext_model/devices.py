@@ -1,7 +1,8 @@
 """JAX on this machine's devices, alone or with those of other machines."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import numpy as np
@@ -48,6 +49,21 @@ def agreed(asked: bool) -> bool:
     if jax.process_count() == 1:
         return asked
     return bool(multihost_utils.process_allgather(np.array([asked])).any())
+
+
+def as_the_first(answers: Sequence[bool]) -> list[bool]:
+    """What the first process says, on all of them."""
+    if jax.process_count() == 1:
+        return list(answers)
+    found = multihost_utils.broadcast_one_to_all(np.array(answers, np.bool_))
+    return [bool(answer) for answer in found]
+
+
+def gathered(arrays: Any) -> Any:
+    """Arrays, in whatever they are, as numpy has them: whole, on every process."""
+    if all(array.is_fully_addressable for array in jax.tree.leaves(arrays)):
+        return jax.device_get(arrays)
+    return multihost_utils.process_allgather(arrays, tiled=True)
 
 
 def together(name: str) -> None:

@@ -148,8 +148,9 @@ class TreeModel:
         return found
 
     def spread(self, values: Any) -> jax.Array:
-        """An array of numpy on the devices, its first axis shared between them."""
-        return jax.device_put(values, NamedSharding(self.model.mesh, PartitionSpec(BATCH)))
+        """An array that every process has whole, on the devices, which share its first axis."""
+        shared = NamedSharding(self.model.mesh, PartitionSpec(BATCH))
+        return jax.make_array_from_callback(values.shape, shared, lambda index: values[index])
 
     @contextmanager
     def placed(self) -> Iterator[None]:
