@@ -109,10 +109,11 @@ def main(path: Path) -> None:
     run(asked)
 
 
-def threads() -> list[str]:
-    """Names of those beside the first; jemalloc's, which comes with pyarrow, outlives a fork."""
-    names = [(task / "comm").read_text() for task in sorted(Path("/proc/self/task").iterdir())]
-    return [name.strip() for name in names[1:] if not name.startswith("jemalloc")]
+def threads(tasks: Path = Path("/proc/self/task"), own: int | None = None) -> list[str]:
+    """Names of those beside our own; jemalloc's, which comes with pyarrow, outlives a fork."""
+    number = str(own or os.getpid())
+    names = [(task / "comm").read_text() for task in tasks.iterdir() if task.name != number]
+    return sorted(name.strip() for name in names if not name.startswith("jemalloc"))
 
 
 def load() -> None:
