@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.questions import TASKS, OfIds
+from benchmarks.timed import best_seconds
 from espalier.contract.json_text import to_json
 from espalier.data.token_ids import ModelLimits
 from espalier.models.shapes import Shapes
@@ -204,9 +205,5 @@ def _products_per_second() -> float:
     """Operations of a matrix product of the model's sizes, at its best."""
     x, w = jnp.ones((2048, SHAPE["hidden_size"])), jnp.ones((SHAPE["hidden_size"], 1536))
     product = jax.jit(jnp.matmul)
-    seconds = []
-    for _ in range(20):
-        began = time.perf_counter()
-        product(x, w).block_until_ready()
-        seconds.append(time.perf_counter() - began)
-    return 2 * x.size * w.shape[1] / min(seconds)
+    seconds = best_seconds(lambda: product(x, w).block_until_ready(), 20)
+    return 2 * x.size * w.shape[1] / seconds

@@ -1,11 +1,9 @@
 """The products that no implementation can leave out, timed alone on random operands."""
 
-import time
-from collections.abc import Callable
-
 import torch
 from torch.nn import functional
 
+from benchmarks.timed import best_seconds
 from espalier.models.products import choose_products, products
 from espalier.models.shapes import INPUT_GROUPS, Shapes
 from espalier.pruning.parameters import BATCH_TOKENS
@@ -29,9 +27,11 @@ def limit_seconds(shapes: Shapes, method: str, samples: int, length: int) -> flo
             x = torch.randn(batch, columns).bfloat16()
             w = torch.randn(rows, columns).bfloat16()
             passes = layers - 1 + (0 if name == "mlp.down_proj" else layers)
-            total += passes * batches * _seconds(lambda x=x, w=w: functional.linear(x, w))
+            total += passes * batches * best_seconds(lambda x=x, w=w: functional.linear(x, w))
         q = torch.randn(batch // length, shapes.heads, length, shapes.head_dim).bfloat16()
-        attend = _seconds(lambda: functional.scaled_dot_product_attention(q, q, q, is_causal=True))
+        attend = best_seconds(
+            lambda: functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+        )
         total += (2 * layers - 1) * batches * attend
     if method == "sparsegpt":
         total += layers * _second_order(shapes, tokens, batch)
@@ -48,11 +48,11 @@ def _second_order(shapes: Shapes, tokens: int, batch: int) -> float:
             hessian = x.T @ x
             hessian.diagonal().add_(hessian.diagonal().mean())
             share = (width + 1) / (2 * width)
-            product = share * tokens / batch * _seconds(lambda x=x: x.T @ x)
-            factor = _seconds(lambda h=hessian: torch.linalg.cholesky(h), 1)
+            product = share * tokens / batch * best_seconds(lambda x=x: x.T @ x)
+            factor = best_seconds(lambda h=hessian: torch.linalg.cholesky(h), 1)
             lower = torch.linalg.cholesky(hessian)
             # A third of the operations of the solve that stands for the triangular inverse.
-            inverse = _seconds(
+            inverse = best_seconds(
                 lambda a=lower: torch.linalg.solve_triangular(a, torch.eye(len(a)), upper=False), 1
             )
             timed[width] = product + factor + inverse / 3
@@ -60,14 +60,5 @@ def _second_order(shapes: Shapes, tokens: int, batch: int) -> float:
         for name in group:
             w = torch.randn(shapes.matrices[name][0], width)
             u = torch.randn(width, width)
-            total += 0.5 * _seconds(lambda w=w, u=u: w @ u, 1)
+            total += 0.5 * best_seconds(lambda w=w, u=u: w @ u, 1)
     return total
-
-
-def _seconds(compute: Callable[[], object], repeats: int = 2) -> float:
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
-        compute()
-        best = min(best, time.perf_counter() - began)
-    return best

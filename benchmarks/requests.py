@@ -22,6 +22,7 @@ from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.questions import TASKS, OfIds
+from benchmarks.timed import best_seconds
 from espalier.contract.json_text import to_json
 from espalier.models.products import products, quickest_products
 from eval.planned import PlannedLM
@@ -68,7 +69,7 @@ def main(words: Sequence[str]) -> None:
         figures, speed = [], _products_per_second()
     for name in options.tasks:
         questions = TASKS[name](random.Random(0), options.vocabulary, options.scale)
-        found = _measured(model, questions, options)
+        found = _measured(model, questions, options, kernel)
         found |= {"task": name, "limit": 2 * size * found["tree_tokens"] / speed}
         figures.append(found)
         table.add_row(
@@ -86,11 +87,11 @@ def main(words: Sequence[str]) -> None:
         options.json.write_text(to_json(figures))
 
 
-def _measured(model: Any, requests: list[Instance], options: Any) -> dict[str, Any]:
+def _measured(model: Any, requests: list[Instance], options: Any, kernel: str) -> dict[str, Any]:
     hf = {batch: _run(_lm(Yardstick, model, batch), requests) for batch in options.batches}
     best = min(hf, key=lambda batch: hf[batch][0])
     ours = _lm(Ours, model, options.batch)
-    with products(quickest_products(torch.float32, "cpu")):
+    with products(kernel):
         seconds, answers = _run(ours, requests)
     pairs = zip(answers, hf[best][1], strict=True)
     # lm-eval adds up a window's thousands in float32, which rounds the sum by its size.
@@ -112,13 +113,9 @@ def _measured(model: Any, requests: list[Instance], options: Any) -> dict[str, A
 def _products_per_second() -> float:
     """Operations of a matrix product of the model's sizes, at its best."""
     x, w = torch.randn(2048, SHAPE["hidden_size"]), torch.randn(1536, SHAPE["hidden_size"])
-    seconds = []
     with torch.inference_mode():
-        for _ in range(20):
-            began = time.perf_counter()
-            torch.nn.functional.linear(x, w)
-            seconds.append(time.perf_counter() - began)
-    return 2 * x.numel() * len(w) / min(seconds)
+        seconds = best_seconds(lambda: torch.nn.functional.linear(x, w), 20)
+    return 2 * x.numel() * len(w) / seconds
 
 
 def _lm(kind: Any, model: Any, batch: int) -> Any:

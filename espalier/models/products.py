@@ -52,9 +52,7 @@ def quickest_products(dtype: Any, device: str) -> str:
 
 def products(kind: str) -> AbstractContextManager[Any]:
     """A context in which linear layers and attention use the kernel `kind`."""
-    if kind == ONEDNN:
-        return _OneDnn()
-    return _Float32Rounded() if kind == FLOAT32_ROUNDED else nullcontext()
+    return _Instead(_KERNELS[kind]) if kind in _KERNELS else nullcontext()
 
 
 def _without_mkl() -> bool:
@@ -72,33 +70,12 @@ def _without_mkl() -> bool:
     )
 
 
-class _Float32Rounded(TorchFunctionMode):  # type: ignore[misc]
-    """Computes 16-bit products in float32 and rounds the result."""
+class _Instead(TorchFunctionMode):  # type: ignore[misc]
+    """Calls other functions in place of some of torch's; they may call what they stand for."""
 
-    _products = (functional.linear, functional.scaled_dot_product_attention)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func not in self._products:
-            return func(*args, **kwargs)
-        operand: Any = args[0] if args else kwargs.get("input", kwargs.get("query"))
-        dtype = operand.dtype
-        if dtype not in _NATIVE_CAPABILITIES:
-            return func(*args, **kwargs)
-        if func is functional.linear:
-            return _rounded_linear(*args, **kwargs)
-        wide = [_widened(value) for value in args]
-        return func(*wide, **{k: _widened(v) for k, v in kwargs.items()}).to(dtype)
-
-
-class _OneDnn(TorchFunctionMode):  # type: ignore[misc]
-    """Multiplies float32 matrices of linear layers by oneDNN, where nothing is differentiated."""
+    def __init__(self, others: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._others = others
 
     def __torch_function__(
         self,
@@ -107,8 +84,7 @@ class _OneDnn(TorchFunctionMode):  # type: ignore[misc]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        linear = _onednn_linear if func is functional.linear else func
-        return linear(*args, **dict(kwargs or {}))
+        return self._others.get(func, func)(*args, **dict(kwargs or {}))
 
 
 def _onednn_linear(input: Any, weight: Any, bias: Any = None) -> Any:
@@ -121,6 +97,8 @@ def _onednn_linear(input: Any, weight: Any, bias: Any = None) -> Any:
 
 def _rounded_linear(input: Any, weight: Any, bias: Any = None) -> Any:
     """The linear layer of [..., C] inputs by [R, C] weights, widened a block of rows at a time."""
+    if input.dtype not in _NATIVE_CAPABILITIES:
+        return functional.linear(input, weight, bias)
     output = input.new_empty((*input.shape[:-1], weight.shape[0]))
     wide = input.float()
     rows = max(1, BLOCK_ELEMENTS // weight.shape[1])
@@ -131,7 +109,26 @@ def _rounded_linear(input: Any, weight: Any, bias: Any = None) -> Any:
     return output
 
 
+def _rounded_attention(query: Any, *others: Any, **named: Any) -> Any:
+    """Attention of 16-bit operands, computed in float32."""
+    if query.dtype not in _NATIVE_CAPABILITIES:
+        return functional.scaled_dot_product_attention(query, *others, **named)
+    wide = [_widened(value) for value in (query, *others)]
+    widened = {name: _widened(value) for name, value in named.items()}
+    return functional.scaled_dot_product_attention(*wide, **widened).to(query.dtype)
+
+
 def _widened(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.dtype in _NATIVE_CAPABILITIES:
         return value.float()
     return value
+
+
+_KERNELS: dict[str, dict[Callable[..., Any], Callable[..., Any]]] = {
+    FLOAT32_ROUNDED: {
+        functional.linear: _rounded_linear,
+        functional.scaled_dot_product_attention: _rounded_attention,
+    },
+    ONEDNN: {functional.linear: _onednn_linear},
+}
+"""What each kind calls instead of torch's own."""

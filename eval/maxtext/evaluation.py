@@ -114,6 +114,7 @@ def _measure(context: StageContext, parameters: JaxEvalParameters, progress: Pro
     tasks = checked_tasks(asked, checkpoint, parameters.limit) if asked else {}
     _require_greedy(tasks.values(), ModelLimits.of(checkpoint).positions)
     config = config_as_stored(checkpoint)
+    scratch = context.scratch if processes.node == 0 else None  # one machine writes
     with devices_of(context.device, processes):
         model = TreeModel.of(config, _dtype(config, parameters.dtype), context.device)
         arrays = model.load(checkpoint, config)
@@ -124,12 +125,11 @@ def _measure(context: StageContext, parameters: JaxEvalParameters, progress: Pro
                 measured_text, progress, scorer, text
             )
         if asked:
-            writes = parameters.log_samples and processes.node == 0
-            folder = context.scratch if writes else None
+            folder = scratch if parameters.log_samples else None
             questions = {label: (one, tasks[label]) for label, one in asked.items()}
             measures |= _task_measures(parameters, scorer, checkpoint, questions, folder)
         progress.say(f"by JAX on {model.devices} {context.device}: {', '.join(measures)}")
-        parts = _all_measured(context.scratch if processes.node == 0 else None, measures)
+        parts = _all_measured(scratch, measures)
         together("measured")
     size = sum(array.size for array in arrays.values())
     return _Found(parts, asked, text, model.dtype, size, model.devices)

@@ -16,28 +16,6 @@ from methods.sheared_llama.model import ShearedModel
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class BatchLoss(Callback):  # type: ignore[misc]
-    """The mean loss of a batch over its microbatches.
-
-    Attributes:
-        cross_entropy: of the batch before, nats a token.
-    """
-
-    def __init__(self) -> None:
-        self.cross_entropy = math.nan
-        self._losses: list[tuple[float, int]] = []
-
-    def after_loss(self, state: State, logger: Logger) -> None:
-        """Note a microbatch, of which the last may be short."""
-        self._losses.append((float(state.loss.detach()), len(state.batch["input_ids"])))
-
-    def batch_end(self, state: State, logger: Logger) -> None:
-        """Add them up; it stands before what shows the batch."""
-        rows = sum(count for _, count in self._losses)
-        self.cross_entropy = sum(loss * count for loss, count in self._losses) / rows
-        self._losses.clear()
-
-
 class Following(Callback):  # type: ignore[misc]
     """Counts steps, and ends the run behind the batch in which it was asked to.
 

@@ -11,6 +11,7 @@ import torch
 from composer import Algorithm, Event, Logger, State
 from composer.optim import DecoupledAdamW
 
+from methods.sheared_llama.batch_loss import BatchLoss
 from methods.sheared_llama.model import ShearedModel
 from methods.sheared_llama.target import Target
 
@@ -30,13 +31,12 @@ class MaskLearning(Algorithm):  # type: ignore[misc]
 
     def __init__(self, target: Target, seed: int, *, sampled: bool) -> None:
         self._target, self._seed, self._sampled = target, seed, sampled
-        self._losses: list[tuple[float, int]] = []
+        self._loss = BatchLoss()
 
     @property
     def cross_entropy(self) -> float:
         """Of the batch before, nats a token, without the penalty."""
-        rows = sum(count for _, count in self._losses)
-        return sum(loss * count for loss, count in self._losses) / rows
+        return self._loss.cross_entropy
 
     def match(self, event: Event, state: State) -> bool:
         """Where a batch or an evaluation begins, before each forward pass and after each loss."""
@@ -50,15 +50,14 @@ class MaskLearning(Algorithm):  # type: ignore[misc]
         assert isinstance(model, ShearedModel)  # noqa: S101
         step = int(state.timestamp.batch)
         if event == Event.BATCH_START:
-            self._losses.clear()
+            self._loss.batch_start(state, logger)
         elif event == Event.BEFORE_FORWARD:
             generator = None
             if self._sampled:
                 generator = torch.Generator().manual_seed(self._seed * NOISE + step)
             model.masked.use(model.masks.drawn(generator))
         elif event == Event.AFTER_LOSS:
-            rows = len(state.batch["input_ids"])  # of a microbatch, of which the last may be short
-            self._losses.append((float(state.loss.detach()), rows))
+            self._loss.after_loss(state, logger)
             sparsity = model.masks.expected().sparsity()
             state.loss = state.loss + model.lagrangian.penalty(sparsity, step)
         else:

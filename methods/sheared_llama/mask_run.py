@@ -1,7 +1,7 @@
 """One learning of masks, and the training that may follow it: both Composer's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ import torch
 
 from espalier.contract.manifest import METRICS, TRACKERS
 from espalier.contract.progress import Progress, keep_before
+from methods.sheared_llama.batch_loss import BatchLoss
 from methods.sheared_llama.composer_run import ComposerRun, Trained
 from methods.sheared_llama.domains import Source
-from methods.sheared_llama.following import BatchLoss, figures_of_masks
+from methods.sheared_llama.following import figures_of_masks
 from methods.sheared_llama.lagrangian import Lagrangian
 from methods.sheared_llama.learning import MaskLearning, optimizer, optimizer_of_weights
 from methods.sheared_llama.masks import Masks
@@ -45,6 +46,7 @@ class MaskRun:
         proportions: what the run begins with, [K].
         references: loss of each domain that the rule compares with; none where it needs none.
         steps: how many batches masks are learned on.
+        recovery_steps: how many are trained on after them.
         precision: `bf16` or `float32`.
         device: `cpu` or `cuda`.
         scratch: where checkpoints lie, of which the last is gone on from.
@@ -58,6 +60,7 @@ class MaskRun:
     proportions: Float64
     references: Mapping[str, float]
     steps: int
+    recovery_steps: int
     precision: str
     device: str
     scratch: Path
@@ -85,7 +88,7 @@ class MaskRun:
         sizes = {name: len(source) for name, source in self.train.items()}
         sampler = DomainSampler(sizes, self.proportions, parameters.batch, parameters.seed)
         learning = MaskLearning(self.target, parameters.seed, sampled=parameters.masks == "sampled")
-        run = self._run("shear", FOLDER, parameters.batch, self.steps)
+        run = self._learning
         trained = Trained(
             model=model,
             optimizer=optimizer(
@@ -119,7 +122,17 @@ class MaskRun:
         parameters, rows = self.parameters, self.parameters.rows_of_recovery
         sampler.batch = rows
         loss = BatchLoss()
-        run = self._run("recover", RECOVERY, rows, self.recovery_steps)
+        learning = self._learning
+        run = replace(
+            learning,
+            title="recover",
+            rows=rows,
+            steps=self.recovery_steps,
+            beginning=parameters.beginning_of_recovery(self.recovery_steps),
+            folder=RECOVERY,
+            trackers=learning.trackers / RECOVERY,
+            before=self.steps,
+        )
         trained = Trained(
             model=StockModel(stock, len(self.train)),
             optimizer=optimizer_of_weights(stock.parameters(), parameters.rate_of_recovery),
@@ -129,26 +142,20 @@ class MaskRun:
         return run.fit(trained, sampler, progress)
 
     @property
-    def recovery_steps(self) -> int:
-        """How many batches are trained on after the masks."""
-        return self.parameters.steps_of_recovery(next(iter(self.train.values())).seqlen)
-
-    def _run(self, title: str, folder: str, rows: int, steps: int) -> ComposerRun:
-        recovers = folder == RECOVERY
-        beginning = self.parameters.beginning(steps)
+    def _learning(self) -> ComposerRun:
+        """How masks are learned."""
         return ComposerRun(
-            title=title,
+            title="shear",
             parameters=self.parameters,
             train=self.train,
             held_out=self.held_out,
             references=self.references,
-            rows=rows,
-            steps=steps,
-            beginning=self.parameters.beginning_of_recovery(steps) if recovers else beginning,
+            rows=self.parameters.batch,
+            steps=self.steps,
+            beginning=self.parameters.beginning(self.steps),
             precision=self.precision,
             device=self.device,
             scratch=self.scratch,
-            folder=folder,
-            trackers=self.output / TRACKERS / (RECOVERY if recovers else ""),
-            before=self.steps if recovers else 0,
+            folder=FOLDER,
+            trackers=self.output / TRACKERS,
         )

@@ -141,6 +141,7 @@ def _mask_run(
         proportions=initial_proportions(tokens, given),
         references=_references(context, parameters, target, list(rows.train)),
         steps=parameters.steps(seqlen),
+        recovery_steps=parameters.steps_of_recovery(seqlen),
         precision=precision,
         device=context.device,
         scratch=context.scratch,

@@ -1,29 +1,23 @@
 """Sheared-LLaMA stopped and killed on its way: the same bytes, and nothing of a checkpoint runs."""
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from espalier.contract.paths import ROOT
 from tests.contract.command import (
-    command,
     differing,
     espalier,
-    quiet_environment,
     refused,
     tree,
     without_times,
 )
 from tests.contract.shearing import BATCH, REFERENCES, SEQLEN, asked, parent, sheared, three_domains
-from tests.contract.waiting import interrupted, wait_for, working_on
+from tests.contract.waiting import interrupted, struck
 
 pytestmark = pytest.mark.sheared_llama
 
@@ -58,21 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, domains: Path) 
 def left(tmp_path_factory: pytest.TempPathFactory, model: Path, domains: Path) -> Path:
     """The store of the same run, whose stage was killed by SIGKILL in the middle."""
     store = tmp_path_factory.mktemp("left")
-    process = subprocess.Popen(
-        command(store, *long(model, domains, "SAVE_EVERY=7")),
-        cwd=ROOT,
-        env=quiet_environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    wait_for(store, CHECKPOINT, process)
-    struck = working_on(store)
-    assert struck
-    for pid in struck:
-        os.kill(pid, signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
+    told = struck(store, long(model, domains, "SAVE_EVERY=7"), CHECKPOINT)
     assert re.search(r"run the same command to resume from step \d+\.$", told.strip())
     return store
 

@@ -1,24 +1,18 @@
 """What masks left is trained on by Composer, with the same loading: RECOVER=1."""
 
 import json
-import os
 import re
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 import methods.sheared_llama.torchvision_operators  # noqa: F401 - before models are made
 from espalier.contract.manifest import read_manifest
-from espalier.contract.paths import ROOT
 from espalier.models.flops import training_flops
 from espalier.models.shapes import Shapes, read_config
 from tests.contract.command import (
-    command,
     differing,
     espalier,
-    quiet_environment,
     refused,
     tree,
     without_times,
@@ -34,7 +28,7 @@ from tests.contract.shearing import (
     sheared,
     three_domains,
 )
-from tests.contract.waiting import wait_for, working_on
+from tests.contract.waiting import struck
 
 pytestmark = pytest.mark.sheared_llama
 
@@ -103,19 +97,7 @@ def test_killed_after_the_masks_it_gives_the_same_bytes(
     tmp_path: Path, whole: Path, model: Path, domains: Path
 ) -> None:
     words = asked(model, domains, *RECOVERY, "SAVE_EVERY=3")
-    process = subprocess.Popen(
-        command(tmp_path, *words),
-        cwd=ROOT,
-        env=quiet_environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    wait_for(tmp_path, "checkpoints/*/.run/scratch/recovery/latest.pt", process)
-    for pid in working_on(tmp_path):
-        os.kill(pid, signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
+    told = struck(tmp_path, words, "checkpoints/*/.run/scratch/recovery/latest.pt")
     (step,) = re.findall(r"run the same command to resume from step (\d+)\.$", told.strip())
     assert int(step) > STEPS
     found = sheared(tmp_path, words)

@@ -50,6 +50,26 @@ def interrupted(store: Path, words: Sequence[str], pattern: str) -> str:
     return errors
 
 
+def struck(store: Path, words: Sequence[str], pattern: str) -> str:
+    """What a command says whose stage gets SIGKILL once it has made a file; it ends in 75."""
+    process = subprocess.Popen(
+        command(store, *words),
+        cwd=ROOT,
+        env=quiet_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(store, pattern, process)
+    stages = working_on(store)
+    assert stages
+    for pid in stages:
+        os.kill(pid, signal.SIGKILL)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 75, told
+    return told
+
+
 def wait_for_layer(store: Path, layer: int, process: subprocess.Popen[Any]) -> None:
     """Until the process has put that layer of a checkpoint on the disk."""
 

@@ -1,11 +1,7 @@
 """`BACKEND=jax`, the whole stage: tasks of lm-eval on a tiny model, in the image without torch."""
 
 import json
-import os
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +13,6 @@ import pytest
 pytest.importorskip("maxtext")
 pytest.importorskip("lm_eval")
 
-from espalier.contract.paths import ROOT
 from espalier.contract.progress import Progress
 from espalier.contract.stage import StageContext
 from espalier.errors import InputError
@@ -25,7 +20,9 @@ from espalier.models.tokenizer import load_tokenizer
 from eval.maxtext.spec import JaxEvalParameters
 from eval.maxtext.stage import run
 from eval.requests.request import Request
+from tests.maxtext.machines import run_together
 from tests.maxtext.plain_llama import PlainLlama, random_checkpoint
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.maxtext
 
@@ -150,7 +147,12 @@ def test_several_machines_measure_as_one(tmp_path: Path) -> None:
         if measured:
             (lost,) = [file for file in parts.iterdir() if "arc_easy" in file.read_text()]
             lost.unlink()
-        assert not list(machines(model, tmp_path / "one" / "rows", folder))
+        [port] = free_ports(1)
+        common = {"ESPALIER_NODES": "2", "ESPALIER_PROCESSES": "2", "ESPALIER_HEAD": "localhost"}
+        common |= {"ESPALIER_PORT": str(port)}
+        paths = (model, tmp_path / "one" / "rows", folder)
+        words = ("tests.maxtext.one_machine", *map(str, paths))
+        run_together((words, common | {"ESPALIER_NODE": str(node)}) for node in range(2))
         found = json.loads((folder / "results.json").read_text())
         assert found["config"]["devices"] == 4
         for task, scores in alone["results"].items():
@@ -162,28 +164,3 @@ def test_several_machines_measure_as_one(tmp_path: Path) -> None:
         (place / "samples.jsonl").read_text() for place in (folder, tmp_path / "one" / "out")
     ]
     assert len({text.count("\n") for text in samples}) == 1
-
-
-def machines(model: Path, rows: Path, folder: Path) -> Iterator[str]:
-    """Run both; what one that failed said."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.maxtext.one_machine", *map(str, (model, rows, folder))]
-    common = {"ESPALIER_NODES": "2", "ESPALIER_PROCESSES": "2", "ESPALIER_HEAD": "localhost"}
-    common |= {"ESPALIER_PORT": str(port)}
-    started = [
-        subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | common | {"ESPALIER_NODE": str(node)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for node in range(2)
-    ]
-    for process in started:
-        _, said = process.communicate(timeout=300)
-        if process.returncode:
-            yield said

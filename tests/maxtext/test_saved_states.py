@@ -1,14 +1,10 @@
 """Saved states: several processes, several names at once, steps that are made again."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from espalier.contract.paths import ROOT
-from tests.maxtext.test_image import OFFLINE
+from tests.maxtext.machines import run_together
 from tests.ports import free_ports
 
 jnp = pytest.importorskip("jax.numpy")
@@ -22,24 +18,8 @@ pytestmark = pytest.mark.maxtext
 def test_two_names_are_written_at_once_by_two_processes(tmp_path: Path) -> None:
     """Each process's writers in the background may come to their barriers in another order."""
     [port] = free_ports(1)
-    words = [sys.executable, "-m", "tests.maxtext.two_writers"]
-    processes = [
-        subprocess.Popen(
-            [*words, str(number), str(port), str(tmp_path)],
-            cwd=ROOT,
-            env=os.environ | OFFLINE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    try:
-        for process in processes:
-            _, told = process.communicate(timeout=120)
-            assert process.returncode == 0, told
-    finally:
-        for process in processes:
-            process.kill()
+    words = ("tests.maxtext.two_writers",)
+    run_together(((*words, str(number), str(port), str(tmp_path)), {}) for number in range(2))
     assert {path.name for path in (tmp_path / "steps").iterdir()} == {f"{ROUNDS - 2}", f"{ROUNDS}"}
     assert {path.name for path in (tmp_path / "best").iterdir()} == {f"{ROUNDS}"}
 

@@ -21,11 +21,8 @@ from composer import Event  # noqa: E402
 
 from espalier.contract.progress import Progress  # noqa: E402
 from espalier.errors import DIVERGED, Diverged  # noqa: E402
-from methods.sheared_llama.following import (  # noqa: E402
-    BatchLoss,
-    Following,
-    figures_of_masks,
-)
+from methods.sheared_llama.batch_loss import BatchLoss  # noqa: E402
+from methods.sheared_llama.following import Following, figures_of_masks  # noqa: E402
 from methods.sheared_llama.lagrangian import Lagrangian  # noqa: E402
 from methods.sheared_llama.masks import Masks  # noqa: E402
 from methods.sheared_llama.model import ShearedModel  # noqa: E402
@@ -136,8 +133,7 @@ def test_a_batch_s_loss_is_the_mean_over_its_rows() -> None:
     for value, rows in ((2.0, 3), (5.0, 1)):
         state.loss, state.batch = torch.tensor(value), {"input_ids": torch.zeros(rows, 4)}
         loss.after_loss(state, None)
-    loss.batch_end(state, None)
     assert loss.cross_entropy == pytest.approx((3 * 2 + 5) / 4)
+    loss.batch_start(state, None)
     loss.after_loss(state, None)
-    loss.batch_end(state, None)
     assert loss.cross_entropy == pytest.approx(5)
