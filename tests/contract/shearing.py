@@ -11,6 +11,11 @@ from tests.unit.tiny_domains import write_domains
 
 SEQLEN, BATCH, STEPS = 16, 8, 8
 TARGET = ("LAYERS=2", "HIDDEN=24", "HEADS=2", "FFN=32")
+TARGET_SHAPE = {
+    "num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1,
+    "intermediate_size": 32,
+}  # fmt: skip
+"""Of TARGET in a config.json."""
 RUN = (f"SEQLEN={SEQLEN}", f"BATCH={BATCH}", f"TOKENS={STEPS * BATCH * SEQLEN}", "EVAL_EVERY=2")
 LOSSES = "cc=5,code=5,wiki=5"
 REFERENCES = f"REFERENCE_LOSSES={LOSSES}"

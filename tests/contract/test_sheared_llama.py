@@ -37,6 +37,7 @@ from tests.contract.shearing import (
     SEQLEN,
     STEPS,
     TARGET,
+    TARGET_SHAPE,
     VALID,
     asked,
     documents,
@@ -79,14 +80,7 @@ def forecast(store: Path, model: Path, domains: Path) -> Path:
 
 
 def test_a_model_of_exactly_the_shape_that_is_asked_for(model: Path, forecast: Path) -> None:
-    check_loads(
-        forecast,
-        num_hidden_layers=2,
-        hidden_size=24,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=32,
-    )
+    check_loads(forecast, **TARGET_SHAPE)
     assert forecast.name == "tiny-sheared-llama-2-h24-a2-f32"
     assert pictures(forecast) == {
         f"{name}.{form}" for name in ("losses", "proportions") for form in ("png", "svg")

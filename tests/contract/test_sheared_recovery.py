@@ -23,6 +23,7 @@ from tests.contract.shearing import (
     REFERENCES,
     SEQLEN,
     STEPS,
+    TARGET_SHAPE,
     asked,
     parent,
     sheared,
@@ -56,14 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, domains: Path) 
 
 
 def test_it_goes_on_where_the_masks_stopped(whole: Path, model: Path) -> None:
-    check_loads(
-        whole,
-        num_hidden_layers=2,
-        hidden_size=24,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=32,
-    )
+    check_loads(whole, **TARGET_SHAPE)
     scores = json.loads((whole / "scores.json").read_text())
     evaluations, changes = scores["evaluations"], scores["proportions"]
     after = [*range(4, AFTER, 4), AFTER]

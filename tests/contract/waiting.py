@@ -34,6 +34,22 @@ def wait_for(store: Path, pattern: str, process: subprocess.Popen[Any]) -> None:
 
 def interrupted(store: Path, words: Sequence[str], pattern: str) -> str:
     """What a command says that gets Ctrl-C once it has made a file that matches; it ends in 75."""
+    process = _started(store, words, pattern)
+    process.send_signal(signal.SIGINT)
+    return _said_at_its_end(process)
+
+
+def struck(store: Path, words: Sequence[str], pattern: str) -> str:
+    """What a command says whose stage gets SIGKILL once it has made a file; it ends in 75."""
+    process = _started(store, words, pattern)
+    stages = working_on(store)
+    assert stages
+    for pid in stages:
+        os.kill(pid, signal.SIGKILL)
+    return _said_at_its_end(process)
+
+
+def _started(store: Path, words: Sequence[str], pattern: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         command(store, *words),
         cwd=ROOT,
@@ -44,30 +60,13 @@ def interrupted(store: Path, words: Sequence[str], pattern: str) -> str:
         start_new_session=True,
     )
     wait_for(store, pattern, process)
-    process.send_signal(signal.SIGINT)
+    return process
+
+
+def _said_at_its_end(process: subprocess.Popen[str]) -> str:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     return errors
-
-
-def struck(store: Path, words: Sequence[str], pattern: str) -> str:
-    """What a command says whose stage gets SIGKILL once it has made a file; it ends in 75."""
-    process = subprocess.Popen(
-        command(store, *words),
-        cwd=ROOT,
-        env=quiet_environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(store, pattern, process)
-    stages = working_on(store)
-    assert stages
-    for pid in stages:
-        os.kill(pid, signal.SIGKILL)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 75, told
-    return told
 
 
 def wait_for_layer(store: Path, layer: int, process: subprocess.Popen[Any]) -> None:
