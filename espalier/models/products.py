@@ -52,7 +52,12 @@ def quickest_products(dtype: Any, device: str) -> str:
 
 def products(kind: str) -> AbstractContextManager[Any]:
     """A context in which linear layers and attention use the kernel `kind`."""
-    return _Instead(_KERNELS[kind]) if kind in _KERNELS else nullcontext()
+    if kind == ONEDNN:
+        return _Instead({functional.linear: _onednn_linear})
+    if kind == FLOAT32_ROUNDED:
+        attention = functional.scaled_dot_product_attention
+        return _Instead({functional.linear: _rounded_linear, attention: _rounded_attention})
+    return nullcontext()
 
 
 def _without_mkl() -> bool:
@@ -122,13 +127,3 @@ def _widened(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.dtype in _NATIVE_CAPABILITIES:
         return value.float()
     return value
-
-
-_KERNELS: dict[str, dict[Callable[..., Any], Callable[..., Any]]] = {
-    FLOAT32_ROUNDED: {
-        functional.linear: _rounded_linear,
-        functional.scaled_dot_product_attention: _rounded_attention,
-    },
-    ONEDNN: {functional.linear: _onednn_linear},
-}
-"""What each kind calls instead of torch's own."""
