@@ -77,10 +77,10 @@ def ours(spec: dict[str, Any]) -> dict[str, Any]:
     """The trainer of `train-gpu` on one rank."""
     import torch.distributed as dist
 
+    from espalier.contract.processes import Share
     from training.gpu_fsdp.job import FsdpRun
     from training.gpu_fsdp.spec import TrainingParameters
     from training.gpu_fsdp.worker import work
-    from training.protocol.order import Share
     from training.protocol.progress import RunFolders
 
     folder = Path(spec["folder"])

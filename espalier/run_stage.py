@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from espalier.contract.context import context_of
 from espalier.contract.discovery import stage_named
 from espalier.contract.environment import describe_environment
 from espalier.contract.files import remove_temporary
@@ -40,6 +41,7 @@ from espalier.contract.ownership import require_own
 from espalier.contract.processes import Processes, end_with_parent
 from espalier.contract.progress import Progress
 from espalier.contract.saved import AGAIN, saved_in, with_place
+from espalier.contract.signals import STOPS, ignore_stops
 from espalier.contract.stage import Outcome, Stage, StageContext
 from espalier.contract.threads import settle
 from espalier.contract.usable import require_usable
@@ -51,7 +53,6 @@ from espalier.models.shapes import Shapes, read_config
 
 WEIGHTS = ("model", "maxtext", "composer")
 """Roles of inputs whose account goes on in what is made of them."""
-STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def main() -> None:
@@ -78,7 +79,7 @@ def _run_or_fail(output: Path) -> None:
             raise
         fail(failure, output)
     finally:
-        _ignore_stops()  # there is nothing left to interrupt
+        ignore_stops()  # there is nothing left to interrupt
         gc.freeze()  # looking through all that torch holds once more would take a second
 
 
@@ -97,13 +98,8 @@ def fail(error: EspalierError, output: Path) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    _ignore_stops()  # once is enough: let the clean-up finish
+    ignore_stops()  # once is enough: let the clean-up finish
     raise Interrupted(f"interrupted; {AGAIN}.")
-
-
-def _ignore_stops() -> None:
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
 
 
 def run(output: Path) -> None:
@@ -130,7 +126,7 @@ def run(output: Path) -> None:
         if (output / MANIFEST).is_file():  # by an earlier start's process, which was waited for
             return
         made = made or Made.read(folder)
-        context = _context(spec, output)
+        context = context_of(spec, output, Progress(output / METRICS))
         if made is None:
             made = _make(stage, spec, context)
             if stage.checked_in:
@@ -202,13 +198,6 @@ def _complete(stage: Stage, spec: RunSpec, context: StageContext, made: Made) ->
     write_manifest(output, manifest)
 
 
-def _context(spec: RunSpec, output: Path) -> StageContext:
-    inputs = {role: Path(path) for role, path in spec.inputs.items()}
-    scratch = output / RUN_FOLDER / "scratch"
-    progress = Progress(output / METRICS)
-    return StageContext(inputs, output, scratch, spec.device, progress, spec.name)
-
-
 def _imported(place: str) -> Any:
     module, _, function = place.partition(":")
     with uncollected():
@@ -220,7 +209,7 @@ def _join(stage: Stage, spec: RunSpec, output: Path) -> None:
     if stage.join is None:
         raise InputError(f"{stage.name} runs on one machine; leave NODES out.")
     parameters = stage.parameters.model_validate(spec.parameters)
-    _imported(stage.join)(_context(spec, output), parameters)
+    _imported(stage.join)(context_of(spec, output, Progress(output / METRICS)), parameters)
 
 
 def _ledger(

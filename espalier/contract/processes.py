@@ -68,6 +68,19 @@ class Processes:
         return _endpoint(own_address(self.head) or "::", self.port)
 
 
+@dataclass(frozen=True)
+class Share:
+    """A rank's part of every batch: contiguous rows, of equal number on all ranks."""
+
+    rank: int
+    world: int
+
+    def of(self, first: int, end: int) -> tuple[int, int]:
+        """Its part of samples `first` to `end`."""
+        size = (end - first) // self.world
+        return first + self.rank * size, first + (self.rank + 1) * size
+
+
 def own_address(name: str) -> str:
     """The one address of this machine by which others reach it under that name, or nothing.
 

@@ -21,13 +21,20 @@ PLAIN_LINE_SECONDS = 5.0
 
 
 class Progress:
-    """Reports to stderr, and every step to a `metrics.jsonl`."""
+    """Reports to stderr, and every step to a `metrics.jsonl`.
 
-    def __init__(self, metrics: Path | None = None) -> None:
+    Args:
+        metrics: that file; None: none.
+        shown: whether there is anything on stderr.
+    """
+
+    def __init__(self, metrics: Path | None = None, *, shown: bool = True) -> None:
         self._metrics = metrics
         # In a container stderr is a pipe, so the host says whether a terminal is at its end.
         at_terminal = sys.stderr.isatty() or os.environ.get("ESPALIER_TERMINAL") == "1"
-        self._console = Console(stderr=True, highlight=False, force_terminal=at_terminal)
+        self._console = Console(
+            stderr=True, highlight=False, force_terminal=at_terminal, quiet=not shown
+        )
 
     def say(self, text: str) -> None:
         """One plain line for the user."""

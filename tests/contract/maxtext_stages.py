@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,14 +22,10 @@ from espalier.host.images.venv import ensure_venv
 from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.local import ENVIRONMENTS, LocalRuntime
 from tests.contract.command import espalier
+from tests.contract.machines import MEETING, PATIENCE, Machines
 from tests.kept import kept
 from tests.unit.tiny_checkpoints import load_all
 from tests.warm.interpreters import planted, warm_up, warmed
-
-MEETING = Path(tempfile.gettempdir()) / "espalier-tests-meeting.lock"
-"""All machines are this one, and two runs at once would meet at one port."""
-PATIENCE = 800
-"""Seconds for which machines may run, however busy this one is."""
 
 
 def maxtext() -> None:
@@ -94,28 +89,16 @@ class Altered(LocalRuntime):
 
 
 @dataclass(frozen=True)
-class Machines(LocalRuntime):
-    """Runs the stage as several machines would, which all see one disk."""
-
-    count: int = 2
+class TpuMachines(Machines):
+    """Such as are there for stages on TPUs alone."""
 
     @property
     def nearby(self) -> LocalRuntime:
         return LocalRuntime()
 
-    def run(self, launch: Launch) -> int:
-        def start(number: int) -> "subprocess.Popen[Any]":
-            own = {NODES: str(self.count), NODE: str(number), HEAD: "localhost"}
-            return subprocess.Popen(
-                warmed(self.argv(launch)), env=self.environment(launch) | own, stdout=sys.stderr
-            )
-
-        with FileLock(MEETING):
-            return max(process.wait(PATIENCE) for process in [start(n) for n in range(self.count)])
-
 
 @dataclass(frozen=True)
-class OwnDisks(Machines):
+class OwnDisks(TpuMachines):
     """Machines that share no disk but that of the states, as the hosts of a TPU VM do."""
 
     stop_after: str = ""

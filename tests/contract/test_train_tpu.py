@@ -20,7 +20,7 @@ from espalier.host.runtimes.local import LocalRuntime
 from espalier.host.settings import Settings
 from espalier.host.stage_exit import StageFailed
 from tests.contract.command import command, espalier, quiet_environment, refused
-from tests.contract.maxtext_stages import Altered, Machines, OwnDisks, made, maxtext, weights
+from tests.contract.maxtext_stages import Altered, OwnDisks, TpuMachines, made, maxtext, weights
 from tests.contract.test_failures import at_call
 from tests.contract.test_faults import stage_processes
 from tests.contract.waiting import wait_for
@@ -211,7 +211,7 @@ def test_two_processes_are_one(tmp_path: Path, model: Path, data: Path) -> None:
     one = made(tmp_path / "one", "train-tpu", *words, "MICRO_BATCH=2")
     store, request = Store(tmp_path / "two"), asked(words, tmp_path / "one")
     settings = Settings(store=store.root, gpus=2, threads=1)
-    two = Executor(store, Machines(), settings).execute(request)
+    two = Executor(store, TpuMachines(), settings).execute(request)
     assert metrics(two) == pytest.approx(metrics(one), rel=1e-5)
     assert json.loads((two / "manifest.json").read_text())["notes"]["devices"] == 4
     for name, weight in weights(one).items():

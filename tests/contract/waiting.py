@@ -13,6 +13,9 @@ from espalier.contract.paths import ROOT
 from espalier.models.checkpoint.shards import JOURNAL
 from tests.contract.command import command, quiet_environment
 
+WORKER = ".worker\0"
+"""In the command line of a rank, whatever it trains."""
+
 
 def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
     """Until `holds()`; fails after `seconds`."""
@@ -26,7 +29,7 @@ def wait_for(store: Path, pattern: str, process: subprocess.Popen[Any]) -> None:
     """Until the process has made a file that matches."""
 
     def made_it() -> bool:
-        assert process.poll() is None, "the process ended early"
+        assert process.poll() is None, process.stderr and process.stderr.read()
         return any(store.glob(pattern))
 
     wait_until(made_it, 120)
@@ -34,14 +37,14 @@ def wait_for(store: Path, pattern: str, process: subprocess.Popen[Any]) -> None:
 
 def interrupted(store: Path, words: Sequence[str], pattern: str) -> str:
     """What a command says that gets Ctrl-C once it has made a file that matches; it ends in 75."""
-    process = _started(store, words, pattern)
+    process = started(store, words, pattern)
     process.send_signal(signal.SIGINT)
     return _said_at_its_end(process)
 
 
 def struck(store: Path, words: Sequence[str], pattern: str) -> str:
     """What a command says whose stage gets SIGKILL once it has made a file; it ends in 75."""
-    process = _started(store, words, pattern)
+    process = started(store, words, pattern)
     stages = working_on(store)
     assert stages
     for pid in stages:
@@ -49,7 +52,8 @@ def struck(store: Path, words: Sequence[str], pattern: str) -> str:
     return _said_at_its_end(process)
 
 
-def _started(store: Path, words: Sequence[str], pattern: str) -> subprocess.Popen[str]:
+def started(store: Path, words: Sequence[str], pattern: str) -> subprocess.Popen[str]:
+    """A command that goes on, once it has made a file that matches."""
     process = subprocess.Popen(
         command(store, *words),
         cwd=ROOT,
@@ -99,9 +103,22 @@ def working_on(store: Path) -> list[int]:
                 line = (entry / "cmdline").read_bytes().decode()
             except OSError:
                 continue
-            if str(store) in line and ("run_stage" in line or "gpu_fsdp" in line):
+            if str(store) in line and ("run_stage" in line or WORKER in line):
                 found.append(int(entry.name))
     return found
+
+
+def ranks_of(store: Path) -> list[int]:
+    """Processes that are ranks of a run in this store."""
+    found = []
+    for pid in working_on(store):
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+        except OSError:
+            continue
+        if WORKER in line:
+            found.append(pid)
+    return sorted(found)
 
 
 def layers_written(store: Path) -> set[int]:

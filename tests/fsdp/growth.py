@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 
 import training.plan_gpu.memory  # noqa: F401 - else torch loads as much while it is measured
+from espalier.contract.processes import Share
 from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.trainer import FsdpTrainer
 from training.protocol.budget import Budget
-from training.protocol.order import Share
 from training.protocol.planned_budget import NOWHERE
 from training.protocol.progress import RunFolders
 from training.protocol.run import as_stored

@@ -19,7 +19,7 @@ from espalier.contract.manifest import METRICS, TRACKERS
 from espalier.contract.processes import Processes
 from espalier.errors import EspalierError
 from tests.contract.command import command, espalier, quiet_environment, refused
-from tests.contract.waiting import wait_until
+from tests.contract.waiting import ranks_of, wait_until
 from tests.fsdp.test_ranks import rows
 from tests.fsdp.tiny_runs import Run, job_of, place_of, train
 from training.gpu_fsdp import launch
@@ -121,7 +121,7 @@ def test_a_rank_that_is_killed(tmp_path: Path, parent: Path, data: Path) -> None
         return any(tmp_path.glob("checkpoints/run.partial-*/.run/scratch/state/*05/.metadata"))
 
     wait_until(saved, 240)
-    os.kill(ranks(tmp_path)[-1], signal.SIGKILL)
+    os.kill(ranks_of(tmp_path)[-1], signal.SIGKILL)
     _, told = process.communicate(timeout=240)
     done = subprocess.CompletedProcess([], process.returncode, "", told)
     (partial,) = tmp_path.glob("checkpoints/run.partial-*")
@@ -140,20 +140,6 @@ def test_a_rank_that_is_killed(tmp_path: Path, parent: Path, data: Path) -> None
     assert steps_followed(tmp_path / "checkpoints" / "run") == [row["step"] for row in two]
     expected = valid_loss(tmp_path / "checkpoints" / "run", data)
     assert [r[-1]["valid_loss"] for r in (one, two)] == pytest.approx([expected] * 2, abs=1e-4)
-
-
-def ranks(store: Path) -> list[int]:
-    """Processes that are ranks of a run in this store."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = entry.read_bytes().decode()
-        except OSError:
-            continue
-        if str(store) in line and "training.gpu_fsdp.worker" in line:
-            found.append(int(entry.parent.name))
-    assert found
-    return sorted(found)
 
 
 def valid_loss(model: Path, data: Path) -> float:

@@ -13,8 +13,8 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from espalier.errors import EnvironmentFailure
+from espalier.ranks.meeting import BACKEND
 from tests.ports import free_ports
-from training.gpu_fsdp.meeting import BACKEND
 
 pytestmark = pytest.mark.fsdp
 HEAD = "127.0.0.2"

@@ -12,13 +12,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
+from espalier.contract.processes import Share
 from espalier.data.tokens.reader import TokenData
 from tests.fsdp.tiny_runs import job_of, train
 from training.gpu_fsdp import trainer
 from training.gpu_fsdp.batches import Sequences, Windows
 from training.gpu_fsdp.model import allocate, empty_model, load_weights
 from training.gpu_fsdp.trainer import FsdpTrainer, ValidationWindows
-from training.protocol.order import Share
 
 pytestmark = pytest.mark.fsdp
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from espalier.contract.manifest import METRICS
+from espalier.contract.processes import Share
 from espalier.data.tokens.index import SPLITS, Split, SplitIndex, TokenIndex
 from espalier.data.tokens.writer import SplitWriter
 from espalier.models.tokenizer import tokenizer_hash
@@ -18,7 +19,6 @@ from tests.unit.tiny_checkpoints import load_all
 from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.spec import TrainingParameters
 from training.gpu_fsdp.worker import work
-from training.protocol.order import Share
 from training.protocol.progress import RunFolders
 
 VOCABULARY = SHAPE["vocab_size"]

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from espalier.contract.processes import Share
 from espalier.errors import InputError
 from espalier.models.flops import forward_flops, training_flops
 from espalier.models.shapes import Shapes
 from training.gpu_fsdp.spec import TrainingParameters
 from training.protocol.budget import Budget
-from training.protocol.order import Order, Share
+from training.protocol.order import Order
 from training.protocol.parameters import compact
 from training.protocol.run import as_stored
 from training.protocol.schedule import learning_rate, warmup_steps

@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "espalier.hardware": ("espalier.errors",),
     "espalier.models": SHARED,
     "espalier.data": (*SHARED, "espalier.models"),
+    "espalier.ranks": (*SHARED, "espalier.models"),
     "espalier.figures": ("espalier.contract.files",),
     "espalier.pruning": (*SHARED, *TEXTS, "espalier.figures"),
     "espalier.run_stage": (*SHARED, "espalier.models"),

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from espalier.contract.processes import Share
 from espalier.data.tokens.index import Split
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import InputError
 from training.gpu_fsdp.loss import IGNORED
-from training.protocol.order import Order, Share
+from training.protocol.order import Order
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from espalier.contract.stage import Outcome, StageContext
 from espalier.data.tokens.reader import TokenData
 from espalier.errors import Interrupted
 from espalier.models.device import require_device
+from espalier.ranks.parting import wait_for_the_first
 from training.gpu_fsdp.export import sparsity_of
 from training.gpu_fsdp.job import FsdpRun
 from training.gpu_fsdp.launch import train
@@ -53,3 +54,4 @@ def join(context: StageContext, parameters: Parameters) -> None:
         train(job, place, context.device, context.name, Processes.from_environment())
     except FileNotFoundError:  # the first machine has reported and tidied already
         raise Interrupted("the first machine has stopped.") from None
+    wait_for_the_first(context.output)

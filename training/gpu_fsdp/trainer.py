@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from espalier.contract.processes import Share
 from espalier.data.tokens.reader import TokenData
 from training.gpu_fsdp.assembly import Assembled, assemble
 from training.gpu_fsdp.batches import Batches, Sequences, Windows
@@ -22,7 +23,7 @@ from training.gpu_fsdp.saved import STATES
 from training.gpu_fsdp.sharding import release
 from training.gpu_fsdp.state import TrainingState
 from training.protocol.loop import Loop
-from training.protocol.order import Order, Share
+from training.protocol.order import Order
 from training.protocol.progress import RunFolders
 
 KEPT = "best"

@@ -1,6 +1,5 @@
 """Which window each sample of a run is: an order that no number of processes changes."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -28,16 +27,3 @@ class Order:
 def shuffled(windows: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """A permutation of the windows, int64 [windows]."""
     return np.random.default_rng((seed, epoch)).permutation(windows)
-
-
-@dataclass(frozen=True)
-class Share:
-    """A rank's part of every batch: contiguous rows, of equal number on all ranks."""
-
-    rank: int
-    world: int
-
-    def of(self, first: int, end: int) -> tuple[int, int]:
-        """Its part of samples `first` to `end`."""
-        size = (end - first) // self.world
-        return first + self.rank * size, first + (self.rank + 1) * size

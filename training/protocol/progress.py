@@ -1,14 +1,9 @@
 """How far a run is, where it works, and how it is asked to stop. Needs no torch."""
 
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
-
-from espalier.contract.signals import handled
 
 
 @dataclass
@@ -56,14 +51,3 @@ class RunFolders:
     def best(self) -> Path:
         """Of the output: the weights with the lowest validation loss, where others came later."""
         return self.output / "best"
-
-
-@contextmanager
-def asked_to_stop(file: Path) -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into a file that every rank's loop looks for after each step."""
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        file.touch()
-
-    with handled((signal.SIGINT, signal.SIGTERM), ask):
-        yield

@@ -5,6 +5,7 @@ import torch
 from espalier.contract.manifest import METRICS
 from espalier.contract.measure import peak_memory
 from espalier.contract.parameters import Parameters
+from espalier.contract.signals import asked_to_stop
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import InputError
 from espalier.models.device import require_device
@@ -13,7 +14,7 @@ from training.gpu_fsdp.export import sparsity_of
 from training.gpu_fsdp.repeatable import repeatable
 from training.protocol.account import data_section, pruning_section, training_section
 from training.protocol.plots import draw_losses
-from training.protocol.progress import RunFolders, asked_to_stop
+from training.protocol.progress import RunFolders
 from training.recover.job import RecoverRun
 from training.recover.spec import RecoverParameters
 from training.recover.trainer import RecoverTrainer

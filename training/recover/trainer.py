@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW
 
+from espalier.contract.processes import Share
 from espalier.models.shapes import read_config
 from training.gpu_fsdp.batches import Batches, Sequences
 from training.gpu_fsdp.loss import IGNORED, Sums, Weights, summed_losses
@@ -21,7 +22,7 @@ from training.gpu_fsdp.saved import STATES
 from training.gpu_fsdp.sharding import DTYPES, recompute
 from training.gpu_fsdp.sparsity import Masks
 from training.protocol.loop import Loop
-from training.protocol.order import Order, Share
+from training.protocol.order import Order
 from training.protocol.progress import RunFolders
 from training.recover.adapters import adapters_of, add_adapters, beside_padding, weights_beside
 from training.recover.dropout import Drawn

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from espalier.contract.manifest import check_files, read_manifest
+from espalier.contract.processes import Share
 from espalier.data.tokens.example import parsed
 from espalier.errors import InputError
 from training.maxtext_model.devices import agreed
-from training.protocol.order import Order, Share
+from training.protocol.order import Order
 
 SUFFIX = "arrayrecord"
 AHEAD = 4

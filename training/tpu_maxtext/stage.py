@@ -7,16 +7,16 @@ import jax
 from espalier.contract.manifest import METRICS
 from espalier.contract.measure import peak_memory
 from espalier.contract.parameters import Parameters
-from espalier.contract.processes import Processes
+from espalier.contract.processes import Processes, Share
+from espalier.contract.signals import asked_to_stop
 from espalier.contract.stage import Outcome, StageContext
 from espalier.errors import Interrupted
 from training.maxtext_model.checkpoint import sparsity_of
 from training.maxtext_model.devices import devices_of, together
 from training.maxtext_model.probe import probe
 from training.protocol.account import data_section, pruning_section, training_section
-from training.protocol.order import Share
 from training.protocol.plots import draw_losses
-from training.protocol.progress import RunFolders, asked_to_stop
+from training.protocol.progress import RunFolders
 from training.tpu_maxtext.job import MaxTextRun, hardware
 from training.tpu_maxtext.saved import folder_of_states
 from training.tpu_maxtext.spec import TpuTrainingParameters

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from espalier.contract.manifest import METRICS
+from espalier.contract.processes import Share
 from training.maxtext_model.checkpoint import Arrays, StoredWeights, write_checkpoint
 from training.maxtext_model.devices import agreed, together
 from training.maxtext_model.model import Model
 from training.protocol.loop import Loop
-from training.protocol.order import Order, Share
+from training.protocol.order import Order
 from training.protocol.progress import RunFolders
 from training.tpu_maxtext.data import Rows, Samples, as_inputs, batches, checked
 from training.tpu_maxtext.job import MaxTextRun

@@ -6,9 +6,9 @@ import signal
 from torch.distributed import DistError
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from espalier.contract.processes import Share
 from espalier.contract.saved import AGAIN
 from espalier.errors import EspalierError, Interrupted
-from training.protocol.order import Share
 
 PEER = re.compile(
     r"closed by peer|reset by peer|broken pipe|timed out|timeout|connection refused", re.IGNORECASE

@@ -5,6 +5,8 @@ could write into it.
 """
 
 import socket
+from datetime import timedelta
+from functools import cache
 
 from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous import (
@@ -32,19 +34,28 @@ class HeadRendezvous(StaticTCPRendezvous):  # type: ignore[misc]
         return BACKEND
 
     def next_rendezvous(self) -> RendezvousInfo:
-        """Open the store, here or at the first machine."""
+        """Open the store, here or at the first machine, or come to the one that is open."""
         address = own_address(self.master_addr) if self.rank == 0 else ""
-        if address and not self._store:
-            self._store = TCPStore(
-                self.master_addr,
-                self.master_port,
-                self.world_size,
-                is_master=True,
-                timeout=self.timeout,
-                multi_tenant=True,
-                master_listen_fd=_bound(address, self.master_port),
+        if address:
+            self._store = _opened(
+                *(address, self.master_addr, self.master_port), self.world_size, self.timeout
             )
         return super().next_rendezvous()
+
+
+@cache
+def _opened(address: str, head: str, port: int, machines: int, timeout: timedelta) -> TCPStore:
+    """The store at the head's own address; it stays open, for machines that meet more than once.
+
+    Those that are done with one meeting come to the next while the head still works between them.
+    """
+    return TCPStore(
+        *(head, port, machines),
+        is_master=True,
+        timeout=timeout,
+        multi_tenant=True,
+        master_listen_fd=_bound(address, port),
+    )
 
 
 def _bound(address: str, port: int) -> int:
