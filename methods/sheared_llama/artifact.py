@@ -31,7 +31,9 @@ class DomainRows:
     digest: str
 
     @classmethod
-    def of(cls, directory: Path, model: Path, rows: int, seqlen: int) -> "DomainRows":
+    def of(
+        cls, directory: Path, model: Path, rows: int, seqlen: int, *, verify: bool = True
+    ) -> "DomainRows":
         """Open the domains, and check them against the model and against their hashes.
 
         Args:
@@ -39,15 +41,16 @@ class DomainRows:
             model: a directory with the model's tokenizer.
             rows: of the model's embedding.
             seqlen: tokens a row.
+            verify: False: another process has just held them against their hashes.
 
         Raises:
             InputError: it is none of the two, a domain has too little text, another tokenizer made
                 the ids, they changed since, or an export has rows of another length.
         """
         if not any((directory / name).is_file() for name in (DOMAINS, INDEX)):
-            return cls._exported(MdsDomains.of(directory), model, rows, seqlen)
+            return cls._exported(MdsDomains.of(directory), model, rows, seqlen, verify)
         found = domains_for(directory, model, rows)
-        for data in found.values():
+        for data in found.values() if verify else ():
             data.verify()
         train, held_out = (
             token_sources(directory, list(found), split, seqlen) for split in ("train", "valid")
@@ -56,14 +59,17 @@ class DomainRows:
         return cls(train, held_out, tokenizer, file_sha256(directory / DOMAINS))
 
     @classmethod
-    def _exported(cls, export: MdsDomains, model: Path, rows: int, seqlen: int) -> "DomainRows":
+    def _exported(
+        cls, export: MdsDomains, model: Path, rows: int, seqlen: int, verify: bool
+    ) -> "DomainRows":
         export.require_fit(model, rows)
         if export.seqlen != seqlen:
             raise InputError(
                 f"{export.directory} has rows of {export.seqlen or 'any number of'} tokens and the "
                 f"run wants {seqlen}; export the data with SEQLEN={seqlen}, or give another SEQLEN."
             )
-        export.verify()
+        if verify:
+            export.verify()
 
         def sources(split: Split) -> dict[str, Source]:
             return {name: MdsSource(folder) for name, folder in export.folders(split).items()}

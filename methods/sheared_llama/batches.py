@@ -51,11 +51,7 @@ class DomainBatches(IterableDataset[Batch]):  # type: ignore[misc]
         announce: Callable[[str, int], None] = lambda name, epoch: None,
     ) -> None:
         require_rows(sources)
-        if sampler.batch % world:
-            raise InputError(
-                f"a batch of {sampler.batch} sequences does not divide among {world} processes; "
-                f"give a multiple of {world}."
-            )
+        require_even(sampler.batch, world)
         self.sampler = sampler
         self._sources = list(sources.values())
         self._part = slice(rank * (size := sampler.batch // world), (rank + 1) * size)
@@ -113,6 +109,19 @@ class DomainBatches(IterableDataset[Batch]):  # type: ignore[misc]
             InputError: it is the state of another run.
         """
         self.sampler.load_state_dict(state)
+
+
+def require_even(rows: int, world: int) -> None:
+    """Refuse a batch that ranks cannot share equally.
+
+    Raises:
+        InputError: it does not divide among them.
+    """
+    if rows % world:
+        raise InputError(
+            f"a batch of {rows} sequences does not divide among {world} processes; "
+            f"give a multiple of {world}."
+        )
 
 
 class EveryRow(Dataset[Batch]):  # type: ignore[misc]

@@ -6,32 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from composer import Algorithm, Callback, Evaluator, State, Trainer
-from composer.algorithms import GradientClipping
 from composer.core import DataSpec
 from composer.optim import (
     ComposerScheduler,
     CosineAnnealingScheduler,
     CosineAnnealingWithWarmupScheduler,
 )
+from composer.utils import FSDP2Config, dist
 from torch.utils.data import DataLoader
 
 from espalier.contract.progress import Progress
-from espalier.contract.signals import handled
+from espalier.contract.signals import STOPS, handled
 from espalier.errors import Interrupted
 from espalier.models.checkpoint.states import only_known, require_readable
 from methods.sheared_llama.batches import Batch, DomainBatches, EveryRow
+from methods.sheared_llama.clipping import Clipping
 from methods.sheared_llama.domains import Source
-from methods.sheared_llama.following import SIGNALS, Following
+from methods.sheared_llama.following import Following
 from methods.sheared_llama.loading import EVALUATOR, DynamicLoading
 from methods.sheared_llama.model import LOSSES, StockModel
 from methods.sheared_llama.sampler import DomainSampler
-from methods.sheared_llama.saved import FILE, LATEST, steps_saved
+from methods.sheared_llama.saved import FILE, LATEST, STOP, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
 from methods.sheared_llama.trackers import trackers
 
 PRECISIONS = {"bf16": "amp_bf16", "float32": "fp32"}
 FINAL_RATE = 0.1
 """The last learning rates, as a share of the first."""
+WAITING_SECONDS = 3600.0
+"""For which ranks wait for the one that writes a checkpoint or looks for a file."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class ComposerRun:
     def fit(
         self, trained: Trained, sampler: DomainSampler, progress: Progress
     ) -> list[dict[str, Any]]:
-        """Train, and give every evaluation.
+        """Train, on all ranks together, and give every evaluation.
 
         Args:
             trained: what is trained.
@@ -110,13 +113,16 @@ class ComposerRun:
         batches = DomainBatches(
             self.train,
             sampler,
+            rank=dist.get_global_rank(),
+            world=dist.get_world_size(),
             announce=lambda name, epoch: progress.say(f"{name} ran out; epoch {epoch} begins"),
         )
         loading = DynamicLoading(
             sampler, parameters.proportions, self.references, progress, self.before
         )
-        micro = min(parameters.micro(self.seqlen), self.rows)
+        micro = min(parameters.micro(self.seqlen), self.rows // dist.get_world_size())
         done = steps_saved(self.scratch, self.folder)
+        ended = done == self.steps
         if done:
             require_readable(folder / LATEST)
         total = self.before + self.steps
@@ -124,6 +130,7 @@ class ComposerRun:
             following = Following(
                 *(steps, lambda: self.before + steps_saved(self.scratch, self.folder)),
                 *(trained.loss, trained.figures),
+                stop=self.scratch / STOP,
                 last=self.steps,
                 save_every=parameters.every(parameters.save_every, self.steps),
                 evaluate_every=parameters.every(parameters.eval_every, self.steps),
@@ -136,17 +143,13 @@ class ComposerRun:
                 max_duration=f"{self.steps}ba",
                 optimizers=trained.optimizer,
                 schedulers=_schedule(self.beginning),
-                algorithms=[
-                    *trained.algorithms,
-                    GradientClipping(clipping_type="norm", clipping_threshold=parameters.clip),
-                ],
+                algorithms=[*trained.algorithms, Clipping(parameters.clip)],
                 callbacks=[*trained.callbacks, loading, following],
-                loggers=trackers(parameters.tracker, self.trackers),
-                device="gpu" if self.device == "cuda" else "cpu",
                 device_train_microbatch_size=micro,
-                precision=PRECISIONS[self.precision],
                 seed=parameters.seed,
                 deterministic_mode=True,
+                parallelism_config=_sharded(),
+                dist_timeout=WAITING_SECONDS,
                 progress_bar=False,
                 save_folder=str(folder),
                 save_filename=FILE,
@@ -155,12 +158,13 @@ class ComposerRun:
                 save_overwrite=True,
                 save_num_checkpoints_to_keep=2,
                 load_path=str(folder / LATEST) if done else None,
+                **(_ended() if ended else self._at_work()),
             )
-            if done < self.steps:  # else what was loaded is the end
-                with handled(SIGNALS, following.ask):
+            if not ended:
+                with handled(STOPS, following.ask):
                     trainer.fit()
             trainer.close()
-        if following.asked and int(trainer.state.timestamp.batch) < self.steps:
+        if following.ends and int(trainer.state.timestamp.batch) < self.steps:
             raise Interrupted("the training was stopped; run the same command to resume.")
         return loading.evaluations
 
@@ -169,12 +173,23 @@ class ComposerRun:
         """Tokens a row."""
         return next(iter(self.train.values())).seqlen
 
+    def _at_work(self) -> dict[str, Any]:
+        """How a Trainer trains."""
+        return {
+            "device": "gpu" if self.device == "cuda" else "cpu",
+            "precision": PRECISIONS[self.precision],
+            "loggers": trackers(self.parameters.tracker, self.trackers),
+        }
+
     def _evaluator(self) -> Evaluator:
         rows = EveryRow(self.held_out, self.parameters.valid)
-        loader = DataLoader(rows, batch_size=self.parameters.micro(self.seqlen))
+        loader = DataLoader(
+            *(rows, self.parameters.micro(self.seqlen)),
+            sampler=dist.get_sampler(rows, drop_last=False, shuffle=False),
+        )
         return Evaluator(
             label=EVALUATOR,
-            dataloader=DataSpec(loader, split_batch=_whole),
+            dataloader=DataSpec(loader, split_batch=_beginning),
             metric_names=[LOSSES],
         )
 
@@ -186,6 +201,31 @@ def _schedule(warmed_up: int) -> ComposerScheduler:
     return CosineAnnealingWithWarmupScheduler(t_warmup=f"{warmed_up}ba", alpha_f=FINAL_RATE)
 
 
-def _whole(batch: Batch, rows: int) -> list[Batch]:
-    """What the loader gives passes at once: it has so many rows already, or fewer at its end."""
-    return [batch]
+def _ended() -> dict[str, Any]:
+    """How a Trainer loads what has come to its end: on the host, as one GPU may be too small."""
+    return {
+        "device": "cpu",
+        "precision": "fp32",
+        "load_ignore_keys": lambda saved: saved["state"].pop("optimizers", None),
+    }
+
+
+def _sharded() -> dict[str, Any] | None:
+    """Composer's FSDP of several ranks; None: there is one.
+
+    A checkpoint is one file, whatever the number of ranks, and only the first rank reads it.
+    """
+    if dist.get_world_size() == 1:
+        return None
+    config = FSDP2Config(
+        state_dict_type="full", load_monolith_rank0_only=True, mixed_precision="FULL"
+    )
+    return {"fsdp": config}
+
+
+def _beginning(batch: Batch, rows: int) -> list[Batch]:
+    """The first rows of what the loader gives, which passes at once.
+
+    They are all, but where Composer takes off the row that makes ranks equal at the end.
+    """
+    return [{name: values[:rows] for name, values in batch.items()}]

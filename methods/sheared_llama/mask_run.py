@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from composer.utils import dist
 
+from espalier.contract.files import write_text
+from espalier.contract.json_text import read_json, to_json
 from espalier.contract.manifest import METRICS, TRACKERS
 from espalier.contract.progress import Progress, keep_before
+from methods.sheared_llama.artifact import DomainRows
 from methods.sheared_llama.batch_loss import BatchLoss
 from methods.sheared_llama.composer_run import ComposerRun, Trained
-from methods.sheared_llama.domains import Source
 from methods.sheared_llama.following import figures_of_masks
 from methods.sheared_llama.lagrangian import Lagrangian
 from methods.sheared_llama.learning import MaskLearning, optimizer, optimizer_of_weights
@@ -20,7 +23,7 @@ from methods.sheared_llama.masks import Masks
 from methods.sheared_llama.model import ShearedModel, StockModel
 from methods.sheared_llama.proportions import Float64
 from methods.sheared_llama.sampler import DomainSampler
-from methods.sheared_llama.saved import FOLDER, RECOVERY, steps_saved
+from methods.sheared_llama.saved import FOLDER, RECOVERY, SAMPLER, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
 from methods.sheared_llama.target import Target
 
@@ -41,8 +44,7 @@ class MaskRun:
     Attributes:
         parameters: the stage's.
         target: what the masks come to.
-        train: rows of each domain.
-        held_out: rows of each domain that are evaluated.
+        rows: of each domain, to train on and held out.
         proportions: what the run begins with, [K].
         references: loss of each domain that the rule compares with; none where it needs none.
         steps: how many batches masks are learned on.
@@ -55,8 +57,7 @@ class MaskRun:
 
     parameters: ShearedLlamaParameters
     target: Target
-    train: Mapping[str, Source]
-    held_out: Mapping[str, Source]
+    rows: DomainRows
     proportions: Float64
     references: Mapping[str, float]
     steps: int
@@ -72,7 +73,12 @@ class MaskRun:
         generator = torch.Generator().manual_seed(parameters.seed)
         masks = Masks(parent, generator)
         lagrangian = Lagrangian(self.target, parameters.beginning(self.steps))
-        return ShearedModel(stock, masks, lagrangian, len(self.train))
+        return ShearedModel(stock, masks, lagrangian, len(self.rows.train))
+
+    def unfinished(self, folder: str) -> bool:
+        """Whether steps are left of the training whose checkpoints lie in a folder of `scratch`."""
+        steps = {FOLDER: self.steps, RECOVERY: self.recovery_steps}
+        return steps_saved(self.scratch, folder) < steps[folder]
 
     def learn(self, model: ShearedModel, progress: Progress) -> Learned:
         """Train the model of `model` in place.
@@ -83,10 +89,10 @@ class MaskRun:
             Diverged: the loss has.
         """
         parameters = self.parameters
-        saved = (steps_saved(self.scratch, folder) for folder in (FOLDER, RECOVERY))
-        keep_before(self.output / METRICS, sum(saved))
-        sizes = {name: len(source) for name, source in self.train.items()}
-        sampler = DomainSampler(sizes, self.proportions, parameters.batch, parameters.seed)
+        if dist.get_global_rank() == 0:
+            saved = (steps_saved(self.scratch, folder) for folder in (FOLDER, RECOVERY))
+            keep_before(self.output / METRICS, sum(saved))
+        sampler = self._sampler()
         learning = MaskLearning(self.target, parameters.seed, sampled=parameters.masks == "sampled")
         run = self._learning
         trained = Trained(
@@ -134,12 +140,28 @@ class MaskRun:
             before=self.steps,
         )
         trained = Trained(
-            model=StockModel(stock, len(self.train)),
+            model=StockModel(stock, len(self.rows.train)),
             optimizer=optimizer_of_weights(stock.parameters(), parameters.rate_of_recovery),
             loss=lambda: loss.cross_entropy,
             callbacks=[loss],
         )
         return run.fit(trained, sampler, progress)
+
+    def leave(self, sampler: DomainSampler) -> None:
+        """Note where the learning of masks stopped, for ranks that go on there."""
+        write_text(self.scratch / SAMPLER, to_json(sampler.state_dict()))
+
+    def left(self) -> DomainSampler:
+        """The sampler where the learning of masks stopped."""
+        sampler = self._sampler()
+        sampler.load_state_dict(read_json(self.scratch / SAMPLER))
+        return sampler
+
+    def _sampler(self) -> DomainSampler:
+        """Before the first step."""
+        parameters = self.parameters
+        sizes = {name: len(source) for name, source in self.rows.train.items()}
+        return DomainSampler(sizes, self.proportions, parameters.batch, parameters.seed)
 
     @property
     def _learning(self) -> ComposerRun:
@@ -147,8 +169,8 @@ class MaskRun:
         return ComposerRun(
             title="shear",
             parameters=self.parameters,
-            train=self.train,
-            held_out=self.held_out,
+            train=self.rows.train,
+            held_out=self.rows.held_out,
             references=self.references,
             rows=self.parameters.batch,
             steps=self.steps,

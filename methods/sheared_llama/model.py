@@ -1,5 +1,8 @@
 """What Composer trains: a stock model, and with its masks the multipliers that drive them.
 
+Over several GPUs Composer's FSDP shards the stock model, a layer at a time. Masks and multipliers
+are few, and read from outside the layers: each rank holds them whole.
+
 Shapes: B rows, T tokens a row, V vocabulary, K domains.
 """
 
@@ -51,6 +54,7 @@ class StockModel(ComposerModel):  # type: ignore[misc]
     def __init__(self, stock: Any, domains: int) -> None:
         super().__init__()
         self.stock, self._domains = stock, domains
+        stock.fsdp_wrap_fn = frozenset(stock.model.layers).__contains__
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, T, V]."""
@@ -73,6 +77,15 @@ class StockModel(ComposerModel):  # type: ignore[misc]
         """Add a batch to the losses by domain."""
         metric.update(outputs, batch)
 
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Any:
+        """As torch's, which gives an embedding that is the head too a parameter for each."""
+        embedding, head = self.stock.get_input_embeddings(), self.stock.get_output_embeddings()
+        tied = embedding.weight is head.weight
+        super().to_empty(device=device, recurse=recurse)
+        if tied:
+            head.weight = embedding.weight
+        return self
+
 
 class ShearedModel(StockModel):
     """The model, its masks and the Lagrangian, whose parameters are all trained.
@@ -87,4 +100,5 @@ class ShearedModel(StockModel):
     def __init__(self, stock: Any, masks: Masks, lagrangian: Lagrangian, domains: int) -> None:
         super().__init__(stock, domains)
         self.masks, self.lagrangian = masks, lagrangian
+        masks._fsdp_wrap = lagrangian._fsdp_wrap = False
         self.masked = MaskedModel(stock)

@@ -4,6 +4,12 @@ import re
 from pathlib import Path
 
 FOLDER = "composer"
+EXTRACTED = "extracted"
+"""The folder of what masks left, while it is trained on."""
+SAMPLER = "sampler.json"
+"""Where the learning of masks stopped, for the training that follows."""
+STOP = "stop"
+"""The file that asks ranks to stop."""
 RECOVERY = "recovery"
 """The folder of the training that follows masks."""
 FILE = "step{batch}.pt"

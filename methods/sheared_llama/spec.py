@@ -105,7 +105,7 @@ class ShearedLlamaParameters(RowParameters):
     clip: Annotated[float, Field(gt=0, description="gradient norm at most")] = 1.0
     precision: Annotated[
         Literal["bf16", "float32"] | None, Optional,
-        Field(description="of products; weights stay float32; default: as the model is stored"),
+        Field(description="of products; default: as the model is stored, float32 on a processor"),
     ] = None  # fmt: skip
     recover: Annotated[
         bool, Field(description="train on, by Composer, what masks left, with the same loading")
@@ -296,6 +296,7 @@ STAGES = (
         image="sheared-llama",
         parameters=ShearedLlamaParameters,
         entry="methods.sheared_llama.stage:run",
+        join="methods.sheared_llama.stage:join",
         summary="Learn masks to a target shape while training, with data loaded by domain.",
         inputs={"model": True, "domains": True, "losses": False},
         estimate=_estimate,

@@ -9,31 +9,22 @@ import torch
 import methods.sheared_llama.torchvision_operators  # noqa: F401 - before composer is imported
 from espalier.contract.progress import Progress
 from espalier.contract.stage import Outcome, StageContext
-from espalier.errors import InputError
+from espalier.errors import InputError, Interrupted
 from espalier.figures import save
-from espalier.models.content import config_as_stored, stated_dtype
 from espalier.models.device import require_device
 from espalier.models.flops import training_flops
 from espalier.models.loading import load_stock
-from espalier.models.shapes import Shapes, read_config
 from espalier.pruning.scores import write_scores
 from espalier.pruning.structured.record import uniform
-from methods.sheared_llama.artifact import DomainRows
+from espalier.ranks.parting import wait_for_the_first
 from methods.sheared_llama.extraction import Extraction
-from methods.sheared_llama.loss_stage import FILE
 from methods.sheared_llama.mask_run import Learned, MaskRun
-from methods.sheared_llama.named import named_numbers
 from methods.sheared_llama.plots import draw_domain_losses, draw_proportions
-from methods.sheared_llama.proportions import initial_proportions
-from methods.sheared_llama.references import (
-    PUBLISHED,
-    Measured,
-    forecast,
-    given_references,
-    require_references,
-)
+from methods.sheared_llama.prepared import prepared
+from methods.sheared_llama.ranks import Ranks
 from methods.sheared_llama.sampler import DomainSampler
-from methods.sheared_llama.spec import FORECAST, ShearedLlamaParameters
+from methods.sheared_llama.saved import EXTRACTED, FOLDER, RECOVERY
+from methods.sheared_llama.spec import ShearedLlamaParameters
 from methods.sheared_llama.target import Target
 from methods.sheared_llama.written import (
     logits_difference,
@@ -42,8 +33,6 @@ from methods.sheared_llama.written import (
     write_trained,
 )
 
-EXTRACTED = "extracted"
-"""The folder of what masks left, while it is trained on."""
 MAX_DIFFERENCE = 1e-4
 """Of float32 logits, masked and extracted, relative to the largest: sums in another order."""
 MAX_GAP = 0.01
@@ -59,12 +48,12 @@ def run(context: StageContext, parameters: ShearedLlamaParameters) -> Outcome:
     """
     require_device(context.device)
     model, data = context.inputs["model"], context.inputs["domains"]
-    parent = Shapes.of(read_config(model))
-    target = parameters.aim(parent)
-    seqlen = parameters.length(parent.positions)
-    rows = DomainRows.of(data, model, parent.vocabulary, seqlen)
-    mask_run = _mask_run(context, parameters, target, rows)
+    mask_run = prepared(context, parameters)
+    ranks = Ranks.of(context, mask_run)
+    ranks.train(FOLDER)
     learned = mask_run.learn(mask_run.model(load_stock(model, torch.float32)), context.progress)
+    target, rows = mask_run.target, mask_run.rows
+    parent, seqlen = target.parent, parameters.length(target.parent.positions)
     gaps = _gaps(learned, target)
     _say_gaps(context, gaps)
     extracted = context.scratch / EXTRACTED if parameters.recover else context.output
@@ -72,6 +61,8 @@ def run(context: StageContext, parameters: ShearedLlamaParameters) -> Outcome:
     evaluations, sampler = learned.evaluations, learned.sampler
     if parameters.recover:
         del learned  # its model and optimizer are as large as those that follow
+        mask_run.leave(sampler)
+        ranks.train(RECOVERY)
         stock = load_stock(extracted, torch.float32)
         evaluations = [*evaluations, *mask_run.recover(stock, sampler, context.progress)]
         write_trained(extracted, context.output, stock, context.progress)
@@ -100,8 +91,24 @@ def run(context: StageContext, parameters: ShearedLlamaParameters) -> Outcome:
             "sparsity_gap": gaps,
             "held_out_loss": evaluations[-1]["loss"],
         },
-        notes={"references": dict(mask_run.references)},
+        notes={"references": dict(mask_run.references), "processes": ranks.processes.world},
     )
+
+
+def join(context: StageContext, parameters: ShearedLlamaParameters) -> None:
+    """Run this machine's ranks; the first machine does the rest.
+
+    Raises:
+        Interrupted: the first machine has stopped.
+    """
+    require_device(context.device)
+    try:
+        ranks = Ranks.of(context, prepared(context, parameters, verify=False))
+        for folder in (FOLDER, RECOVERY):
+            ranks.train(folder)
+    except FileNotFoundError:  # it has reported and tidied already
+        raise Interrupted("the first machine has stopped.") from None
+    wait_for_the_first(context.output)
 
 
 def _extract(
@@ -116,52 +123,13 @@ def _extract(
     progress = context.progress if output == context.output else Progress()
     output.mkdir(exist_ok=True)
     write_extracted(model, output, stock, extraction, progress)
-    difference = logits_difference(output, stock, extraction, mask_run.held_out)
+    difference = logits_difference(output, stock, extraction, mask_run.rows.held_out)
     if not difference <= MAX_DIFFERENCE:
         raise InputError(
             f"the extracted model's logits differ from the masked one's by {difference:.3g} of the "
             f"largest, where {MAX_DIFFERENCE:g} is allowed; nothing is published."
         )
     return extraction, difference
-
-
-def _mask_run(
-    context: StageContext, parameters: ShearedLlamaParameters, target: Target, rows: DomainRows
-) -> MaskRun:
-    stored = stated_dtype(config_as_stored(context.inputs["model"]))
-    precision = parameters.precision or ("float32" if stored == "float32" else "bf16")
-    tokens = {name: len(source) * source.seqlen for name, source in rows.train.items()}
-    given = named_numbers(parameters.shares, "SHARES") if parameters.shares else None
-    seqlen = parameters.length(target.parent.positions)
-    return MaskRun(
-        parameters=parameters,
-        target=target,
-        train=rows.train,
-        held_out=rows.held_out,
-        proportions=initial_proportions(tokens, given),
-        references=_references(context, parameters, target, list(rows.train)),
-        steps=parameters.steps(seqlen),
-        recovery_steps=parameters.steps_of_recovery(seqlen),
-        precision=precision,
-        device=context.device,
-        scratch=context.scratch,
-        output=context.output,
-    )
-
-
-def _references(
-    context: StageContext, parameters: ShearedLlamaParameters, target: Target, domains: list[str]
-) -> Mapping[str, float]:
-    """The loss of each domain that excess is counted from."""
-    if parameters.proportions == "fixed":
-        return {}
-    if parameters.reference_losses in PUBLISHED:
-        return require_references(PUBLISHED[parameters.reference_losses], domains)
-    if parameters.reference_losses != FORECAST:
-        return given_references(parameters.reference_losses, domains)
-    measured = Measured.read(context.inputs["losses"] / FILE)
-    found = forecast([measured], target.shapes.parameters)
-    return require_references(found, domains)
 
 
 def _gaps(learned: Learned, target: Target) -> dict[str, float]:

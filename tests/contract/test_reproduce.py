@@ -8,8 +8,8 @@ import pytest
 
 from espalier.contract.reproduction import reproducible
 from tests.contract.command import espalier, refused
-from tests.contract.shearing import three_domains
 from tests.sapling import with_sapling
+from tests.sheared.shearing import three_domains
 from tests.tiny import tiny_llama
 
 

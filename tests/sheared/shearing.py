@@ -1,6 +1,7 @@
 """Sheared-LLaMA on three small domains: the words of its command, and what it reads."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,9 @@ VALID = 6
 """Held-out rows of each domain."""
 
 
-def parent(folder: Path) -> Path:
+def parent(folder: Path, **changes: Any) -> Path:
     """The model that is sheared."""
-    return tiny_llama(folder / "tiny", initializer_range=0.2)
+    return tiny_llama(folder / "tiny", initializer_range=0.2, **changes)
 
 
 def documents(seed: int, low: int, high: int, rows: int) -> list[list[int]]:

@@ -16,24 +16,14 @@ from tests.contract.command import (
     tree,
     without_times,
 )
-from tests.contract.shearing import BATCH, REFERENCES, SEQLEN, asked, parent, sheared, three_domains
 from tests.contract.waiting import interrupted, struck
+from tests.sheared.shearing import BATCH, REFERENCES, SEQLEN, asked, sheared
 
 pytestmark = pytest.mark.sheared_llama
 
 CHECKPOINT = "checkpoints/*/.run/scratch/composer/latest.pt"
 MANY = 60
 """Steps of a run that is stopped on its way."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return parent(tmp_path_factory.mktemp("parent"))
-
-
-@pytest.fixture(scope="module")
-def domains(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    return three_domains(tmp_path_factory.mktemp("data"), model)
 
 
 def long(model: Path, domains: Path, *words: str) -> list[str]:

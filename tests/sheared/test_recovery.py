@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import methods.sheared_llama.torchvision_operators  # noqa: F401 - before models are made
 from espalier.contract.manifest import read_manifest
 from espalier.models.flops import training_flops
 from espalier.models.shapes import Shapes, read_config
@@ -18,18 +17,16 @@ from tests.contract.command import (
     without_times,
 )
 from tests.contract.shaped import check_loads
-from tests.contract.shearing import (
+from tests.contract.waiting import struck
+from tests.sheared.shearing import (
     BATCH,
     REFERENCES,
     SEQLEN,
     STEPS,
     TARGET_SHAPE,
     asked,
-    parent,
     sheared,
-    three_domains,
 )
-from tests.contract.waiting import struck
 
 pytestmark = pytest.mark.sheared_llama
 
@@ -39,16 +36,6 @@ RECOVERY = (
     "RECOVER=1", f"RECOVER_TOKENS={AFTER * ROWS * SEQLEN}", f"RECOVER_BATCH={ROWS}",
     "RECOVER_LR=1e-2", REFERENCES, "NAME=run", "EVAL_EVERY=4",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return parent(tmp_path_factory.mktemp("parent"))
-
-
-@pytest.fixture(scope="module")
-def domains(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    return three_domains(tmp_path_factory.mktemp("data"), model)
 
 
 @pytest.fixture(scope="module")

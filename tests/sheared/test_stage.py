@@ -12,7 +12,6 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-import methods.sheared_llama.torchvision_operators  # noqa: F401 - before models are made
 from espalier.contract.manifest import read_manifest
 from espalier.contract.pruned import Uniform
 from espalier.data.tokens.domains import read_domains
@@ -31,7 +30,8 @@ from tests.contract.command import (
     without_times,
 )
 from tests.contract.shaped import check_loads, pictures
-from tests.contract.shearing import (
+from tests.manifests import mark_exported
+from tests.sheared.shearing import (
     BATCH,
     REFERENCES,
     SEQLEN,
@@ -43,23 +43,12 @@ from tests.contract.shearing import (
     documents,
     parent,
     sheared,
-    three_domains,
 )
-from tests.manifests import mark_exported
 from tests.tiny import SHAPE
+from tests.unit.tiny_checkpoints import load_all
 from tests.unit.tiny_domains import write_domains, write_stream
 
 pytestmark = pytest.mark.sheared_llama
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return parent(tmp_path_factory.mktemp("parent"))
-
-
-@pytest.fixture(scope="module")
-def domains(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
-    return three_domains(tmp_path_factory.mktemp("data"), model)
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +261,15 @@ def test_an_mds_export_gives_the_same_weights(
     assert not list((tmp_path / "store").glob("checkpoints/empty*/model.safetensors"))
 
 
+def test_a_model_of_16_bits_is_trained_in_32_on_a_processor(tmp_path: Path, domains: Path) -> None:
+    narrow = parent(tmp_path, dtype=torch.bfloat16)
+    found = sheared(tmp_path / "store", asked(narrow, domains, REFERENCES))
+    training = read_manifest(found).training
+    assert training
+    assert training["precision"] == "float32"
+    assert {weight.dtype for weight in load_all(found).values()} == {torch.bfloat16}
+
+
 def test_what_is_refused_leaves_nothing(tmp_path: Path, model: Path, domains: Path) -> None:
     sizes = tuple(f"{word.partition('=')[0]}=" for word in TARGET)
     fixed = "PROPORTIONS=fixed"
@@ -295,6 +293,7 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, model: Path, domains: Pa
         (("REFERENCE_LOSSES=1.3b",), "REFERENCE_LOSSES"),
         (("MICRO_BATCH=3",), "MICRO_BATCH=3 does not divide BATCH=8"),
         ((fixed, "SEQLEN=4096"), "SEQLEN"),
+        ((fixed, "PRECISION=bf16"), "PRECISION=bf16 needs a GPU"),
     ):
         done = espalier(tmp_path / "store", *asked(model, domains, *words))
         refused(done, 2, sentence)

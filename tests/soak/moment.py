@@ -23,6 +23,7 @@ ROLES = {
     "espalier": "launcher",
     "espalier.run_stage": "stage",
     "training.gpu_fsdp.worker": "rank",
+    "methods.sheared_llama.worker": "rank",
 }
 """What a process is, by the module that it runs."""
 CHANGES = ("fsync", "fdatasync", "rename", "replace", "mkdir", "unlink", "remove", "rmdir", "write")

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.sheared_llama
 pytest.importorskip("composer")
 
 from composer import Event  # noqa: E402
+from composer.devices import DeviceCPU  # noqa: E402
 
 from espalier.contract.progress import Progress  # noqa: E402
 from espalier.errors import DIVERGED, Diverged  # noqa: E402
@@ -30,6 +31,7 @@ from methods.sheared_llama.saved import (  # noqa: E402
     FOLDER,
     LATEST,
     RECOVERY,
+    STOP,
     last_step,
     steps_saved,
 )
@@ -42,7 +44,12 @@ class State(SimpleNamespace):
     """As much of Composer's as is looked at."""
 
     def __init__(self, step: int, model: Any = None) -> None:
-        super().__init__(timestamp=SimpleNamespace(batch=step), model=model, stopped=False)
+        super().__init__(
+            timestamp=SimpleNamespace(batch=step),
+            model=model,
+            stopped=False,
+            device=DeviceCPU(),
+        )
 
     def stop_training(self) -> None:
         self.stopped = True
@@ -56,6 +63,7 @@ def following(scratch: Path, loss: float = 2.5) -> tuple[Following, ShearedModel
         found = Following(
             *(steps, lambda: steps_saved(scratch), lambda: loss),
             partial(figures_of_masks, parent=shapes_of(model), seqlen=9),
+            stop=scratch / STOP,
             last=LAST,
             save_every=6,
             evaluate_every=4,
@@ -84,6 +92,17 @@ def test_a_signal_ends_it_behind_its_batch_with_a_checkpoint(tmp_path: Path) -> 
     assert (before.stopped, after.stopped, last.stopped) == (False, True, False)
     assert run.saves(after, Event.BATCH_CHECKPOINT)
     assert not run.evaluates(after, Event.BATCH_END)
+
+
+def test_a_file_ends_it_too(tmp_path: Path) -> None:
+    """Which a stage makes for the ranks that it has started."""
+    run, model = following(tmp_path)
+    (tmp_path / STOP).touch()
+    asked = State(3, model)
+    run.batch_end(asked, None)
+    assert asked.stopped
+    assert run.ends
+    assert run.saves(asked, Event.BATCH_CHECKPOINT)
 
 
 def test_a_step_says_what_it_came_to(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("composer")
 from composer import Callback, Event, Trainer  # noqa: E402
 
 from methods.sheared_llama.batches import DomainBatches  # noqa: E402
+from methods.sheared_llama.clipping import Clipping  # noqa: E402
 from methods.sheared_llama.domains import ArraySource  # noqa: E402
 from methods.sheared_llama.lagrangian import Lagrangian  # noqa: E402
 from methods.sheared_llama.learning import NOISE, MaskLearning, optimizer  # noqa: E402
@@ -165,3 +166,19 @@ def test_an_evaluation_has_the_masks_of_the_target() -> None:
     for site, values in masks.items():
         assert torch.all((values > 0).sum(-1) == target.kept[site])
     assert not learning.match(Event.EVAL_END, state)
+
+
+@pytest.mark.parametrize("largest", [0.5, 100.0])
+def test_gradients_are_clipped_together(largest: float) -> None:
+    """Masks, multipliers and weights have one norm; what is below the bound stays as it is."""
+    model, other = sheared(), sheared()
+    for one in (model, other):
+        for number, parameter in enumerate(one.parameters()):
+            parameter.grad = torch.full_like(parameter, 0.01 * (number + 1))
+    next(model.parameters()).grad = next(other.parameters()).grad = None  # as of what is frozen
+    Clipping(largest).apply(Event.AFTER_TRAIN_BATCH, SimpleNamespace(model=model), Any)
+    norm = torch.nn.utils.clip_grad_norm_(other.parameters(), largest)
+    assert 0.5 < float(norm) < 100
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert (mine.grad is None) == (theirs.grad is None)
+        assert mine.grad is None or torch.equal(mine.grad, theirs.grad)

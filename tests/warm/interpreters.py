@@ -17,7 +17,8 @@ from espalier.host.runtimes.base import Launch
 from espalier.host.runtimes.base import quiet_environment as stage_environment
 
 HOST = "espalier"
-MODULES = (HOST, "espalier.run_stage", "training.gpu_fsdp.worker", "tests.contract.loaded")
+RANKS = ("training.gpu_fsdp.worker", "methods.sheared_llama.worker")
+MODULES = (HOST, "espalier.run_stage", *RANKS, "tests.contract.loaded")
 """What they run, each as `python -m` would."""
 FOLDER = "ESPALIER_TESTS_WARM"
 """Names the folder of their sockets to whatever the tests start."""
