@@ -125,6 +125,9 @@ class ComposerRun:
         ended = done == self.steps
         if done:
             require_readable(folder / LATEST)
+        if parameters.recompute:
+            # The kind that runs back once, as masks are read from outside the layers.
+            trained.model.stock.gradient_checkpointing_enable({"use_reentrant": False})
         total = self.before + self.steps
         with only_known(), progress.steps(self.title, total, self.before + done) as steps:
             following = Following(

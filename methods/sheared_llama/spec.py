@@ -68,7 +68,9 @@ class DomainLossParameters(RowParameters):
 class ShearedLlamaParameters(RowParameters):
     """To which shape, on how much of which data, and how masks are learned."""
 
-    EXECUTION: ClassVar[frozenset[str]] = RowParameters.EXECUTION | {"save_every", "tracker"}
+    EXECUTION: ClassVar[frozenset[str]] = RowParameters.EXECUTION | {
+        *("recompute", "save_every", "tracker"),
+    }
 
     target: Annotated[
         str | None, Optional,
@@ -128,6 +130,7 @@ class ShearedLlamaParameters(RowParameters):
         Positive | None, Optional,
         Field(description="steps between checkpoints; default as EVAL_EVERY"),
     ] = None  # fmt: skip
+    recompute: Annotated[bool, Field(description="activation checkpointing, a layer each")] = False
     tracker: Annotated[
         Literal["none", "tensorboard", "wandb"], Field(description="beside metrics.jsonl")
     ] = "none"
@@ -246,7 +249,9 @@ def _estimate(parameters: ShearedLlamaParameters, config: Mapping[str, Any]) -> 
     seqlen = parameters.length(shapes.positions)
     micro = min(parameters.micro(seqlen), parameters.batch) * seqlen
     width = 14 * shapes.hidden + 5 * shapes.intermediate
-    activations = 4 * micro * (shapes.layers * width + 4 * shapes.vocabulary)
+    whole = 1 if parameters.recompute else shapes.layers  # layers whose activations are there
+    kept = whole * width + (shapes.layers - whole) * shapes.hidden
+    activations = 4 * micro * (kept + 4 * shapes.vocabulary)
     flops = training_flops(shapes, seqlen)
     work = parameters.steps(seqlen) * parameters.batch * seqlen * flops
     states = 3 * 12 * shapes.parameters

@@ -30,7 +30,7 @@ from methods.sheared_llama.prepared import prepared
 from methods.sheared_llama.saved import EXTRACTED, FOLDER
 from methods.sheared_llama.spec import ShearedLlamaParameters
 
-LESS_MEMORY = "lower MICRO_BATCH, give more GPUS, or free some"
+LESS_MEMORY = "lower MICRO_BATCH, give RECOMPUTE=1 or more GPUS, or free some"
 
 
 KNOWN = (

@@ -86,10 +86,11 @@ def lines(found: Path) -> list[dict[str, Any]]:
     return [line for line in told if line["task"] != "write"]
 
 
+@pytest.mark.parametrize("more", ["RECOMPUTE=0", "RECOMPUTE=1"])
 def test_two_processes_learn_what_one_does(
-    tmp_path: Path, alone: Path, model: Path, domains: Path
+    tmp_path: Path, alone: Path, model: Path, domains: Path, more: str
 ) -> None:
-    found = sheared(tmp_path, asked(model, domains, *WORDS, "GPUS=2"))
+    found = sheared(tmp_path, asked(model, domains, *WORDS, "GPUS=2", more))
     check_same(found, alone)
     assert [read_manifest(place).notes["processes"] for place in (found, alone)] == [2, 1]
 
