@@ -6,7 +6,6 @@ could write into it.
 
 import socket
 from datetime import timedelta
-from functools import cache
 
 from torch.distributed import TCPStore
 from torch.distributed.elastic.rendezvous import (
@@ -43,19 +42,25 @@ class HeadRendezvous(StaticTCPRendezvous):  # type: ignore[misc]
         return super().next_rendezvous()
 
 
-@cache
-def _opened(address: str, head: str, port: int, machines: int, timeout: timedelta) -> TCPStore:
-    """The store at the head's own address; it stays open, for machines that meet more than once.
+_OPEN: dict[tuple[str, int], TCPStore] = {}
+"""Stores of this process by address and port: they stay open, for machines that meet again.
 
-    Those that are done with one meeting come to the next while the head still works between them.
-    """
-    return TCPStore(
-        *(head, port, machines),
-        is_master=True,
-        timeout=timeout,
-        multi_tenant=True,
-        master_listen_fd=_bound(address, port),
-    )
+Those that are done with one meeting come to the next while the head still works between them.
+"""
+
+
+def _opened(address: str, head: str, port: int, machines: int, timeout: timedelta) -> TCPStore:
+    """The store at the head's own address."""
+    if (store := _OPEN.get((address, port))) is None:
+        store = _OPEN[address, port] = TCPStore(
+            *(head, port, machines),
+            is_master=True,
+            timeout=timeout,
+            multi_tenant=True,
+            master_listen_fd=_bound(address, port),
+        )
+    store.set_timeout(timeout)
+    return store
 
 
 def _bound(address: str, port: int) -> int:

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 
 from espalier.contract.context import scratch_of
 from espalier.contract.machine import failure_of_the_machine
@@ -65,12 +67,25 @@ class Rank:
         threading.Thread(target=rank._end_with_others, daemon=True).start()
         return rank
 
-    def meet_again(self) -> None:
-        """Say that these ranks follow others of the same run, whose meeting point may be open yet.
+    def meet(self, named: str, within: timedelta) -> None:
+        """Come together in a process group, for the meeting of that name.
 
-        Torch counts starts in one store by this variable, and looks in it for none but its own.
+        What an earlier meeting of the run has said is in the agents' store yet, where there are
+        several machines, and names are all that keeps it apart.
+
+        Args:
+            named: the meeting, among those of this run.
+            within: how long one waits for another.
         """
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(address, port, is_master=False, timeout=within)
+        dist.init_process_group(
+            "nccl" if self.spec.device == "cuda" else "gloo",
+            store=dist.PrefixStore(named, store),
+            rank=self.share.rank,
+            world_size=self.share.world,
+            timeout=within,
+        )
 
     def _end_with_others(self) -> None:
         while not any_told(self.scratch):

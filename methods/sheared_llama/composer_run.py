@@ -33,8 +33,6 @@ from methods.sheared_llama.trackers import trackers
 PRECISIONS = {"bf16": "amp_bf16", "float32": "fp32"}
 FINAL_RATE = 0.1
 """The last learning rates, as a share of the first."""
-WAITING_SECONDS = 3600.0
-"""For which ranks wait for the one that writes a checkpoint or looks for a file."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,6 @@ class ComposerRun:
                 seed=parameters.seed,
                 deterministic_mode=True,
                 parallelism_config=_sharded(),
-                dist_timeout=WAITING_SECONDS,
                 progress_bar=False,
                 save_folder=str(folder),
                 save_filename=FILE,
@@ -177,11 +174,12 @@ class ComposerRun:
         return next(iter(self.train.values())).seqlen
 
     def _at_work(self) -> dict[str, Any]:
-        """How a Trainer trains."""
+        """How a Trainer trains; the first rank writes for all."""
+        tracker = self.parameters.tracker if dist.get_global_rank() == 0 else "none"
         return {
             "device": "gpu" if self.device == "cuda" else "cpu",
             "precision": PRECISIONS[self.precision],
-            "loggers": trackers(self.parameters.tracker, self.trackers),
+            "loggers": trackers(tracker, self.trackers),
         }
 
     def _evaluator(self) -> Evaluator:

@@ -7,6 +7,7 @@ first rank alone reads weights; the others have theirs from it.
 import logging
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,14 @@ from espalier.models.shapes import read_config
 from espalier.models.stock import stock_config, stock_model
 from espalier.ranks.rank import Rank, carried_out
 from methods.sheared_llama.prepared import prepared
-from methods.sheared_llama.saved import EXTRACTED, FOLDER
+from methods.sheared_llama.saved import EXTRACTED, FOLDER, RECOVERY
 from methods.sheared_llama.spec import ShearedLlamaParameters
 
 LESS_MEMORY = "lower MICRO_BATCH, give RECOMPUTE=1 or more GPUS, or free some"
 
 
+WAITING = timedelta(hours=1)
+"""For which ranks wait for the one that writes a checkpoint or looks for a file."""
 KNOWN = (
     "FSDP2 Config/APIs are experimental",
     "_fsdp_wrap attribute will be removed",
@@ -48,10 +51,11 @@ def work(rank: Rank) -> bool:
     context = context_of(rank.spec, rank.output, progress)
     parameters = ShearedLlamaParameters.model_validate(rank.spec.parameters)
     run = prepared(context, parameters, verify=False)
-    if run.unfinished(FOLDER):
+    masks = run.unfinished(FOLDER)
+    rank.meet(FOLDER if masks else RECOVERY, WAITING)
+    if masks:
         run.learn(run.model(_stock(context.inputs["model"], filled=first)), progress)
     else:
-        rank.meet_again()
         run.recover(_stock(context.scratch / EXTRACTED, filled=first), run.left(), progress)
     return True
 
@@ -72,7 +76,7 @@ def _leave_out_known_warnings() -> None:
 
 
 def main(output: Path) -> None:
-    """Train as one of the ranks that torchrun's variables describe; Composer lets them meet."""
+    """Train as one of the ranks that torchrun's variables describe."""
     _leave_out_known_warnings()
     rank = Rank.begin(output)
     os.environ["NODE_RANK"] = os.environ["GROUP_RANK"]  # Composer's word for torchrun's

@@ -25,10 +25,11 @@ class Machines(LocalRuntime):
     """Runs the stage as several machines would, which all see one disk."""
 
     count: int = 2
+    head: str = "localhost"
 
     def run(self, launch: Launch) -> int:
         def start(number: int) -> "subprocess.Popen[Any]":
-            own = {NODES: str(self.count), NODE: str(number), HEAD: "localhost"}
+            own = {NODES: str(self.count), NODE: str(number), HEAD: self.head}
             return subprocess.Popen(
                 warmed(self.argv(launch)), env=self.environment(launch) | own, stdout=sys.stderr
             )

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.fsdp
 HEAD = "127.0.0.2"
 
 
-def meet(rank: int, port: int) -> Any:
+def meet(rank: int, port: int, run: str = "run", within: float = 120) -> Any:
     """One machine of two comes to the meeting point."""
     endpoint = f"{HEAD}:{port}"
-    parameters = RendezvousParameters(BACKEND, endpoint, "run", 2, 2, rank=rank, timeout=120)
+    parameters = RendezvousParameters(BACKEND, endpoint, run, 2, 2, rank=rank, timeout=within)
     return get_rendezvous_handler(parameters).next_rendezvous()
 
 
@@ -43,6 +43,19 @@ def test_the_store_listens_at_the_heads_address_alone() -> None:
     assert second.bootstrap_store_info.master_port == port
     assert answers(HEAD, port)
     assert not answers("127.0.0.1", port)
+
+
+def test_those_that_meet_again_come_to_the_same_store() -> None:
+    """The second machine may be there first, and what was said before is not said again."""
+    (port,) = free_ports(1)
+    with ThreadPoolExecutor(2) as machines:
+        first, _ = machines.map(meet, (0, 1), (port, port))
+        first.store.set("word", "said")
+        again = [meet(rank, port, "again", within=500) for rank in (1, 0)]
+    assert not any(one.store.check(["word"]) for one in again)
+    again[1].store.set("word", "new")
+    assert again[0].store.get("word") == b"new"
+    assert first.store.get("word") == b"said"
 
 
 def test_a_port_that_another_program_has_is_said() -> None:

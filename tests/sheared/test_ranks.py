@@ -86,13 +86,15 @@ def lines(found: Path) -> list[dict[str, Any]]:
     return [line for line in told if line["task"] != "write"]
 
 
-@pytest.mark.parametrize("more", ["RECOMPUTE=0", "RECOMPUTE=1"])
+@pytest.mark.parametrize("more", [(), ("RECOMPUTE=1", "TRACKER=wandb")])
 def test_two_processes_learn_what_one_does(
-    tmp_path: Path, alone: Path, model: Path, domains: Path, more: str
+    tmp_path: Path, alone: Path, model: Path, domains: Path, more: tuple[str, ...]
 ) -> None:
-    found = sheared(tmp_path, asked(model, domains, *WORDS, "GPUS=2", more))
+    found = sheared(tmp_path, asked(model, domains, *WORDS, "GPUS=2", *more))
     check_same(found, alone)
     assert [read_manifest(place).notes["processes"] for place in (found, alone)] == [2, 1]
+    runs = list(found.glob("trackers/**/offline-run-*"))
+    assert len(runs) == (2 if more else 0)  # of the masks, and of the training after them
 
 
 def test_an_embedding_that_is_the_head_too_stays_one(tmp_path: Path, domains: Path) -> None:
@@ -159,6 +161,6 @@ def test_two_machines_are_one(tmp_path: Path, alone: Path, model: Path, domains:
     request = Request(stage, stage.parameters.from_assignments(given), inputs, "run")
     store = Store(tmp_path)
     settings = Settings(store=store.root, gpus=1, threads=1)
-    found = Executor(store, Machines(), settings).execute(request)
+    found = Executor(store, Machines(head="127.0.0.2"), settings).execute(request)
     check_same(found, alone)
     assert read_manifest(found).notes["processes"] == 2
