@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -19,13 +20,16 @@ HATCHES = ("", "////", "....", "xxxx")
 
 
 @house_style()
-def draw_proportions(history: Sequence[Mapping[str, Any]], steps: int, title: str) -> Figure:
+def draw_proportions(
+    history: Sequence[Mapping[str, Any]], steps: int, title: str, masks: int | None = None
+) -> Figure:
     """Areas as high as the domains' shares, one upon the other.
 
     Args:
         history: what the sampler keeps: `step` and the `proportions` that hold from it on.
         steps: where the run ends.
         title: above the picture.
+        masks: the step from which on the model that masks left is trained; None: it is not.
     """
     figure = new_figure(height=4.2)
     axes = figure.subplots()
@@ -47,6 +51,7 @@ def draw_proportions(history: Sequence[Mapping[str, Any]], steps: int, title: st
         axes.fill_between([*places, end], low, high, step="post", **look)
         first, last = shares[0, index], shares[-1, index]
         handles.append(Patch(label=f"{name}: {first:.1%} to {last:.1%}", **look))
+    handles += _masks_end(axes, masks)
     axes.set_xlim(0, end)
     axes.set_ylim(0, 1)
     axes.grid(visible=False)
@@ -60,7 +65,10 @@ def draw_proportions(history: Sequence[Mapping[str, Any]], steps: int, title: st
 
 @house_style()
 def draw_domain_losses(
-    evaluations: Sequence[Mapping[str, Any]], references: Mapping[str, float], title: str
+    evaluations: Sequence[Mapping[str, Any]],
+    references: Mapping[str, float],
+    title: str,
+    masks: int | None = None,
 ) -> Figure:
     """A line a domain over the steps, and a dashed one at its reference loss.
 
@@ -68,6 +76,7 @@ def draw_domain_losses(
         evaluations: `step` and the `losses` of each domain then, None where it had no token.
         references: reference losses; empty: there are none.
         title: above the picture.
+        masks: as in `draw_proportions`.
     """
     figure = new_figure(height=4.6)
     axes = figure.subplots()
@@ -82,8 +91,17 @@ def draw_domain_losses(
             axes.axhline(references[name], color=colour, linestyle="--", linewidth=1)
     if references:
         handles.append(Line2D([], [], color=INK, linestyle="--", linewidth=1, label="reference"))
+    handles += _masks_end(axes, masks)
     axes.set_xlabel("step")
     axes.set_ylabel("cross-entropy, nats a token")
     axes.set_title(title)
     legend_below(figure, handles)
     return figure
+
+
+def _masks_end(axes: Axes, step: int | None) -> list[Line2D]:
+    """Mark the step up to which masks were learned; the legend's line for it."""
+    if step is None:
+        return []
+    label = f"step {step}: masks are learned"
+    return [axes.axvline(step, color=INK, linestyle=":", linewidth=1.5, label=label)]

@@ -163,5 +163,7 @@ def _draw(
     content = {"kind": "sheared-llama", "evaluations": evaluations, "proportions": history}
     write_scores(output, content)
     steps = mask_run.steps + mask_run.recovery_steps
-    save(draw_proportions(history, steps, name), output / "proportions")
-    save(draw_domain_losses(evaluations, mask_run.references, name), output / "losses")
+    masks = mask_run.steps if mask_run.recovery_steps else None
+    save(draw_proportions(history, steps, name, masks), output / "proportions")
+    losses = draw_domain_losses(evaluations, mask_run.references, name, masks)
+    save(losses, output / "losses")

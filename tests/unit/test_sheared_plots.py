@@ -1,5 +1,6 @@
 """The pictures of dynamic data loading: what they show, and the same bytes every time."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,15 @@ def test_saves_the_same_bytes(tmp_path: Path) -> None:
     for picture in ("shares.png", "shares.svg", "losses.png", "losses.svg"):
         first, second = ((tmp_path / f"{name}-{picture}") for name in ("first", "second"))
         assert first.read_bytes() == second.read_bytes()
+
+
+def test_both_mark_where_the_training_after_the_masks_begins() -> None:
+    for draw in (
+        partial(draw_proportions, HISTORY, 30, "t"),
+        partial(draw_domain_losses, EVALUATIONS, {}, "t"),
+    ):
+        marked = draw(15)
+        line = marked.axes[0].get_lines()[-1]
+        assert line.get_xdata() == [15, 15]
+        assert line.get_label() in texts(marked)
+        assert line.get_label() not in texts(draw(None))
