@@ -25,6 +25,7 @@ from methods.sheared_llama.domains import Source
 from methods.sheared_llama.following import Following
 from methods.sheared_llama.loading import EVALUATOR, DynamicLoading
 from methods.sheared_llama.model import LOSSES, StockModel
+from methods.sheared_llama.plain_path import plain_path
 from methods.sheared_llama.sampler import DomainSampler
 from methods.sheared_llama.saved import FILE, LATEST, STOP, steps_saved
 from methods.sheared_llama.spec import ShearedLlamaParameters
@@ -127,7 +128,12 @@ class ComposerRun:
             # The kind that runs back once, as masks are read from outside the layers.
             trained.model.stock.gradient_checkpointing_enable({"use_reentrant": False})
         total = self.before + self.steps
-        with only_known(), progress.steps(self.title, total, self.before + done) as steps:
+        with (
+            only_known(),
+            plain_path(folder) as plain,
+            plain_path(self.trackers) as tracked,
+            progress.steps(self.title, total, self.before + done) as steps,
+        ):
             following = Following(
                 *(steps, lambda: self.before + steps_saved(self.scratch, self.folder)),
                 *(trained.loss, trained.figures),
@@ -151,14 +157,14 @@ class ComposerRun:
                 deterministic_mode=True,
                 parallelism_config=_sharded(),
                 progress_bar=False,
-                save_folder=str(folder),
+                save_folder=str(plain),
                 save_filename=FILE,
                 save_latest_filename=LATEST,
                 save_interval=following.saves,
                 save_overwrite=True,
                 save_num_checkpoints_to_keep=2,
-                load_path=str(folder / LATEST) if done else None,
-                **(_ended() if ended else self._at_work()),
+                load_path=str(plain / LATEST) if done else None,
+                **(_ended() if ended else self._at_work(tracked)),
             )
             if not ended:
                 with handled(STOPS, following.ask):
@@ -173,13 +179,13 @@ class ComposerRun:
         """Tokens a row."""
         return next(iter(self.train.values())).seqlen
 
-    def _at_work(self) -> dict[str, Any]:
+    def _at_work(self, tracked: Path) -> dict[str, Any]:
         """How a Trainer trains; the first rank writes for all."""
         tracker = self.parameters.tracker if dist.get_global_rank() == 0 else "none"
         return {
             "device": "gpu" if self.device == "cuda" else "cpu",
             "precision": PRECISIONS[self.precision],
-            "loggers": trackers(tracker, self.trackers),
+            "loggers": trackers(tracker, tracked),
         }
 
     def _evaluator(self) -> Evaluator:

@@ -76,12 +76,17 @@ def test_a_killed_run_gives_the_same_bytes(
 def test_a_stopped_run_gives_the_same_bytes(
     tmp_path: Path, whole: Path, model: Path, domains: Path
 ) -> None:
-    """By Ctrl-C, which ends it in 75, between two evaluations; a tracker changes nothing."""
+    """By Ctrl-C, which ends it in 75, between two evaluations; a tracker changes nothing.
+
+    Nor does a store whose name would be a query, a fragment or a pattern in Composer's paths.
+    """
     words = long(model, domains, "SAVE_EVERY=3", "TRACKER=tensorboard")
-    told = interrupted(tmp_path, words, CHECKPOINT)
+    store = tmp_path / "it's {50%} #1?"
+    told = interrupted(store, words, CHECKPOINT)
     assert re.search(r"run the same command to resume from step \d+\.$", told.strip()), told
-    found = sheared(tmp_path, words)
+    found = sheared(store, words)
     check_same(found, whole)
+    assert list(tmp_path.iterdir()) == [store]
     assert list(found.glob("trackers/tensorboard/**/events.out.tfevents.*"))
 
 

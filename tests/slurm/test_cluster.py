@@ -14,6 +14,7 @@ from espalier.contract.processes import USUAL_PORT
 from espalier.host.runtimes.slurm.step import PORTS
 from tests.contract.command import espalier, refused
 from tests.contract.waiting import layers_written, wait_until
+from tests.sheared.shearing import REFERENCES, asked, three_domains
 from tests.slurm.cluster import Cluster, lacking, running
 from tests.tiny import tiny_llama, token_rows
 
@@ -110,6 +111,20 @@ def test_training_on_two_nodes(cluster: Cluster, store: Path, parent: Path) -> N
     assert cluster.ended(number) == "COMPLETED", log(store, number)
     assert cluster.job(number)["NodeList"] == "n[1-2]"
     manifest = json.loads((store / "checkpoints" / "trained" / "manifest.json").read_text())
+    assert manifest["notes"]["processes"] == 2
+
+
+def test_masks_are_learned_on_two_nodes(
+    cluster: Cluster, store: Path, parent: Path, tmp_path: Path
+) -> None:
+    """The nodes meet for the masks and for what follows, and the first one ends last."""
+    words = asked(parent, three_domains(tmp_path, parent), REFERENCES, "NAME=sheared", "NODES=2")
+    after = ("RECOVER=1", "RECOVER_TOKENS=512", "RECOVER_BATCH=8", "CONTAINER=none")
+    done, (number,) = submitted(cluster, store, *words, *after)
+    assert done.returncode == 0, done.stderr
+    assert cluster.ended(number) == "COMPLETED", log(store, number)
+    assert cluster.job(number)["NodeList"] == "n[1-2]"
+    manifest = json.loads((store / "checkpoints" / "sheared" / "manifest.json").read_text())
     assert manifest["notes"]["processes"] == 2
 
 
